@@ -1,0 +1,1 @@
+"""The outside world that is not data: embedded servers, the broker, processes."""

@@ -1,0 +1,1 @@
+"""The promise: what a batch is, and how a user meets it."""

@@ -1,0 +1,106 @@
+"""Settings, read once: environment (`NIGHTRATE_…`), then `nightrate.toml`, then defaults."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from pipeline.domain.errors import UsageError
+from pipeline.domain.limits import RATE_MICROS_PER_HOUR_MAX
+from pipeline.domain.money import MICROS_PER_UNIT
+
+_RATE_MAX = Decimal(RATE_MICROS_PER_HOUR_MAX) / MICROS_PER_UNIT
+
+
+class Settings(BaseSettings):
+    """Every setting with its unit, its default and what it means."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTRATE_", toml_file="nightrate.toml", extra="forbid", frozen=True, validate_default=True
+    )
+
+    home: Path = Field(
+        default=Path("~/.local/share/nightrate"), description="Data folder of the embedded servers, models and logs."
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="Postgres to use instead of the embedded one: postgresql://user:password@host/db."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis to use instead of the embedded one: redis://:password@host:6379/0."
+    )
+    objects_url: str | None = Field(
+        default=None, description="Object store: file:///folder or s3://bucket/prefix. Default: a folder in home."
+    )
+    s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3 server that is not AWS.")
+    pool: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
+        default="local", description="Pool that workers started here belong to."
+    )
+    market: Literal["spot", "on_demand"] = Field(default="on_demand", description="How this machine is paid for.")
+    rate_per_hour: Annotated[Decimal, Field(ge=0, le=_RATE_MAX, decimal_places=6)] = Field(
+        default=Decimal("0.10"), description="What an hour of one worker costs, in `currency`."
+    )
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(default="USD", description="ISO 4217 code.")
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="Workers that `up` and `run` start.")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="CPU threads of one worker's engine; 0: cores divided by workers."
+    )
+    device: str | None = Field(default=None, description="Device of the engines, such as cpu or cuda:0. Default: best.")
+    models: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further models by name: a local folder, a GGUF file, or a hub id. Built in: see `nightrate config`.",
+    )
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=30.0, description="A worker silent for this long loses its packs."
+    )
+    commit_seconds: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=2.0, description="How often a worker commits finished rows: what a crash can lose."
+    )
+    pack_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=10.0, description="Predicted work of one pack."
+    )
+    poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=0.5, description="How often a worker looks for a pack without having been told of one."
+    )
+    cycle_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=0.25, description="How often the scheduler runs its cycle."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file; nothing else is read."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def rate_micros_per_hour(self) -> int:
+        """Return the rate in micro-units."""
+        return int(self.rate_per_hour * MICROS_PER_UNIT)
+
+    @property
+    def home_folder(self) -> Path:
+        """Return `home` with `~` resolved."""
+        return self.home.expanduser()
+
+
+def load_settings() -> Settings:
+    """Read the settings, or raise `UsageError` naming each bad one and where it stands."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise UsageError(f"bad setting: {problems}", hint="`nightrate config` describes every setting") from error
+    except ValueError as error:
+        raise UsageError(f"nightrate.toml cannot be read: {error}") from error

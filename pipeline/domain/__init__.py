@@ -1,0 +1,1 @@
+"""Pure words: ids, money, tiers, states and their edges, reasons, limits, errors."""

@@ -1,0 +1,65 @@
+"""Prefixed, time-ordered ids: `batch_0192…`, `pack_0192…`.
+
+UUIDv7 (RFC 9562 §5.7) sorts by creation time, so primary-key indexes grow at one end and a listing
+by id is a listing by age.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import Final, NewType
+
+TenantId = NewType("TenantId", str)
+FileId = NewType("FileId", str)
+BatchId = NewType("BatchId", str)
+PackId = NewType("PackId", str)
+PartId = NewType("PartId", str)
+WorkerId = NewType("WorkerId", str)
+
+DEFAULT_TENANT: Final = TenantId("tnt_default")
+
+_VERSION_7: Final = 0x7
+_VARIANT_RFC: Final = 0b10
+
+
+def uuid7() -> uuid.UUID:
+    """Return a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
+    value |= _VERSION_7 << 76
+    value |= ((random >> 62) & 0xFFF) << 64
+    value |= _VARIANT_RFC << 62
+    value |= random & 0x3FFF_FFFF_FFFF_FFFF
+    return uuid.UUID(int=value)
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_{uuid7().hex}"
+
+
+def new_file_id() -> FileId:
+    """Return an id for an uploaded or written file."""
+    return FileId(_new("file"))
+
+
+def new_batch_id() -> BatchId:
+    """Return an id for a submitted batch."""
+    return BatchId(_new("batch"))
+
+
+def new_pack_id() -> PackId:
+    """Return an id for a pack."""
+    return PackId(_new("pack"))
+
+
+def new_part_id() -> PartId:
+    """Return an id for a part."""
+    return PartId(_new("part"))
+
+
+def new_worker_id() -> WorkerId:
+    """Return an id for a worker process."""
+    return WorkerId(_new("wrk"))

@@ -1,0 +1,48 @@
+"""Every bound in one place: what is refused, and how far a loop may go.
+
+Relations between bounds are asserted at import.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- input files -------------------------------------------------------------------------------
+LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+FILE_BYTES_MAX: Final = 20 * 1024**3
+FILE_LINES_MAX: Final = 10_000_000
+NESTING_MAX: Final = 64
+CUSTOM_ID_CHARS_MAX: Final = 64
+METADATA_PAIRS_MAX: Final = 16
+METADATA_KEY_CHARS_MAX: Final = 64
+METADATA_VALUE_CHARS_MAX: Final = 512
+#: Bad lines listed on a failed batch; the rest are counted.
+LINE_ERRORS_MAX: Final = 100
+#: Strings or token arrays in one embeddings request.
+EMBEDDING_INPUTS_MAX: Final = 2048
+STOP_STRINGS_MAX: Final = 4
+
+# --- windows -----------------------------------------------------------------------------------
+WINDOW_SECONDS_MIN: Final = 60
+WINDOW_SECONDS_MAX: Final = 30 * 86_400
+
+# --- shards and parts --------------------------------------------------------------------------
+SHARD_ROWS_MAX: Final = 4096
+SHARD_BYTES_MAX: Final = 8 * 1024 * 1024
+ROSTER_ROWS_MAX: Final = 100_000
+PART_ROWS_MAX: Final = 8192
+PART_BYTES_MAX: Final = 32 * 1024 * 1024
+
+# --- packs -------------------------------------------------------------------------------------
+PACK_ROWS_MAX: Final = 65_536
+PACK_SLICES_MAX: Final = 256
+#: Failed attempts of one pack before it is bisected; a single-row pack is convicted at this count.
+PACK_FAILURES_BEFORE_BISECT: Final = 2
+
+# --- money -------------------------------------------------------------------------------------
+#: 10,000 currency units an hour: past it a rate is a typing error.
+RATE_MICROS_PER_HOUR_MAX: Final = 10_000_000_000
+
+assert LINE_BYTES_MAX <= SHARD_BYTES_MAX <= PART_BYTES_MAX
+assert SHARD_ROWS_MAX <= PACK_ROWS_MAX
+assert SHARD_ROWS_MAX <= ROSTER_ROWS_MAX

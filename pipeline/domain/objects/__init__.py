@@ -1,0 +1,1 @@
+"""The formats of what lies in the object store: keys, shards, rosters, parts."""

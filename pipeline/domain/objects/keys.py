@@ -1,0 +1,45 @@
+"""Object keys: functions of ids only, so that nothing a user wrote is ever part of a path.
+
+Keys carry the token of the attempt that wrote them. A zombie's object therefore never stands where
+its successor's belongs, and "already there" can only mean "I wrote this before".
+"""
+
+from __future__ import annotations
+
+from pipeline.domain.ids import BatchId, FileId, PackId, TenantId
+
+
+def file_key(tenant_id: TenantId, file_id: FileId) -> str:
+    """Return the key of an uploaded input file."""
+    return f"tenants/{tenant_id}/files/{file_id}"
+
+
+def batch_prefix(tenant_id: TenantId, batch_id: BatchId) -> str:
+    """Return the prefix of everything a batch wrote."""
+    return f"tenants/{tenant_id}/batches/{batch_id}/"
+
+
+def shard_key(tenant_id: TenantId, batch_id: BatchId, claim_token: int, shard_no: int) -> str:
+    """Return the key of one shard of one intake attempt."""
+    return f"{batch_prefix(tenant_id, batch_id)}shards/{claim_token}-{shard_no:06d}.jsonl"
+
+
+def roster_key(tenant_id: TenantId, batch_id: BatchId, claim_token: int, roster_no: int) -> str:
+    """Return the key of one roster of one intake attempt."""
+    return f"{batch_prefix(tenant_id, batch_id)}rosters/{claim_token}-{roster_no:06d}.txt"
+
+
+def refusals_key(tenant_id: TenantId, batch_id: BatchId, claim_token: int) -> str:
+    """Return the key of the part that holds the rows refused at intake."""
+    return f"{batch_prefix(tenant_id, batch_id)}parts/intake-{claim_token}.jsonl"
+
+
+def part_key(tenant_id: TenantId, batch_id: BatchId, pack_id: PackId, lease_token: int, part_no: int) -> str:
+    """Return the key of one part of one attempt at one pack."""
+    return f"{batch_prefix(tenant_id, batch_id)}parts/{pack_id}-{lease_token}-{part_no:05d}.jsonl"
+
+
+def result_key(tenant_id: TenantId, batch_id: BatchId, claim_token: int, kind: str) -> str:
+    """Return the key of the `output` or `error` file of one finalizing attempt."""
+    assert kind in {"output", "error"}
+    return f"{batch_prefix(tenant_id, batch_id)}results/{claim_token}-{kind}.jsonl"

@@ -1,0 +1,39 @@
+"""Reasons: why a thing is where it is, each with a sentence a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why a batch stands where it stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    NO_WORKER = "no_worker"
+    BUDGET_REACHED = "budget_reached"
+    ALL_PACKED = "all_packed"
+    BAD_INPUT = "bad_input"
+    DEADLINE_PASSED = "deadline_passed"
+    USER_CANCELLED = "user_cancelled"
+    ALL_COMMITTED = "all_committed"
+
+
+SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.QUEUED: "Other batches have a better claim on the next worker.",
+        Reason.RUNNING: "Packs of this batch are running or about to.",
+        Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
+        Reason.BUDGET_REACHED: "The batch's budget is spent; raise it to go on.",
+        Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
+        Reason.BAD_INPUT: "The input file has errors, listed by line.",
+        Reason.DEADLINE_PASSED: "The completion window ended before the last row ran.",
+        Reason.USER_CANCELLED: "The batch was cancelled.",
+        Reason.ALL_COMMITTED: "Every row has a result.",
+    }
+)
+
+assert set(SENTENCES) == set(Reason)

@@ -1,0 +1,42 @@
+"""What happens to a pack after an attempt ended without finishing it: pure decisions.
+
+A crash is blamed on the rows only when it repeats. The first failure is retried whole (a machine
+may die of anything), the second bisects, and a bisected half that fails once more is bisected at
+once, so a poison request among n rows is alone after at most log2(n) + 3 attempts.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pipeline.domain.lifecycle import AttemptOutcome
+from pipeline.domain.limits import PACK_FAILURES_BEFORE_BISECT
+
+
+class Verdict(StrEnum):
+    """What to do with the rows an attempt left."""
+
+    #: Nothing is left: the pack is committed.
+    DONE = "done"
+    #: Lease it again as it is.
+    RETRY = "retry"
+    #: Split the rows that are left over two new packs.
+    BISECT = "bisect"
+    #: One row is left and it brings every attempt down: error it with its cause.
+    CONVICT = "convict"
+
+
+def judge(*, outcome: AttemptOutcome, rows_left: int, failures: int, is_suspect: bool) -> Verdict:
+    """Return what to do with `rows_left` rows after `failures` failed attempts, this one included.
+
+    `is_suspect` marks a pack made by bisection: its rows have already failed together.
+    """
+    if rows_left == 0:
+        return Verdict.DONE
+    if outcome not in {AttemptOutcome.FAILED, AttemptOutcome.LEASE_LOST}:
+        return Verdict.RETRY
+    if rows_left == 1:
+        return Verdict.CONVICT if failures >= PACK_FAILURES_BEFORE_BISECT else Verdict.RETRY
+    if is_suspect or failures >= PACK_FAILURES_BEFORE_BISECT:
+        return Verdict.BISECT
+    return Verdict.RETRY

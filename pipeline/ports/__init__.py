@@ -1,0 +1,1 @@
+"""The Protocols that cross the borders between storage, workers, scheduler and infra."""

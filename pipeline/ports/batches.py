@@ -1,0 +1,200 @@
+"""The ports around a batch's two ends: intake at the start, finalizing at the end.
+
+Both ends are claimed with a fencing token of their own, so that a second process may take over from
+a dead one and a zombie's outcome is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, FileId, TenantId
+from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchClaim:
+    """A time-boxed exclusive right to take a batch in, or to finalize it."""
+
+    tenant_id: TenantId
+    batch_id: BatchId
+    claim_token: int
+    state: BatchState
+    endpoint: Endpoint
+    #: Key and hash of the input file.
+    input_key: str
+    input_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineError:
+    """What is wrong with one line of the input, in OpenAI's words."""
+
+    code: str
+    message: str
+    #: Field, such as `body.model`; None when the whole line is meant.
+    param: str | None
+    #: 1-based; None when the whole file is meant.
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDraft:
+    """A shard that intake wrote."""
+
+    shard_no: int
+    model: str
+    object_key: str
+    sha256: str
+    size_bytes: int
+    rows: int
+    #: Sums over the shard's rows, estimated.
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectDraft:
+    """Some other object that belongs to a batch, such as a roster or the refusals part."""
+
+    object_key: str
+    sha256: str
+    size_bytes: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """Intake's good outcome: every line is a request."""
+
+    rows_total: int
+    #: Requests that say the same as an earlier one of the file and share its result.
+    rows_duplicate: int
+    #: Requests answered at intake with an error, because no engine could run them as asked.
+    rows_refused: int
+    shards: tuple[ShardDraft, ...]
+    rosters: tuple[ObjectDraft, ...]
+    refusals: ObjectDraft | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Intake's bad outcome: the batch fails and nothing runs."""
+
+    #: The first of them, in line order.
+    errors: tuple[LineError, ...]
+    #: How many there are in all.
+    errors_total: int
+    rows_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRef:
+    """A committed part, as the assembler reads it."""
+
+    object_key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultSources:
+    """All that the output and error files are made from."""
+
+    rosters: tuple[PartRef, ...]
+    #: Rows of each shard, by shard number from 0.
+    shard_rows: tuple[int, ...]
+    refusals: PartRef | None
+    parts: tuple[PartRef, ...]
+    #: Code and message for rows that have no result, such as `batch_expired`.
+    missing_code: str
+    missing_message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """One finished file of results."""
+
+    object_key: str
+    sha256: str
+    size_bytes: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """The files a batch ends with; a file without rows is not written."""
+
+    output: ResultFile | None
+    error: ResultFile | None
+    #: Rows of the error file that never ran to an answer because the batch ended first.
+    rows_missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a user asks for: run this file, this way, by then, for at most so much."""
+
+    tenant_id: TenantId
+    input_file_id: FileId
+    endpoint: Endpoint
+    completion_window: str
+    tier: Tier
+    budget_micros: int | None
+    metadata: dict[str, str] | None
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """One batch, as people see it: where it stands, how far it got, what it cost so far."""
+
+    batch_id: BatchId
+    tenant_id: TenantId
+    state: BatchState
+    reason: Reason | None
+    endpoint: Endpoint
+    completion_window: str
+    tier: Tier
+    metadata: dict[str, str] | None
+    budget_micros: int | None
+    input_file_id: FileId
+    output_file_id: FileId | None
+    error_file_id: FileId | None
+    errors: tuple[LineError, ...]
+    errors_total: int
+    #: Lines of the input; 0 until it is validated.
+    rows_total: int
+    rows_duplicate: int
+    rows_refused: int
+    #: Distinct rows with a result, live; a duplicate counts once its file line is written.
+    rows_succeeded: int
+    rows_errored: int
+    #: Lines of the output and the error file, None until they are written.
+    rows_completed: int | None
+    rows_failed: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_micros: int
+    currency: str
+    models: tuple[str, ...]
+    created_at: datetime
+    deadline_at: datetime
+    #: When each state was entered, by state.
+    entered_at: dict[BatchState, datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileView:
+    """One file a user can name."""
+
+    file_id: FileId
+    purpose: str
+    filename: str
+    size_bytes: int
+    sha256: str
+    object_key: str
+    created_at: datetime

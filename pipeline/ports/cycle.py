@@ -1,0 +1,131 @@
+"""What the scheduler's cycle sees and what it decides: plain values on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenShard:
+    """A shard with rows that are in no pack yet: those from `rows_packed` on."""
+
+    shard_id: int
+    shard_no: int
+    rows_total: int
+    rows_packed: int
+    #: Estimated sums over all of the shard's rows.
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """The rows of one batch and one model that are in no pack yet."""
+
+    tenant_id: TenantId
+    batch_id: BatchId
+    tier: Tier
+    model: str
+    endpoint: Endpoint
+    created_at_us: int
+    deadline_at_us: int
+    #: Money already charged to the batch, and its cap (None: no cap).
+    spent_micros: int
+    budget_micros: int | None
+    #: The next shards to slice, in order; the snapshot bounds how many it carries.
+    shards: tuple[OpenShard, ...]
+    #: Rows of the batch that are in a pack and have no result yet.
+    rows_in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """One pool, as the cycle sees it."""
+
+    pool: str
+    workers: int
+    #: Models its workers can serve.
+    models: frozenset[str]
+    #: Packs published and not leased yet, and their predicted seconds.
+    packs_waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FairTag:
+    """How far one account of a pool's fair queue has been served, in virtual seconds.
+
+    The scheduler's memory between cycles. Storage keeps it as it is and looks into none of it.
+    """
+
+    pool: str
+    #: From the pool down: () is the pool itself, then (tier,), (tier, tenant), (tier, tenant, batch).
+    path: tuple[str, ...]
+    #: Where the account's next pack starts, in its parent's virtual time.
+    start_seconds: float
+    #: The virtual time among the account's children.
+    virtual_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything one cycle decides on; immutable."""
+
+    now_us: int
+    #: All with rows in no pack, those that cannot run now included: a batch that is missing is forgotten.
+    backlogs: tuple[Backlog, ...]
+    pools: tuple[PoolView, ...]
+    #: Tokens (input + output) a worker computes per second, by model, as measured; models without
+    #: a measurement are absent.
+    tokens_per_second: dict[str, float]
+    #: Highest ordinal handed out so far: where the virtual time of a pool without fair tags begins.
+    virtual_seconds: float
+    #: What the last cycle's plan returned; empty before the first one.
+    fair_tags: tuple[FairTag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceDraft:
+    """Rows [row_start, row_stop) of one shard."""
+
+    batch_id: BatchId
+    shard_id: int
+    row_start: int
+    row_stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackDraft:
+    """A pack to create."""
+
+    pack_id: PackId
+    pool: str
+    model: str
+    endpoint: Endpoint
+    tier: Tier
+    #: Workers lease the lowest ordinal first.
+    ordinal: float
+    predicted_seconds: float
+    slices: tuple[SliceDraft, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Why a batch stands where it stands after this cycle."""
+
+    batch_id: BatchId
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CyclePlan:
+    """What the cycle decided."""
+
+    packs: tuple[PackDraft, ...]
+    standings: tuple[Standing, ...]
+    #: Replaces all fair tags kept so far, in the transaction that creates the packs.
+    fair_tags: tuple[FairTag, ...] = ()

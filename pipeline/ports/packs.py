@@ -1,0 +1,148 @@
+"""The ports a worker needs of the truth: leasing packs, committing parts, metering its life.
+
+Each refusal is by fencing token. Durations of leases run on the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
+from pipeline.domain.ranges import Ranges
+from pipeline.domain.retry import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedSlice:
+    """Rows of one shard that the lease asks for; rows with a committed part are left out."""
+
+    tenant_id: TenantId
+    batch_id: BatchId
+    shard_id: int
+    shard_no: int
+    object_key: str
+    sha256: str
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackLease:
+    """A time-boxed exclusive right to run one pack."""
+
+    pack_id: PackId
+    #: Grows with each lease of the pack; every write names it.
+    lease_token: int
+    model: str
+    endpoint: Endpoint
+    slices: tuple[LeasedSlice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """Which rows of one shard a part holds."""
+
+    shard_id: int
+    ranges: Ranges
+    rows_succeeded: int
+    rows_errored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartDraft:
+    """A part that is in the object store and not yet committed; all rows belong to one batch."""
+
+    part_id: PartId
+    batch_id: BatchId
+    object_key: str
+    sha256: str
+    size_bytes: int
+    shards: tuple[ShardRows, ...]
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A span of a worker's life, in microseconds since it started; spans follow without a gap."""
+
+    kind: IntervalKind
+    start_us: int
+    stop_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCommit:
+    """One commit: parts of one attempt, and the span of work they took."""
+
+    pack_id: PackId
+    lease_token: int
+    parts: tuple[PartDraft, ...]
+    #: Charged to the parts' batches by tokens; None when there is no worker to charge for.
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a heartbeat learned."""
+
+    #: Packs whose lease is gone: another attempt owns them or soon will.
+    lost: frozenset[PackId]
+    #: Batches whose rows should not be started any more (cancelled or past their deadline).
+    withdrawn: frozenset[BatchId]
+    #: The worker itself is told to drain, or was already declared lost.
+    must_stop: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRegistration:
+    """Who a worker is and what its time costs."""
+
+    worker_id: WorkerId
+    pool: str
+    market: str
+    host: str
+    pid: int
+    #: Models it can serve.
+    models: tuple[str, ...]
+    rate_micros_per_hour: int
+    currency: str
+
+
+class PackStore(Protocol):
+    """Leases and commits."""
+
+    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
+        """Lease the pool's first waiting pack of one of `models`, or return None when none waits."""
+
+    def commit(self, worker_id: WorkerId | None, commit: WorkCommit) -> None:
+        """Record parts, counts, the worker's span and its charges in one transaction.
+
+        Repeating a commit that succeeded changes nothing. Raises `LeaseLostError` when the token is
+        no longer the pack's; then nothing was recorded.
+        """
+
+    def finish(self, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None = None) -> Verdict:
+        """End the attempt and say what became of the rows it left; raises `LeaseLostError` when late."""
+
+
+class WorkerStore(Protocol):
+    """The record of workers and of their time."""
+
+    def register(self, registration: WorkerRegistration) -> None:
+        """Record a worker that has just started; repeating it changes nothing."""
+
+    def serve(self, worker_id: WorkerId, models: Sequence[str]) -> None:
+        """Record which models the worker still serves, after one could not be loaded."""
+
+    def renew(self, worker_id: WorkerId, leases: Mapping[PackId, int], *, uptime_us: int) -> Renewal:
+        """Prove the worker alive and extend its leases (pack → token)."""
+
+    def meter(self, worker_id: WorkerId, interval: Interval) -> None:
+        """Record a span that no batch pays for; repeating it changes nothing."""
+
+    def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
+        """Move the worker along its states; a worker already declared lost stays lost."""

@@ -1,0 +1,1 @@
+"""Decisions, pure: the cycle, tiers as weights, packing, rescue."""

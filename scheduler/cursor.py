@@ -1,0 +1,117 @@
+"""A cursor: how far into a backlog this cycle has packed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, OpenShard, SliceDraft
+
+#: Packs mix batches of one lane only: one tier, model and endpoint.
+Lane = tuple[Tier, str, Endpoint]
+
+#: Forgives float rounding when rows are counted, and is far below one row.
+_ROWS_EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What still fits into a pack."""
+
+    seconds: float
+    rows: int
+    slices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Rows taken from one backlog, and their predicted seconds."""
+
+    slices: tuple[SliceDraft, ...]
+    rows: int
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Cursor:
+    """The next row of a backlog that is in no pack yet; one per backlog, shared by all pools."""
+
+    backlog: Backlog
+    tokens_per_second: float
+    shard_index: int = field(default=0, init=False)
+    row: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Stand on the first row that is in no pack."""
+        self._enter(0)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the snapshot carries no more rows of this backlog."""
+        return self.shard_index >= len(self.backlog.shards)
+
+    @property
+    def lane(self) -> Lane:
+        """What a pack that holds these rows must have in common with them."""
+        return lane_of(self.backlog)
+
+    def take(self, room: Room, *, at_least_one: bool) -> Cut:
+        """Take the rows that fit, in order; `at_least_one` lets one row exceed the seconds."""
+        slices: list[SliceDraft] = []
+        rows_taken = 0
+        seconds_taken = 0.0
+        while not self.is_spent and len(slices) < room.slices and rows_taken < room.rows:
+            shard = self.backlog.shards[self.shard_index]
+            seconds_per_row = tokens_per_row(shard) / self.tokens_per_second
+            rows = rows_that_fit(room.seconds - seconds_taken, seconds_per_row)
+            rows = max(rows, 1 if at_least_one and rows_taken == 0 else 0)
+            rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
+            if rows == 0:
+                break
+            slices.append(
+                SliceDraft(
+                    batch_id=self.backlog.batch_id,
+                    shard_id=shard.shard_id,
+                    row_start=self.row,
+                    row_stop=self.row + rows,
+                )
+            )
+            rows_taken += rows
+            seconds_taken += rows * seconds_per_row
+            self.advance(rows)
+        return Cut(slices=tuple(slices), rows=rows_taken, seconds=seconds_taken)
+
+    def advance(self, rows: int) -> None:
+        """Step over `rows` rows of the current shard, and into the next shard at its end."""
+        self.row += rows
+        if self.row >= self.backlog.shards[self.shard_index].rows_total:
+            self._enter(self.shard_index + 1)
+
+    def _enter(self, shard_index: int) -> None:
+        shards = self.backlog.shards
+        while shard_index < len(shards) and first_open_row(shards[shard_index]) >= shards[shard_index].rows_total:
+            shard_index += 1
+        self.shard_index = shard_index
+        self.row = 0 if shard_index == len(shards) else first_open_row(shards[shard_index])
+
+
+def lane_of(backlog: Backlog) -> Lane:
+    """Return the lane of a backlog."""
+    return backlog.tier, backlog.model, backlog.endpoint
+
+
+def first_open_row(shard: OpenShard) -> int:
+    """Return the first row of the shard that is in no pack."""
+    return shard.rows_packed
+
+
+def tokens_per_row(shard: OpenShard) -> float:
+    """Return the shard's average, at least one: rows that cost nothing would never yield their turn."""
+    return max(1.0, (shard.input_tokens + shard.output_tokens) / shard.rows_total)
+
+
+def rows_that_fit(seconds: float, seconds_per_row: float) -> int:
+    """Return how many whole rows fit into `seconds`."""
+    return max(0, math.floor(seconds / seconds_per_row + _ROWS_EPSILON))

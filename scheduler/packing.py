@@ -1,0 +1,63 @@
+"""Pack: fill one pack, first from the batch whose turn it is, then from its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.domain.ids import PackId
+from pipeline.ports.cycle import PackDraft, SliceDraft
+from scheduler.cursor import Room
+from scheduler.fairness import FairQueue, Turn
+from scheduler.policy import Policy
+
+
+def pack_next(
+    queue: FairQueue, policy: Policy, *, measured_models: frozenset[str], new_pack_id: Callable[[], PackId]
+) -> PackDraft | None:
+    """Return the pool's next pack, or None when no row is left for it."""
+    turn = queue.first()
+    if turn is None:
+        return None
+    backlog = turn.cursor.backlog
+    ordinal = queue.begin(turn)
+    target = seconds_target(policy, is_measured=backlog.model in measured_models)
+    slices, seconds = _fill(queue, turn, policy, target)
+    return PackDraft(
+        pack_id=new_pack_id(),
+        pool=queue.pool,
+        model=backlog.model,
+        endpoint=backlog.endpoint,
+        tier=backlog.tier,
+        ordinal=ordinal,
+        predicted_seconds=seconds,
+        slices=slices,
+    )
+
+
+def seconds_target(policy: Policy, *, is_measured: bool) -> float:
+    """Return the predicted seconds of a full pack."""
+    return policy.pack_seconds_target if is_measured else min(policy.pack_seconds_target, policy.first_pack_seconds)
+
+
+def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[tuple[SliceDraft, ...], float]:
+    room = Room(seconds=target, rows=policy.pack_rows_max, slices=policy.pack_slices_max)
+    cut = turn.cursor.take(room, at_least_one=True)
+    queue.charge(turn, cut.seconds)
+    slices = list(cut.slices)
+    seconds = cut.seconds
+    if not turn.cursor.is_spent:
+        return tuple(slices), seconds
+    rows = cut.rows
+    for peer in queue.peers(turn, lead_seconds=policy.top_up_lead_seconds):
+        room = Room(
+            seconds=target - seconds, rows=policy.pack_rows_max - rows, slices=policy.pack_slices_max - len(slices)
+        )
+        cut = peer.cursor.take(room, at_least_one=False)
+        queue.charge(peer, cut.seconds)
+        slices += cut.slices
+        seconds += cut.seconds
+        rows += cut.rows
+        if not peer.cursor.is_spent:
+            # The pack is full: the peer's next row no longer fits.
+            break
+    return tuple(slices), seconds

@@ -1,0 +1,39 @@
+"""The policy: the numbers that the cycle's decisions turn on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from pipeline.domain.limits import PACK_ROWS_MAX, PACK_SLICES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How large packs are and how far ahead of the workers they are published."""
+
+    #: Predicted work of a full pack. Short packs lose little to a crash and let an urgent batch in
+    #: soon; long ones cost fewer leases.
+    pack_seconds_target: float = 10.0
+    #: The same for a model without a measurement, where the prediction may be wrong by far: a short
+    #: pack brings the measurement early.
+    first_pack_seconds: float = 2.0
+    #: Packs published and not yet leased, for each live worker of a pool: one to start at once and
+    #: one to read while the first runs. What is published can no longer be overtaken.
+    packs_ahead_per_worker: int = 2
+    #: Assumed of a model without a measurement, whatever engine runs it.
+    default_tokens_per_second: float = 500.0
+    #: How far ahead of its turn a batch may be and still fill up another batch's pack. It widens the
+    #: fairness bound by twice itself, and only for batches that fill up.
+    top_up_lead_seconds: float = 10.0
+    pack_rows_max: int = PACK_ROWS_MAX
+    pack_slices_max: int = PACK_SLICES_MAX
+
+    def __post_init__(self) -> None:
+        """Refuse values that no cycle can work with."""
+        for field in fields(self):
+            if getattr(self, field.name) <= 0 and field.name != "top_up_lead_seconds":
+                raise ValueError(f"{field.name} must be positive")
+        if self.top_up_lead_seconds < 0:
+            raise ValueError("top_up_lead_seconds must not be negative")
+        if self.pack_rows_max > PACK_ROWS_MAX or self.pack_slices_max > PACK_SLICES_MAX:
+            raise ValueError("a policy may tighten the limits on packs, not widen them")

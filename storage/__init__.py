@@ -1,0 +1,1 @@
+"""Postgres and objects: the truth, and the bytes."""

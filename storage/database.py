@@ -1,0 +1,107 @@
+"""The connection to Postgres: short transactions, retried when the server went away.
+
+Every transaction that goes through `Database.run` may be applied twice or be applied without its
+caller hearing of it (an ambiguous commit), so each is idempotent or guarded by a token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from pipeline.domain.errors import StoreUnavailableError, UsageError
+
+_Result = TypeVar("_Result")
+
+_CONNECT_SECONDS: Final = 3
+_STATEMENT_MS: Final = 60_000
+#: A transaction is given up when the server has been away this long.
+_AWAY_SECONDS_MAX: Final = 60.0
+_BACKOFF_SECONDS_MAX: Final = 1.0
+#: Serialization failure, deadlock: the same transaction may succeed at once.
+_TRANSIENT_STATES: Final = frozenset({"40001", "40P01"})
+
+
+class Database:
+    """An engine and the one way to run a transaction on it. Safe to share between threads."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
+        """Connect lazily to `url` (`postgresql://…` or `postgresql+psycopg://…`)."""
+        self.url = _driver_url(url)
+        self._away_seconds_max = away_seconds_max
+        self.engine: Engine = create_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": _CONNECT_SECONDS,
+                "options": f"-c statement_timeout={_STATEMENT_MS} -c timezone=UTC",
+                "tcp_user_timeout": 10_000,
+                "application_name": "nightrate",
+            },
+        )
+        event.listen(self.engine, "connect", _search_path)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Run one transaction, once; what fails is the caller's to handle."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def run(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Run `work` in a transaction, again while the server is away; `work` must be idempotent."""
+        give_up_at = time.monotonic() + self._away_seconds_max
+        pause_seconds = 0.05
+        while True:
+            try:
+                with self.engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not _is_passing(error):
+                    raise
+                if time.monotonic() + pause_seconds > give_up_at:
+                    raise StoreUnavailableError(f"Postgres has been away: {_first_line(error)}") from error
+                time.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _BACKOFF_SECONDS_MAX)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def _driver_url(url: str) -> str:
+    try:
+        parsed = make_url(url)
+    except Exception as error:
+        raise UsageError(
+            f"NIGHTRATE_DATABASE_URL {url!r} is not a URL", hint="postgresql://user:password@host/db"
+        ) from error
+    if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise UsageError(f"database {parsed.drivername!r} is not supported", hint="postgresql://user:password@host/db")
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _search_path(dbapi_connection: object, _record: object) -> None:
+    # Statements name tables without the schema; the cost views of later releases have their own.
+    with dbapi_connection.cursor() as cursor:  # type: ignore[attr-defined] # SQLAlchemy types it as object
+        cursor.execute("SET search_path TO nightrate, public")
+    dbapi_connection.commit()  # type: ignore[attr-defined] # as above
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or (
+        isinstance(error, OperationalError)
+        and (state is None or state in _TRANSIENT_STATES or state.startswith(("08", "57P")))
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

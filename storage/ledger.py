@@ -1,0 +1,132 @@
+"""The ledger's writes: a worker's span and its charges, always together.
+
+The database holds the rest: spans follow one another without a gap, their price is the telescoping
+one, and a span's charges sum to its price (see 0001_guards.sql).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from pipeline.domain.errors import NotFoundError
+from pipeline.domain.ids import WorkerId
+from pipeline.domain.lifecycle import IntervalKind
+from pipeline.domain.money import metered_cost_micros, split_by_weight
+from pipeline.ports.packs import Interval, WorkCommit
+
+_METER = text("""
+    SELECT metered_until_us, rate_micros_per_hour, currency FROM workers WHERE id = :worker_id FOR NO KEY UPDATE
+""")
+
+_ADD_INTERVAL = text("""
+    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, lease_token, model, tokens,
+                                  rate_micros_per_hour, cost_micros)
+    VALUES (:worker_id, :start_us, :stop_us, :kind, CAST(:pack_id AS text), :lease_token,
+            (SELECT model FROM packs WHERE id = CAST(:pack_id AS text)), :tokens, :rate_micros_per_hour, :cost_micros)
+""")
+
+_ADD_ENTRY = text("""
+    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, tokens, amount_micros, currency)
+    VALUES (:worker_id, :start_us, :account, :batch_id, :kind, :tokens, :amount_micros, :currency)
+""")
+
+
+def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit) -> None:
+    """Charge the commit's span to the batches of its parts, by the tokens their rows took."""
+    interval = commit.interval
+    assert interval is not None
+    assert interval.kind is IntervalKind.WORK
+    tokens_of: dict[str, int] = {}
+    for part in commit.parts:
+        tokens = part.input_tokens + part.output_tokens
+        tokens_of[part.batch_id] = tokens_of.get(part.batch_id, 0) + tokens
+    cost_micros, currency = _add_interval(
+        connection,
+        worker_id,
+        interval,
+        pack_id=commit.pack_id,
+        lease_token=commit.lease_token,
+        tokens=sum(tokens_of.values()),
+    )
+    amounts = split_by_weight(cost_micros, list(tokens_of.values()))
+    connection.execute(
+        _ADD_ENTRY,
+        [
+            {
+                "worker_id": worker_id,
+                "start_us": interval.start_us,
+                "account": batch_id,
+                "batch_id": batch_id,
+                "kind": interval.kind,
+                "tokens": tokens,
+                "amount_micros": amount,
+                "currency": currency,
+            }
+            for (batch_id, tokens), amount in zip(tokens_of.items(), amounts, strict=True)
+        ],
+    )
+
+
+def record_overhead(connection: Connection, worker_id: WorkerId, interval: Interval) -> None:
+    """Charge a span that no batch pays for to its own overhead account; repeating it changes nothing."""
+    assert interval.kind is not IntervalKind.WORK
+    if interval.start_us == interval.stop_us or _is_recorded(connection, worker_id, interval):
+        return
+    cost_micros, currency = _add_interval(connection, worker_id, interval)
+    connection.execute(
+        _ADD_ENTRY,
+        {
+            "worker_id": worker_id,
+            "start_us": interval.start_us,
+            "account": f"overhead:{interval.kind}",
+            "batch_id": None,
+            "kind": interval.kind,
+            "tokens": 0,
+            "amount_micros": cost_micros,
+            "currency": currency,
+        },
+    )
+
+
+def _is_recorded(connection: Connection, worker_id: WorkerId, interval: Interval) -> bool:
+    same = text("""
+        SELECT 1 FROM worker_intervals
+         WHERE worker_id = :worker_id AND start_us = :start_us AND stop_us = :stop_us AND kind = :kind
+    """)
+    arguments = {
+        "worker_id": worker_id,
+        "start_us": interval.start_us,
+        "stop_us": interval.stop_us,
+        "kind": interval.kind,
+    }
+    return connection.execute(same, arguments).one_or_none() is not None
+
+
+def _add_interval(
+    connection: Connection,
+    worker_id: WorkerId,
+    interval: Interval,
+    *,
+    pack_id: str | None = None,
+    lease_token: int | None = None,
+    tokens: int = 0,
+) -> tuple[int, str]:
+    meter = connection.execute(_METER, {"worker_id": worker_id}).one_or_none()
+    if meter is None:
+        raise NotFoundError(f"worker {worker_id} is not registered")
+    cost_micros = metered_cost_micros(meter.rate_micros_per_hour, interval.start_us, interval.stop_us)
+    connection.execute(
+        _ADD_INTERVAL,
+        {
+            "worker_id": worker_id,
+            "start_us": interval.start_us,
+            "stop_us": interval.stop_us,
+            "kind": interval.kind,
+            "pack_id": pack_id,
+            "lease_token": lease_token,
+            "tokens": tokens,
+            "rate_micros_per_hour": meter.rate_micros_per_hour,
+            "cost_micros": cost_micros,
+        },
+    )
+    return cost_micros, meter.currency

@@ -1,0 +1,17 @@
+"""Alembic's entry: runs the versions on the connection that `storage.migrations.upgrade` holds."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from storage.tables import SCHEMA, Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table_schema=SCHEMA,
+    include_schemas=True,
+    compare_server_default=False,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,282 @@
+"""Packs in Postgres: leases by fencing token, commits in one transaction.
+
+Lock order in every transaction here is pack, then shards by id, then worker, so that no two of them
+can deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import Connection, text
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import LeaseLostError
+from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_pack_id
+from pipeline.domain.lifecycle import AttemptOutcome
+from pipeline.domain.ranges import count_rows, halve
+from pipeline.domain.retry import Verdict, judge
+from pipeline.ports.packs import LeasedSlice, PackLease, PartDraft, WorkCommit
+from storage.database import Database
+from storage.ledger import record_work
+from storage.multiranges import from_value, to_literal
+
+_LEASE = text("""
+    -- The CTE is a fence: it locks one row at most, and rows that others lock are stepped over.
+    WITH next AS MATERIALIZED (
+        SELECT id FROM packs
+         WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
+           AND model = ANY(:models) AND available_at <= clock_timestamp()
+         ORDER BY ordinal, id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    UPDATE packs
+       SET state = 'leased', lease_token = lease_token + 1, lease_worker_id = :worker_id,
+           lease_expires_at = clock_timestamp() + :lease_for, leased_at = clock_timestamp()
+      FROM next WHERE packs.id = next.id
+    RETURNING packs.id, lease_token, model, endpoint
+""")
+
+_LEASE_CONVICTED = text("""
+    WITH next AS MATERIALIZED (
+        SELECT id FROM packs WHERE is_convicted AND state IN ('ready', 'retryable')
+         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    UPDATE packs
+       SET state = 'leased', lease_token = lease_token + 1, lease_worker_id = NULL,
+           lease_expires_at = clock_timestamp() + :lease_for, leased_at = clock_timestamp()
+      FROM next WHERE packs.id = next.id
+    RETURNING packs.id, lease_token, model, endpoint, last_error
+""")
+
+_OPEN_ATTEMPT = text("""
+    INSERT INTO attempts (pack_id, lease_token, worker_id) VALUES (:pack_id, :lease_token, :worker_id)
+""")
+
+_ROWS_LEFT = text("""
+    -- The pack's rows less those that have a result; rows of withdrawn batches are nobody's work.
+    SELECT * FROM (
+        SELECT batches.tenant_id, slices.batch_id, slices.shard_id, shards.shard_no, shards.object_key,
+               shards.sha256,
+               slices.rows - coalesce(
+                   (SELECT range_agg(done.rows) FROM part_slices AS done
+                     WHERE done.shard_id = slices.shard_id AND done.rows && slices.rows),
+                   '{}'::int4multirange) AS rows_left
+          FROM pack_slices AS slices
+          JOIN batches ON batches.id = slices.batch_id
+          JOIN shards ON shards.id = slices.shard_id
+         WHERE slices.pack_id = :pack_id AND batches.state = 'in_progress'
+         ORDER BY slices.id) AS left_over
+     WHERE NOT isempty(rows_left)
+""")
+
+_OWN = text("""
+    SELECT failures, is_suspect FROM packs
+     WHERE id = :pack_id AND state = 'leased' AND lease_token = :lease_token FOR NO KEY UPDATE
+""")
+
+_END_ATTEMPT = text("""
+    UPDATE attempts SET outcome = :outcome, error = :error, ended_at = clock_timestamp()
+     WHERE pack_id = :pack_id AND lease_token = :lease_token
+""")
+
+_END_PACK = text("""
+    UPDATE packs SET state = CAST(:state AS text), lease_worker_id = NULL, lease_expires_at = NULL,
+           failures = :failures, is_convicted = :is_convicted, last_error = coalesce(:error, last_error),
+           available_at = clock_timestamp() + :pause, hinted_at = NULL,
+           ended_at = CASE WHEN CAST(:state AS text) IN ('committed', 'discarded') THEN clock_timestamp() END
+     WHERE id = :pack_id
+""")
+
+_ADD_CHILD = text("""
+    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, is_suspect, parent_id)
+    SELECT :child_id, pool, model, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, true, id
+      FROM packs WHERE id = :parent_id
+""")
+
+_ADD_SLICE = text("""
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
+    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange))
+""")
+
+_ADD_PART = text("""
+    INSERT INTO parts (id, batch_id, pack_id, lease_token, object_key, sha256, size_bytes,
+                       rows_succeeded, rows_errored, input_tokens, output_tokens)
+    VALUES (:part_id, :batch_id, :pack_id, :lease_token, :object_key, :sha256, :size_bytes,
+            :rows_succeeded, :rows_errored, :input_tokens, :output_tokens)
+""")
+
+_ADD_PART_SLICE = text("""
+    INSERT INTO part_slices (part_id, shard_id, rows)
+    VALUES (:part_id, :shard_id, CAST(:rows AS int4multirange))
+""")
+
+_COUNT_DONE = text("""
+    UPDATE shards SET rows_succeeded = rows_succeeded + :rows_succeeded, rows_errored = rows_errored + :rows_errored
+     WHERE id = :shard_id
+""")
+
+#: A pack that failed rests this long before its next attempt, so that a passing fault can pass.
+_FAILURE_PAUSE = timedelta(seconds=0.5)
+
+
+class PackRepository:
+    """`PackStore` on Postgres."""
+
+    def __init__(self, database: Database, *, lease_for: timedelta) -> None:
+        """Lease packs for `lease_for` on the database's clock."""
+        self._database = database
+        self._lease_for = lease_for
+
+    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
+        """Lease the pool's first waiting pack of one of `models`, or return None when none waits."""
+        arguments = {
+            "worker_id": worker_id,
+            "pool": pool,
+            "models": list(models),
+            "lease_for": self._lease_for,
+        }
+
+        def work(connection: Connection) -> PackLease | None:
+            found = connection.execute(_LEASE, arguments).one_or_none()
+            return None if found is None else self._open(connection, worker_id, found)
+
+        return self._database.run(work)
+
+    def lease_convicted(self) -> tuple[PackLease, str] | None:
+        """Lease a pack whose single row is to be errored, with the error of its last attempt."""
+
+        def work(connection: Connection) -> tuple[PackLease, str] | None:
+            found = connection.execute(_LEASE_CONVICTED, {"lease_for": self._lease_for}).one_or_none()
+            if found is None:
+                return None
+            return self._open(connection, None, found), found.last_error or "the worker died"
+
+        return self._database.run(work)
+
+    @staticmethod
+    def _open(connection: Connection, worker_id: WorkerId | None, found: object) -> PackLease:
+        row = found._mapping  # type: ignore[attr-defined] # noqa: SLF001 -- SQLAlchemy's documented name
+        pack_id, lease_token = PackId(row["id"]), int(row["lease_token"])
+        connection.execute(_OPEN_ATTEMPT, {"pack_id": pack_id, "lease_token": lease_token, "worker_id": worker_id})
+        return PackLease(
+            pack_id=pack_id,
+            lease_token=lease_token,
+            model=row["model"],
+            endpoint=Endpoint(row["endpoint"]),
+            slices=_rows_left(connection, pack_id),
+        )
+
+    def commit(self, worker_id: WorkerId | None, commit: WorkCommit) -> None:
+        """Record parts, counts, the worker's span and its charges in one transaction."""
+        assert commit.parts, "a commit has something to commit"
+        self._database.run(lambda connection: _commit(connection, worker_id, commit))
+
+    def finish(self, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None = None) -> Verdict:
+        """End the attempt and say what became of the rows it left; raises `LeaseLostError` when late."""
+        return self._database.run(lambda connection: finish_attempt(connection, pack_id, lease_token, outcome, error))
+
+
+def finish_attempt(
+    connection: Connection, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None
+) -> Verdict:
+    """End an attempt within the caller's transaction; see `PackRepository.finish`."""
+    own = connection.execute(_OWN, {"pack_id": pack_id, "lease_token": lease_token}).one_or_none()
+    if own is None:
+        raise LeaseLostError(f"lease {lease_token} of {pack_id} has ended")
+    left = _rows_left(connection, pack_id)
+    is_failure = outcome in {AttemptOutcome.FAILED, AttemptOutcome.LEASE_LOST}
+    failures = own.failures + int(is_failure)
+    rows_left = sum(count_rows(part.ranges) for part in left)
+    verdict = judge(outcome=outcome, rows_left=rows_left, failures=failures, is_suspect=own.is_suspect)
+    connection.execute(
+        _END_ATTEMPT, {"pack_id": pack_id, "lease_token": lease_token, "outcome": outcome, "error": error}
+    )
+    if verdict is Verdict.BISECT:
+        _bisect(connection, pack_id, left)
+    state = {Verdict.DONE: "committed", Verdict.BISECT: "discarded"}.get(verdict, "retryable")
+    connection.execute(
+        _END_PACK,
+        {
+            "pack_id": pack_id,
+            "state": state,
+            "failures": failures,
+            "is_convicted": verdict is Verdict.CONVICT,
+            "error": error,
+            "pause": _FAILURE_PAUSE if outcome is AttemptOutcome.FAILED else timedelta(),
+        },
+    )
+    return verdict
+
+
+def _rows_left(connection: Connection, pack_id: PackId) -> tuple[LeasedSlice, ...]:
+    return tuple(
+        LeasedSlice(
+            tenant_id=TenantId(row.tenant_id),
+            batch_id=BatchId(row.batch_id),
+            shard_id=row.shard_id,
+            shard_no=row.shard_no,
+            object_key=row.object_key,
+            sha256=row.sha256,
+            ranges=from_value(row.rows_left),
+        )
+        for row in connection.execute(_ROWS_LEFT, {"pack_id": pack_id})
+    )
+
+
+def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...]) -> None:
+    # The parent lets go of its rows first: the exclusion constraint allows a row one pack.
+    connection.execute(text("DELETE FROM pack_slices WHERE pack_id = :pack_id"), {"pack_id": pack_id})
+    batch_of = {part.shard_id: part.batch_id for part in left}
+    for half in halve([(part.shard_id, part.ranges) for part in left]):
+        child_id = new_pack_id()
+        connection.execute(_ADD_CHILD, {"child_id": child_id, "parent_id": pack_id})
+        connection.execute(
+            _ADD_SLICE,
+            [
+                {"pack_id": child_id, "batch_id": batch_of[shard_id], "shard_id": shard_id, "rows": to_literal(ranges)}
+                for shard_id, ranges in half
+            ],
+        )
+
+
+def _commit(connection: Connection, worker_id: WorkerId | None, commit: WorkCommit) -> None:
+    # An answer may have been lost on the way back: the same parts again are a success.
+    done = text("SELECT 1 FROM parts WHERE id = :part_id")
+    if connection.execute(done, {"part_id": commit.parts[0].part_id}).one_or_none() is not None:
+        return
+    guard = {"pack_id": commit.pack_id, "lease_token": commit.lease_token}
+    if connection.execute(_OWN, guard).one_or_none() is None:
+        raise LeaseLostError(f"lease {commit.lease_token} of {commit.pack_id} has ended")
+    for part in commit.parts:
+        _add_part(connection, commit, part)
+    counts = [
+        {"shard_id": rows.shard_id, "rows_succeeded": rows.rows_succeeded, "rows_errored": rows.rows_errored}
+        for part in commit.parts
+        for rows in part.shards
+    ]
+    connection.execute(_COUNT_DONE, sorted(counts, key=lambda count: count["shard_id"]))
+    if commit.interval is not None:
+        assert worker_id is not None, "an interval is some worker's"
+        record_work(connection, worker_id, commit)
+
+
+def _add_part(connection: Connection, commit: WorkCommit, part: PartDraft) -> None:
+    connection.execute(
+        _ADD_PART,
+        {
+            "part_id": part.part_id,
+            "batch_id": part.batch_id,
+            "pack_id": commit.pack_id,
+            "lease_token": commit.lease_token,
+            "object_key": part.object_key,
+            "sha256": part.sha256,
+            "size_bytes": part.size_bytes,
+            "rows_succeeded": sum(rows.rows_succeeded for rows in part.shards),
+            "rows_errored": sum(rows.rows_errored for rows in part.shards),
+            "input_tokens": part.input_tokens,
+            "output_tokens": part.output_tokens,
+        },
+    )
+    connection.execute(
+        _ADD_PART_SLICE,
+        [{"part_id": part.part_id, "shard_id": rows.shard_id, "rows": to_literal(rows.ranges)} for rows in part.shards],
+    )

@@ -1,0 +1,446 @@
+"""The tables of schema `nightrate`: what is true.
+
+Invariants that must survive any bug above them are here as constraints; the triggers that no
+constraint can express are in the migrations, beside a comment that says which and why.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import INT4MULTIRANGE, JSONB, ExcludeConstraint, Range
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+
+SCHEMA = "nightrate"
+
+
+class Base(DeclarativeBase):
+    """Every table of the schema."""
+
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012 -- SQLAlchemy's own declaration
+
+
+def one_of(column: str, words: type[StrEnum]) -> CheckConstraint:
+    """Return a CHECK that `column` holds one of the enum's words."""
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class TenantRow(Base):
+    """Who pays."""
+
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class FileRow(Base):
+    """An immutable input or output object that a user can name."""
+
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(TenantRow.id))
+    purpose: Mapped[str]
+    filename: Mapped[str]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str]
+    object_key: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),
+        CheckConstraint("purpose IN ('batch', 'batch_output')", name="purpose"),
+        CheckConstraint("size_bytes >= 0", name="size"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+    )
+
+
+class BatchRow(Base):
+    """What a user submitted, and how far it got."""
+
+    __tablename__ = "batches"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(TenantRow.id))
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    reason_at: Mapped[datetime | None]
+    endpoint: Mapped[str]
+    completion_window: Mapped[str]
+    tier: Mapped[str]
+    budget_micros: Mapped[int | None]
+    user_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    #: A retried submit with the same key returns the batch it made before.
+    idempotency_key: Mapped[str | None]
+    input_file_id: Mapped[str]
+    output_file_id: Mapped[str | None] = mapped_column(ForeignKey(FileRow.id))
+    error_file_id: Mapped[str | None] = mapped_column(ForeignKey(FileRow.id))
+    errors: Mapped[list[Any] | None]
+    errors_total: Mapped[int] = mapped_column(server_default="0")
+    #: Fencing token and holder of intake and finalizing.
+    claim_token: Mapped[int] = mapped_column(server_default="0")
+    claim_expires_at: Mapped[datetime | None]
+    refusals_key: Mapped[str | None]
+    refusals_sha256: Mapped[str | None]
+    rows_total: Mapped[int] = mapped_column(server_default="0")
+    rows_duplicate: Mapped[int] = mapped_column(server_default="0")
+    rows_refused: Mapped[int] = mapped_column(server_default="0")
+    #: Lines of the output and the error file, once they are written.
+    rows_completed: Mapped[int | None]
+    rows_failed: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deadline_at: Mapped[datetime]
+    in_progress_at: Mapped[datetime | None]
+    finalizing_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+    expired_at: Mapped[datetime | None]
+    cancelling_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "input_file_id"], [FileRow.tenant_id, FileRow.id]),
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        one_of("state", BatchState),
+        one_of("reason", Reason),
+        one_of("tier", Tier),
+        one_of("endpoint", Endpoint),
+        CheckConstraint("budget_micros > 0", name="budget"),
+        CheckConstraint("rows_duplicate + rows_refused <= rows_total", name="rows"),
+        CheckConstraint("deadline_at > created_at", name="deadline"),
+        # A batch that ends with files accounts for every row of its input.
+        CheckConstraint(
+            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total)", name="every_row"
+        ),
+        CheckConstraint("state <> 'failed' OR errors IS NOT NULL", name="failure_explained"),
+        *(
+            CheckConstraint(f"state <> '{state}' OR {state}_at IS NOT NULL", name=f"{state}_at")
+            for state in BatchState
+            if state is not BatchState.VALIDATING
+        ),
+        Index("ix_batches_listing", "tenant_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_batches_live",
+            "state",
+            "deadline_at",
+            postgresql_where=text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
+        ),
+    )
+
+
+class RosterRow(Base):
+    """One roster object of a batch."""
+
+    __tablename__ = "rosters"
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id), primary_key=True)
+    roster_no: Mapped[int] = mapped_column(Integer, primary_key=True)
+    object_key: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
+    rows: Mapped[int] = mapped_column(Integer)
+
+
+class ShardRow(Base):
+    """A slice of a batch's distinct requests, and how far it got."""
+
+    __tablename__ = "shards"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
+    shard_no: Mapped[int] = mapped_column(Integer)
+    model: Mapped[str]
+    object_key: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int]
+    rows_total: Mapped[int] = mapped_column(Integer)
+    #: Rows before this position are in packs.
+    rows_packed: Mapped[int] = mapped_column(Integer, server_default="0")
+    rows_succeeded: Mapped[int] = mapped_column(Integer, server_default="0")
+    rows_errored: Mapped[int] = mapped_column(Integer, server_default="0")
+    input_tokens_estimated: Mapped[int]
+    output_tokens_estimated: Mapped[int]
+    __table_args__ = (
+        UniqueConstraint("batch_id", "shard_no"),
+        CheckConstraint("rows_total > 0", name="not_empty"),
+        CheckConstraint("rows_packed BETWEEN 0 AND rows_total", name="packed"),
+        CheckConstraint("rows_succeeded >= 0 AND rows_errored >= 0", name="counts"),
+        CheckConstraint("rows_succeeded + rows_errored <= rows_packed", name="done"),
+        Index("ix_shards_unpacked", "batch_id", "shard_no", postgresql_where=text("rows_packed < rows_total")),
+        Index("ix_shards_undone", "batch_id", postgresql_where=text("rows_succeeded + rows_errored < rows_total")),
+    )
+
+
+class WorkerRow(Base):
+    """One worker process; its clock counts microseconds since it started."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str]
+    market: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str]
+    models: Mapped[list[Any]]
+    rate_micros_per_hour: Mapped[int]
+    currency: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: Life reported by the last heartbeat, and life accounted for in intervals.
+    uptime_us: Mapped[int] = mapped_column(server_default="0")
+    metered_until_us: Mapped[int] = mapped_column(server_default="0")
+    must_stop: Mapped[bool] = mapped_column(server_default="false")
+    ended_at: Mapped[datetime | None]
+    __table_args__ = (
+        one_of("state", WorkerState),
+        CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
+        CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
+        CheckConstraint("(state IN ('stopped', 'lost')) = (ended_at IS NOT NULL)", name="ended"),
+        Index("ix_workers_live", "pool", postgresql_where=text("state NOT IN ('stopped', 'lost')")),
+    )
+
+
+class PackRow(Base):
+    """What the scheduler built and one worker at a time leases."""
+
+    __tablename__ = "packs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str]
+    model: Mapped[str]
+    endpoint: Mapped[str]
+    tier: Mapped[str]
+    state: Mapped[str]
+    #: Workers lease the lowest first.
+    ordinal: Mapped[float]
+    predicted_seconds: Mapped[float]
+    lease_token: Mapped[int] = mapped_column(server_default="0")
+    lease_worker_id: Mapped[str | None] = mapped_column(ForeignKey(WorkerRow.id))
+    lease_expires_at: Mapped[datetime | None]
+    available_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Made by bisection: its rows have failed together before.
+    is_suspect: Mapped[bool] = mapped_column(server_default="false")
+    #: Its single row brought every attempt down; the convictor errors it.
+    is_convicted: Mapped[bool] = mapped_column(server_default="false")
+    last_error: Mapped[str | None]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("nightrate.packs.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    hinted_at: Mapped[datetime | None]
+    leased_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    __table_args__ = (
+        one_of("state", PackState),
+        one_of("tier", Tier),
+        one_of("endpoint", Endpoint),
+        CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="lease"),
+        CheckConstraint("(state IN ('committed', 'discarded')) = (ended_at IS NOT NULL)", name="ended"),
+        Index(
+            "ix_packs_waiting",
+            "pool",
+            "ordinal",
+            "id",
+            postgresql_where=text("state IN ('ready', 'retryable') AND NOT is_convicted"),
+        ),
+        Index("ix_packs_leased", "lease_expires_at", postgresql_where=text("state = 'leased'")),
+        Index("ix_packs_lease_worker", "lease_worker_id", postgresql_where=text("state = 'leased'")),
+        Index("ix_packs_convicted", "id", postgresql_where=text("is_convicted AND state IN ('ready', 'retryable')")),
+    )
+
+
+class SliceRow(Base):
+    """Which rows of which shard a pack holds; no row is in two packs."""
+
+    __tablename__ = "pack_slices"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    pack_id: Mapped[str] = mapped_column(ForeignKey(PackRow.id))
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
+    shard_id: Mapped[int] = mapped_column(ForeignKey(ShardRow.id))
+    rows: Mapped[Any] = mapped_column(INT4MULTIRANGE)
+    __table_args__ = (
+        ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_pack_slices_row_in_one_pack"),
+        CheckConstraint("NOT isempty(rows)", name="not_empty"),
+        Index("ix_pack_slices_pack_id", "pack_id"),
+        Index("ix_pack_slices_batch_id", "batch_id"),
+    )
+
+
+class AttemptRow(Base):
+    """One lease's run of one pack."""
+
+    __tablename__ = "attempts"
+    pack_id: Mapped[str] = mapped_column(ForeignKey(PackRow.id), primary_key=True)
+    lease_token: Mapped[int] = mapped_column(primary_key=True)
+    #: None: the scheduler itself, convicting a poison request.
+    worker_id: Mapped[str | None] = mapped_column(ForeignKey(WorkerRow.id))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error: Mapped[str | None]
+    __table_args__ = (
+        one_of("outcome", AttemptOutcome),
+        CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
+        # One open attempt a pack: a second lease without an end of the first is a bug.
+        Index("uq_attempts_open", "pack_id", unique=True, postgresql_where=text("outcome IS NULL")),
+    )
+
+
+class PartRow(Base):
+    """Results that one attempt committed at once, for rows of one batch."""
+
+    __tablename__ = "parts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
+    pack_id: Mapped[str]
+    lease_token: Mapped[int]
+    object_key: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int]
+    rows_succeeded: Mapped[int] = mapped_column(Integer)
+    rows_errored: Mapped[int] = mapped_column(Integer)
+    input_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    committed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        ForeignKeyConstraint(["pack_id", "lease_token"], [AttemptRow.pack_id, AttemptRow.lease_token]),
+        CheckConstraint("rows_succeeded + rows_errored > 0", name="not_empty"),
+        CheckConstraint("input_tokens >= 0 AND output_tokens >= 0", name="tokens"),
+        Index("ix_parts_batch_id", "batch_id"),
+        Index("ix_parts_pack_id", "pack_id"),
+    )
+
+
+class PartSliceRow(Base):
+    """Which rows of which shard a part holds; no row has two results."""
+
+    __tablename__ = "part_slices"
+    part_id: Mapped[str] = mapped_column(ForeignKey(PartRow.id), primary_key=True)
+    shard_id: Mapped[int] = mapped_column(ForeignKey(ShardRow.id), primary_key=True)
+    rows: Mapped[Any] = mapped_column(INT4MULTIRANGE)
+    __table_args__ = (
+        ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_part_slices_one_result_a_row"),
+        CheckConstraint("NOT isempty(rows)", name="not_empty"),
+    )
+
+
+class IntervalRow(Base):
+    """A span of a worker's life with its price; spans follow one another without a gap."""
+
+    __tablename__ = "worker_intervals"
+    worker_id: Mapped[str] = mapped_column(ForeignKey(WorkerRow.id), primary_key=True)
+    start_us: Mapped[int] = mapped_column(primary_key=True)
+    stop_us: Mapped[int]
+    kind: Mapped[str]
+    pack_id: Mapped[str | None] = mapped_column(ForeignKey(PackRow.id))
+    lease_token: Mapped[int | None]
+    model: Mapped[str | None]
+    tokens: Mapped[int] = mapped_column(server_default="0")
+    rate_micros_per_hour: Mapped[int]
+    cost_micros: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        one_of("kind", IntervalKind),
+        CheckConstraint("0 <= start_us AND start_us < stop_us", name="forward"),
+        # The telescoping price of pipeline.domain.money.metered_cost_micros, checked by the database.
+        CheckConstraint(
+            "cost_micros = div(rate_micros_per_hour::numeric * stop_us, 3600000000)"
+            " - div(rate_micros_per_hour::numeric * start_us, 3600000000)",
+            name="price",
+        ),
+        CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
+        Index("ix_worker_intervals_speed", "model", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
+    )
+
+
+class LedgerRow(Base):
+    """One charge: append-only, and each interval's charges sum to its price."""
+
+    __tablename__ = "ledger"
+    worker_id: Mapped[str] = mapped_column(primary_key=True)
+    start_us: Mapped[int] = mapped_column(primary_key=True)
+    #: The batch that pays, or the overhead account named for the interval's kind.
+    account: Mapped[str] = mapped_column(primary_key=True)
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
+    kind: Mapped[str]
+    tokens: Mapped[int] = mapped_column(server_default="0")
+    amount_micros: Mapped[int]
+    currency: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        ForeignKeyConstraint(["worker_id", "start_us"], [IntervalRow.worker_id, IntervalRow.start_us]),
+        one_of("kind", IntervalKind),
+        CheckConstraint("amount_micros >= 0", name="amount"),
+        CheckConstraint("(kind = 'work') = (batch_id IS NOT NULL)", name="work_is_charged"),
+        CheckConstraint("account = coalesce(batch_id, 'overhead:' || kind)", name="account"),
+        Index("ix_ledger_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+    )
+
+
+class RateRow(Base):
+    """What an hour of a pool's worker costs from an instant on."""
+
+    __tablename__ = "rates"
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    market: Mapped[str] = mapped_column(primary_key=True)
+    effective_at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.now())
+    rate_micros_per_hour: Mapped[int]
+    currency: Mapped[str]
+    __table_args__ = (
+        CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
+        CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
+    )
+
+
+class LeadershipRow(Base):
+    """Which scheduler leads; each write of a scheduler names the epoch it leads in."""
+
+    __tablename__ = "leadership"
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default="true")
+    epoch: Mapped[int]
+    holder: Mapped[str]
+    elected_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: The fair queue's memory between cycles, as `scheduler` wrote it.
+    fair_tags: Mapped[list[Any]] = mapped_column(server_default="[]")
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class DecisionRow(Base):
+    """Why a batch came to stand where it stands: one row for each change of reason."""
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
+    reason: Mapped[str]
+    epoch: Mapped[int | None]
+    decided_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (one_of("reason", Reason), Index("ix_decisions_batch_id", "batch_id", "id"))
+
+
+#: A multirange as psycopg takes and gives it.
+RowRange = Range[int]

@@ -1,0 +1,159 @@
+"""Workers in Postgres: registration, heartbeats, states, and the meter of their life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import orjson
+from sqlalchemy import Connection, text
+
+from pipeline.domain.ids import BatchId, PackId, WorkerId
+from pipeline.domain.lifecycle import WORKER_EDGES, IntervalKind, WorkerState, sources
+from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
+from storage.database import Database
+from storage.ledger import record_overhead
+
+_REGISTER = text("""
+    INSERT INTO workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency)
+    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:models AS jsonb), :rate_micros_per_hour, :currency)
+    ON CONFLICT (id) DO NOTHING
+""")
+
+_NOTE_RATE = text("""
+    -- The rate card keeps a row for each change, so that a past bill can be read with the rate it had.
+    INSERT INTO rates (pool, market, rate_micros_per_hour, currency)
+    SELECT pool, market, rate_micros_per_hour, currency FROM workers
+     WHERE id = :worker_id AND NOT EXISTS (
+        SELECT FROM (SELECT rate_micros_per_hour, currency FROM rates
+                      WHERE rates.pool = workers.pool AND rates.market = workers.market
+                      ORDER BY effective_at DESC LIMIT 1) AS latest
+         WHERE latest.rate_micros_per_hour = workers.rate_micros_per_hour AND latest.currency = workers.currency)
+    ON CONFLICT DO NOTHING
+""")
+
+_BEAT = text("""
+    UPDATE workers SET heartbeat_at = clock_timestamp(), uptime_us = greatest(uptime_us, :uptime_us)
+     WHERE id = :worker_id AND state NOT IN ('stopped', 'lost')
+    RETURNING must_stop
+""")
+
+_RENEW = text("""
+    UPDATE packs SET lease_expires_at = clock_timestamp() + :lease_for
+      FROM unnest(CAST(:pack_ids AS text[]), CAST(:tokens AS bigint[])) AS held (pack_id, lease_token)
+     WHERE packs.id = held.pack_id AND packs.lease_token = held.lease_token AND state = 'leased'
+    RETURNING packs.id
+""")
+
+_WITHDRAWN = text("""
+    SELECT DISTINCT slices.batch_id FROM pack_slices AS slices JOIN batches ON batches.id = slices.batch_id
+     WHERE slices.pack_id = ANY(:pack_ids) AND batches.state <> 'in_progress'
+""")
+
+_ENTER = text("""
+    UPDATE workers SET state = :state, ended_at = CASE WHEN :is_end THEN clock_timestamp() END
+     WHERE id = :worker_id AND state = ANY(:sources)
+""")
+
+_SILENT = text("""
+    SELECT id, metered_until_us, uptime_us FROM workers
+     WHERE state NOT IN ('stopped', 'lost') AND heartbeat_at < clock_timestamp() - :silence
+     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+
+class WorkerRepository:
+    """`WorkerStore` on Postgres."""
+
+    def __init__(self, database: Database, *, lease_for: timedelta) -> None:
+        """Extend leases by `lease_for`; a worker silent for as long is lost."""
+        self._database = database
+        self._lease_for = lease_for
+
+    def register(self, registration: WorkerRegistration) -> None:
+        """Record a worker that has just started; repeating it changes nothing."""
+        arguments = {
+            "worker_id": registration.worker_id,
+            "pool": registration.pool,
+            "market": registration.market,
+            "host": registration.host,
+            "pid": registration.pid,
+            "models": orjson.dumps(registration.models).decode(),
+            "rate_micros_per_hour": registration.rate_micros_per_hour,
+            "currency": registration.currency,
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(_REGISTER, arguments)
+            connection.execute(_NOTE_RATE, arguments)
+
+        self._database.run(work)
+
+    def serve(self, worker_id: WorkerId, models: Sequence[str]) -> None:
+        """Record which models the worker still serves."""
+        statement = text("UPDATE workers SET models = CAST(:models AS jsonb) WHERE id = :worker_id")
+        arguments = {"worker_id": worker_id, "models": orjson.dumps(list(models)).decode()}
+        self._database.run(lambda connection: connection.execute(statement, arguments))
+
+    def renew(self, worker_id: WorkerId, leases: Mapping[PackId, int], *, uptime_us: int) -> Renewal:
+        """Prove the worker alive and extend its leases (pack → token)."""
+
+        def work(connection: Connection) -> Renewal:
+            # Packs before the worker: the lock order of every transaction.
+            kept = self._renew_packs(connection, leases)
+            withdrawn = connection.execute(_WITHDRAWN, {"pack_ids": list(leases)}).scalars() if leases else ()
+            beat = connection.execute(_BEAT, {"worker_id": worker_id, "uptime_us": uptime_us}).one_or_none()
+            return Renewal(
+                lost=frozenset(leases) - kept,
+                withdrawn=frozenset(BatchId(batch_id) for batch_id in withdrawn),
+                must_stop=beat is None or beat.must_stop,
+            )
+
+        return self._database.run(work)
+
+    def _renew_packs(self, connection: Connection, leases: Mapping[PackId, int]) -> frozenset[PackId]:
+        if not leases:
+            return frozenset()
+        arguments = {"lease_for": self._lease_for, "pack_ids": list(leases), "tokens": list(leases.values())}
+        return frozenset(PackId(pack_id) for pack_id in connection.execute(_RENEW, arguments).scalars())
+
+    def meter(self, worker_id: WorkerId, interval: Interval) -> None:
+        """Record a span that no batch pays for; repeating it changes nothing."""
+        self._database.run(lambda connection: record_overhead(connection, worker_id, interval))
+
+    def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
+        """Move the worker along its states; a worker already declared lost stays lost."""
+        arguments = {
+            "worker_id": worker_id,
+            "state": state,
+            "is_end": state.is_terminal,
+            "sources": list(sources(WORKER_EDGES, state)),
+        }
+        self._database.run(lambda connection: connection.execute(_ENTER, arguments))
+
+    def tell_to_stop(self, pool: str | None = None) -> int:
+        """Ask live workers (of one pool) to drain at their next heartbeat; return how many."""
+        statement = text("""
+            UPDATE workers SET must_stop = true
+             WHERE state NOT IN ('stopped', 'lost') AND (CAST(:pool AS text) IS NULL OR pool = :pool)
+        """)
+        return self._database.run(lambda connection: connection.execute(statement, {"pool": pool}).rowcount)
+
+
+def declare_lost(connection: Connection, silence: timedelta) -> list[WorkerId]:
+    """Close the books of workers silent for `silence`: the tail of their life is overhead `lost`."""
+    lost = []
+    for row in connection.execute(_SILENT, {"silence": silence}).all():
+        worker_id = WorkerId(row.id)
+        if row.uptime_us > row.metered_until_us:
+            tail = Interval(kind=IntervalKind.LOST, start_us=row.metered_until_us, stop_us=row.uptime_us)
+            record_overhead(connection, worker_id, tail)
+        ended = {
+            "worker_id": worker_id,
+            "state": WorkerState.LOST,
+            "is_end": True,
+            "sources": list(sources(WORKER_EDGES, WorkerState.LOST)),
+        }
+        connection.execute(_ENTER, ended)
+        lost.append(worker_id)
+    return lost

@@ -1,0 +1,1 @@
+"""Tests: mirrors of the five packages, and simulation, end to end, faults and benchmarks."""

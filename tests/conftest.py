@@ -1,0 +1,45 @@
+"""Servers every test folder may ask for: started once per run, on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import fresh_database, has_migrations, make_template, running_postgres, running_valkey
+
+
+@pytest.fixture(scope="session")
+def services_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("services") / "home"
+
+
+@pytest.fixture(scope="session")
+def postgres_url(services_root: Path) -> Iterator[str]:
+    """One PostgreSQL for the run, fsync off; its database `nightrate` is empty."""
+    with running_postgres(services_root) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(services_root: Path) -> Iterator[str]:
+    """One Valkey for the run; tests that need it empty use keys of their own or flush."""
+    with running_valkey(services_root) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_url(postgres_url: str) -> str:
+    """The server, with the migrated template in it."""
+    if not has_migrations():
+        pytest.skip("storage.migrations does not exist yet")
+    make_template(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture
+def database_url(template_url: str) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    with fresh_database(template_url) as url:
+        yield url

@@ -1,0 +1,1 @@
+"""The scheduler: properties of its plans, each with mutants that it catches."""

@@ -1,0 +1,288 @@
+"""What holds of every plan, whatever the snapshot; each property is shown to catch a broken scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import strategies as st
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, SliceDraft, Snapshot
+from scheduler import cursor, cycle, fairness, nominate, packing
+from scheduler.policy import Policy
+from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of
+
+POLICY = Policy(pack_slices_max=8, pack_rows_max=500)
+
+
+def open_shard(random: Random, shard_id: int) -> OpenShard:
+    rows = random.randint(1, 200)
+    return OpenShard(
+        shard_id=shard_id,
+        shard_no=shard_id,
+        rows_total=rows,
+        rows_packed=random.choice([0, 0, random.randint(0, rows)]),
+        input_tokens=rows * random.randint(0, 300),
+        output_tokens=random.choice([0, random.randint(0, 20_000)]),
+    )
+
+
+def backlogs_of_a_batch(random: Random, number: int) -> list[Backlog]:
+    """Return one batch's backlogs, of one model or two; few tenants, tiers and endpoints, so that many meet."""
+    plain = Backlog(
+        tenant_id=TenantId(random.choice(["tnt_a", "tnt_b"])),
+        batch_id=BatchId(f"batch_{number}"),
+        tier=random.choice([Tier.STANDARD, Tier.STANDARD, *Tier]),
+        model="",
+        endpoint=random.choice([Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS]),
+        created_at_us=NOW_US - random.randint(0, 3) * HOUR_US,
+        deadline_at_us=NOW_US + random.randint(-1, 6) * HOUR_US,
+        spent_micros=random.randint(0, 3),
+        budget_micros=random.choice([None, None, random.randint(0, 3)]),
+        shards=(),
+        rows_in_flight=random.randint(0, 1),
+    )
+    models = random.sample(ALL_MODELS, random.randint(1, 2))
+    return [
+        replace(
+            plain,
+            model=model,
+            shards=tuple(open_shard(random, 10 * (2 * number + part) + n) for n in range(random.randint(1, 3))),
+        )
+        for part, model in enumerate(models)
+    ]
+
+
+def snapshot_of(seed: int) -> Snapshot:
+    """Return the snapshot of a seed: Hypothesis draws seeds, since drawing every field costs a hundred times more."""
+    random = Random(seed)
+    pools = [
+        PoolView(
+            pool=f"pool_{number}",
+            workers=random.choice([0, 1, 2, 3]),
+            models=frozenset(random.sample(ALL_MODELS, random.randint(0, 3))),
+            packs_waiting=random.choice([0, 0, random.randint(0, 4)]),
+        )
+        for number in range(random.randint(0, 3))
+    ]
+    speeds = [0.0, 1e-300, random.uniform(10, 100), random.uniform(10, 5000)]
+    return Snapshot(
+        now_us=NOW_US,
+        backlogs=tuple(each for number in range(random.randint(0, 10)) for each in backlogs_of_a_batch(random, number)),
+        pools=tuple(pools),
+        tokens_per_second={model: random.choice(speeds) for model in ALL_MODELS if random.random() < 0.8},
+        virtual_seconds=random.choice([0.0, random.uniform(0, 100)]),
+    )
+
+
+def snapshots() -> st.SearchStrategy[Snapshot]:
+    return st.integers(0, 2**32 - 1).map(snapshot_of)
+
+
+def slices_of(seen: Snapshot) -> list[SliceDraft]:
+    return [draft for pack in plan_of(seen, POLICY).packs for draft in pack.slices]
+
+
+def is_eligible(seen: Snapshot, each: Backlog) -> bool:
+    in_budget = each.budget_micros is None or each.spent_micros < each.budget_micros
+    return in_budget and seen.now_us < each.deadline_at_us
+
+
+def no_row_is_in_two_slices(seen: Snapshot) -> None:
+    rows = [(draft.shard_id, row) for draft in slices_of(seen) for row in range(draft.row_start, draft.row_stop)]
+
+    assert len(rows) == len(set(rows))
+
+
+def slices_lie_in_their_shards_and_follow_what_is_packed(seen: Snapshot) -> None:
+    shards = {shard.shard_id: shard for each in seen.backlogs for shard in each.shards}
+    owners = {shard.shard_id: each.batch_id for each in seen.backlogs for shard in each.shards}
+    next_row = {shard_id: shard.rows_packed for shard_id, shard in shards.items()}
+
+    for draft in slices_of(seen):
+        assert draft.batch_id == owners[draft.shard_id]
+        assert next_row[draft.shard_id] == draft.row_start < draft.row_stop <= shards[draft.shard_id].rows_total
+        next_row[draft.shard_id] = draft.row_stop
+
+
+def shards_are_packed_in_order(seen: Snapshot) -> None:
+    packed = [draft.shard_id for draft in slices_of(seen)]
+
+    for each in seen.backlogs:
+        mine = [shard_id for shard_id in packed if shard_id in {shard.shard_id for shard in each.shards}]
+        assert mine == sorted(mine)
+
+
+def room_is_not_left_while_someone_could_use_it(seen: Snapshot) -> None:
+    plan = plan_of(seen, POLICY)
+    packed: dict[int, int] = {}
+    for pack in plan.packs:
+        for draft in pack.slices:
+            packed[draft.shard_id] = draft.row_stop
+    open_models = {
+        each.model
+        for each in seen.backlogs
+        if is_eligible(seen, each)
+        and any(packed.get(shard.shard_id, shard.rows_packed) < shard.rows_total for shard in each.shards)
+    }
+
+    for pool in seen.pools:
+        made = sum(pack.pool == pool.pool for pack in plan.packs)
+        has_room = pool.packs_waiting + made < pool.workers * POLICY.packs_ahead_per_worker
+        assert not (has_room and pool.models & open_models)
+
+
+def no_pool_is_sent_more_than_it_may_have_waiting(seen: Snapshot) -> None:
+    plan = plan_of(seen, POLICY)
+
+    for pool in seen.pools:
+        made = sum(pack.pool == pool.pool for pack in plan.packs)
+        assert made == 0 or pool.packs_waiting + made <= pool.workers * POLICY.packs_ahead_per_worker
+
+
+def packs_are_of_one_lane_and_within_their_limits(seen: Snapshot) -> None:
+    backlog_of = {shard.shard_id: each for each in seen.backlogs for shard in each.shards}
+    model_pools = {(pool.pool, model) for pool in seen.pools if pool.workers for model in pool.models}
+
+    for pack in plan_of(seen, POLICY).packs:
+        members = [backlog_of[draft.shard_id] for draft in pack.slices]
+        rows = sum(draft.row_stop - draft.row_start for draft in pack.slices)
+        is_measured = seen.tokens_per_second.get(pack.model, 0.0) >= 0.001
+        target = POLICY.pack_seconds_target if is_measured else POLICY.first_pack_seconds
+        assert {(each.tier, each.model, each.endpoint) for each in members} == {(pack.tier, pack.model, pack.endpoint)}
+        assert (pack.pool, pack.model) in model_pools
+        assert 1 <= rows <= POLICY.pack_rows_max
+        assert len(pack.slices) <= POLICY.pack_slices_max
+        assert rows == 1 or pack.predicted_seconds <= target * (1 + 1e-9)
+
+
+def nothing_is_dispatched_over_budget_or_past_the_deadline(seen: Snapshot) -> None:
+    eligible = {each.batch_id for each in seen.backlogs if is_eligible(seen, each)}
+
+    assert {draft.batch_id for draft in slices_of(seen)} <= eligible
+
+
+def every_batch_leaves_with_one_reason(seen: Snapshot) -> None:
+    plan = plan_of(seen, POLICY)
+    packed = {draft.batch_id for pack in plan.packs for draft in pack.slices}
+
+    assert [standing.batch_id for standing in plan.standings] == sorted({each.batch_id for each in seen.backlogs})
+    assert packed <= {standing.batch_id for standing in plan.standings if standing.reason is Reason.RUNNING}
+
+
+def equal_snapshots_give_equal_plans(seen: Snapshot) -> None:
+    turned = replace(seen, backlogs=seen.backlogs[::-1], pools=seen.pools[::-1])
+
+    assert plan_of(seen, POLICY) == plan_of(seen, POLICY) == plan_of(turned, POLICY)
+
+
+def ordinals_follow_the_order_of_the_packs(seen: Snapshot) -> None:
+    plan = plan_of(seen, POLICY)
+
+    for pool in seen.pools:
+        ordinals = [pack.ordinal for pack in plan.packs if pack.pool == pool.pool]
+        assert ordinals == sorted(ordinals)
+        assert not ordinals or ordinals[0] >= seen.virtual_seconds
+
+
+PROPERTIES = [
+    no_row_is_in_two_slices,
+    slices_lie_in_their_shards_and_follow_what_is_packed,
+    shards_are_packed_in_order,
+    room_is_not_left_while_someone_could_use_it,
+    no_pool_is_sent_more_than_it_may_have_waiting,
+    packs_are_of_one_lane_and_within_their_limits,
+    nothing_is_dispatched_over_budget_or_past_the_deadline,
+    every_batch_leaves_with_one_reason,
+    equal_snapshots_give_equal_plans,
+    ordinals_follow_the_order_of_the_packs,
+]
+
+
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
+def test_it_holds_of_every_plan(prop: Callable[[Snapshot], None]) -> None:
+    hold(prop, snapshots(), examples=200)
+
+
+def lazy_advance(self: cursor.Cursor, rows: int) -> None:
+    """Forget every other row taken; still come to an end."""
+    step = max(1, rows // 2)
+    self.row += step
+    if self.row >= self.backlog.shards[self.shard_index].rows_total:
+        self._enter(self.shard_index + 1)
+
+
+def skip_shard(self: cursor.Cursor, rows: int) -> None:
+    """Take the shards from the last to the first once the first is begun."""
+    del rows
+    self.backlog = replace(self.backlog, shards=self.backlog.shards[:0:-1])
+    self._enter(0)
+
+
+def queue_with_its_own_cursors(
+    pool: str, cursors: list[cursor.Cursor], tags: tuple[FairTag, ...], *, virtual_seconds: float
+) -> fairness.FairQueue:
+    """Give each pool cursors of its own instead of the shared ones."""
+    own = [cursor.Cursor(backlog=each.backlog, tokens_per_second=each.tokens_per_second) for each in cursors]
+    return fairness.FairQueue(pool, own, tags, virtual_seconds=virtual_seconds)
+
+
+def only_budget(each: Backlog, *, models_served: frozenset[str], now_us: int) -> Reason | None:
+    """Refuse what has any budget at all."""
+    del models_served, now_us
+    return Reason.BUDGET_REACHED if each.budget_micros is not None else None
+
+
+_random = Random(1)
+
+MUTANTS = [
+    (no_row_is_in_two_slices, cursor.Cursor, "advance", lazy_advance),
+    (no_row_is_in_two_slices, cycle, "FairQueue", queue_with_its_own_cursors),
+    (slices_lie_in_their_shards_and_follow_what_is_packed, cursor, "first_open_row", lambda _: 0),
+    (
+        slices_lie_in_their_shards_and_follow_what_is_packed,
+        cursor,
+        "first_open_row",
+        lambda shard: min(shard.rows_packed + 1, shard.rows_total),
+    ),
+    (shards_are_packed_in_order, cursor.Cursor, "advance", skip_shard),
+    (room_is_not_left_while_someone_could_use_it, nominate, "refusal_of", only_budget),
+    (
+        room_is_not_left_while_someone_could_use_it,
+        cycle,
+        "packs_admitted",
+        lambda pool, _: 0 if pool.packs_waiting else pool.workers,
+    ),
+    (no_pool_is_sent_more_than_it_may_have_waiting, cycle, "packs_admitted", lambda pool, _: pool.workers * 2),
+    (packs_are_of_one_lane_and_within_their_limits, cursor, "lane_of", lambda each: (each.tier, each.model)),
+    (packs_are_of_one_lane_and_within_their_limits, cursor, "lane_of", lambda each: (each.model, each.endpoint)),
+    (packs_are_of_one_lane_and_within_their_limits, cursor, "rows_that_fit", lambda *_: 3),
+    (packs_are_of_one_lane_and_within_their_limits, packing, "seconds_target", lambda *_, **__: 10.0),
+    (packs_are_of_one_lane_and_within_their_limits, cycle, "is_served_by", lambda *_: True),
+    (nothing_is_dispatched_over_budget_or_past_the_deadline, nominate, "refusal_of", lambda *_, **__: None),
+    (nothing_is_dispatched_over_budget_or_past_the_deadline, nominate, "is_overdue", lambda *_, **__: False),
+    (every_batch_leaves_with_one_reason, cycle, "_REASONS_BY_PRECEDENCE", tuple(Reason)[::-1]),
+    (equal_snapshots_give_equal_plans, fairness, "rank_of", lambda each: (_random.random(), 0, each.batch_id)),
+    (equal_snapshots_give_equal_plans, cycle, "sorted", lambda rows, **_: list(rows)),
+    (ordinals_follow_the_order_of_the_packs, fairness.FairQueue, "begin", lambda _, turn: -turn.accounts[1].weight),
+]
+
+
+@pytest.mark.parametrize(("prop", "place", "name", "mutant"), MUTANTS)
+def test_a_broken_scheduler_is_caught(
+    prop: Callable[[Snapshot], None],
+    place: object,
+    name: str,
+    mutant: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(place, name, mutant, raising=name != "sorted")
+
+    with pytest.raises(AssertionError):
+        hold(prop, snapshots(), examples=400)

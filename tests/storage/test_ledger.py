@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
+from pipeline.domain.money import metered_cost_micros, split_by_weight
+from pipeline.ports.packs import Interval
+from tests.storage.world import World
+
+
+@given(st.integers(0, 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=50))
+def test_a_split_loses_nothing_and_no_part_is_a_micro_off_its_share(total: int, weights: list[int]) -> None:
+    parts = split_by_weight(total, weights)
+
+    assert sum(parts) == total
+    if sum(weights):
+        for part, weight in zip(parts, weights, strict=True):
+            assert abs(part - total * weight / sum(weights)) < 1 + 1e-3
+            assert weight or part == 0
+
+
+@given(st.integers(0, 10**10), st.lists(st.integers(0, 10**11), min_size=2, max_size=20))
+def test_the_price_of_a_life_does_not_depend_on_where_it_is_cut(rate: int, cuts: list[int]) -> None:
+    ordered = sorted(cuts)
+    pieces = [metered_cost_micros(rate, start, stop) for start, stop in zip(ordered, ordered[1:], strict=False)]
+
+    assert sum(pieces) == metered_cost_micros(rate, ordered[0], ordered[-1])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_every_workers_entries_sum_to_its_seconds_times_its_rate(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+    batches = [world.admit(40) for _ in range(3)]
+    shards = {batch: world.shard_ids(batch)[0] for batch in batches}
+    world.pack(*((batch, shard, 0, 40) for batch, shard in shards.items()))
+    worker = world.worker(rate_micros_per_hour=chance.randrange(10**9))
+    lease = world.lease(worker)
+    done = dict.fromkeys(batches, 0)
+    for _ in range(chance.randrange(2, 12)):
+        duration_us = chance.randrange(1, 10**8)
+        if chance.random() < 0.4 or all(count == 40 for count in done.values()):
+            kind = chance.choice([kind for kind in IntervalKind if kind is not IntervalKind.WORK])
+            world.workers.meter(worker, world.span(worker, kind, duration_us))
+            continue
+        rows = []
+        for batch in chance.sample(batches, chance.randrange(1, 4)):
+            stop = chance.randrange(done[batch], 41)
+            if stop > done[batch]:
+                rows.append((batch, shards[batch], ((done[batch], stop),), chance.randrange(1000)))
+                done[batch] = stop
+        if rows:
+            world.packs.commit(worker, world.work(worker, lease, *rows, duration_us=duration_us))
+    world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
+
+    sums = world.scalars(
+        """
+        SELECT sum(amount_micros) = div(rate_micros_per_hour::numeric * metered_until_us, 3600000000)
+          FROM workers JOIN ledger ON worker_id = id WHERE id = :id GROUP BY workers.id
+        """,
+        id=worker,
+    )
+    assert sums == [True]
+    world.execute("UPDATE packs SET state = 'discarded', ended_at = now() WHERE state <> 'committed'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger SET amount_micros = 0",
+        "DELETE FROM ledger",
+        "TRUNCATE ledger",
+        "UPDATE worker_intervals SET tokens = 7",
+        "DELETE FROM worker_intervals",
+        "UPDATE parts SET rows_succeeded = 9",
+        "DELETE FROM part_slices",
+    ],
+)
+def test_what_is_recorded_is_never_changed(world: World, statement: str) -> None:
+    worker = world.worker()
+    world.workers.meter(worker, world.span(worker, IntervalKind.BOOT, 1_000_000))
+
+    with pytest.raises(DBAPIError, match="append-only"):
+        world.execute(statement)
+
+
+def test_an_interval_that_leaves_a_gap_is_refused(world: World) -> None:
+    worker = world.worker()
+    world.workers.meter(worker, world.span(worker, IntervalKind.BOOT, 1_000_000))
+
+    with pytest.raises(DBAPIError, match="does not follow"):
+        world.workers.meter(worker, Interval(kind=IntervalKind.IDLE, start_us=1_000_001, stop_us=2_000_000))
+
+
+def test_an_interval_that_is_not_charged_in_full_is_refused_at_commit(world: World) -> None:
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+    interval = """
+        INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, rate_micros_per_hour, cost_micros)
+        VALUES (:id, 0, 1000000, 'idle', 3600000000, 1000000)"""
+    entry = """
+        INSERT INTO ledger (worker_id, start_us, account, kind, amount_micros, currency)
+        VALUES (:id, 0, 'overhead:idle', 'idle', 999999, 'USD')"""
+
+    with pytest.raises(DBAPIError, match="costs 1000000 but 999999 is charged"), world.database.transaction() as tx:
+        tx.execute(text(interval), {"id": worker})
+        tx.execute(text(entry), {"id": worker})
+    with pytest.raises(DBAPIError, match="costs 1000000 but"):
+        world.execute(interval, id=worker)
+
+
+def test_a_wrong_price_is_refused(world: World) -> None:
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+
+    with pytest.raises(DBAPIError, match="price"):
+        world.execute(
+            """
+            INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, rate_micros_per_hour, cost_micros)
+            VALUES (:id, 0, 1000000, 'idle', 3600000000, 1000001)""",
+            id=worker,
+        )
+
+
+def test_metering_the_same_span_twice_changes_nothing(world: World) -> None:
+    worker = world.worker()
+    span = world.span(worker, IntervalKind.IDLE, 7_000_000)
+
+    world.workers.meter(worker, span)
+    world.workers.meter(worker, span)
+
+    assert world.scalars("SELECT count(*) FROM ledger") == [1]
+
+
+def test_a_worker_cannot_end_with_time_unaccounted_for(world: World) -> None:
+    worker = world.worker()
+    world.workers.renew(worker, {}, uptime_us=1_000_000)
+
+    with pytest.raises(DBAPIError, match="not in the ledger"):
+        world.execute("UPDATE workers SET state = 'stopped', ended_at = now() WHERE id = :id", id=worker)

@@ -1,0 +1,1 @@
+"""Running a pack: the runner, its threads, and the engines."""

@@ -1,0 +1,230 @@
+"""The committer: writes parts and commits them, in the order the runner handed them over.
+
+One thread and one queue, so that a worker's spans reach the ledger in order while the engine goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from pipeline.domain.errors import LeaseLostError, NightrateError
+from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_part_id
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
+from pipeline.domain.objects.keys import part_key
+from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
+from pipeline.domain.ranges import ranges_of
+from pipeline.ports.engine import EngineResult
+from pipeline.ports.objects import ObjectStore
+from pipeline.ports.packs import (
+    Interval,
+    LeasedSlice,
+    PackLease,
+    PackStore,
+    PartDraft,
+    ShardRows,
+    WorkCommit,
+    WorkerStore,
+)
+
+_LOG = logging.getLogger(__name__)
+
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRow:
+    """A row with its result, and where it belongs."""
+
+    part: LeasedSlice
+    position: int
+    line: int
+    result: EngineResult
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Rows to commit and the span they took."""
+
+    lease: PackLease
+    rows: list[FinishedRow]
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """A span that no batch pays for."""
+
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of an attempt."""
+
+    lease: PackLease
+    outcome: AttemptOutcome
+    error: str | None = None
+
+
+Job = Work | Overhead | Finish
+
+
+@dataclass(slots=True)
+class _Attempt:
+    parts: int = 0
+    is_lost: bool = False
+    failure: str | None = field(default=None)
+
+
+class Committer:
+    """A bounded queue of jobs and the thread that does them."""
+
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        packs: PackStore,
+        workers: WorkerStore,
+        objects: ObjectStore,
+        *,
+        on_ended: Callable[[PackId], None],
+    ) -> None:
+        """Call `on_ended` when an attempt is over, however it ended."""
+        self._worker_id = worker_id
+        self._packs = packs
+        self._workers = workers
+        self._objects = objects
+        self._on_ended = on_ended
+        self._attempts: dict[PackId, _Attempt] = {}
+        # Bounded: a slow store slows the engine down instead of filling the memory.
+        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=4)
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        #: Set when the books could not be kept; the worker must end and be declared lost.
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Start working the queue off."""
+        self._thread.start()
+
+    def hand_over(self, job: Job) -> None:
+        """Queue a job; blocks while the queue is full."""
+        while self.failure is None:
+            try:
+                self._queue.put(job, timeout=1.0)
+            except queue.Full:
+                continue
+            return
+
+    def close(self) -> None:
+        """Return when every job handed over is done, or the committer failed."""
+        while self.failure is None and self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=1.0)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (job := self._queue.get()) is not None:
+                self._do(job)
+        except BaseException as error:  # noqa: BLE001 -- the runner's thread raises it again
+            _LOG.exception("committer_failed")
+            self.failure = error
+
+    def _do(self, job: Job) -> None:
+        if isinstance(job, Overhead):
+            self._workers.meter(self._worker_id, job.interval)
+        elif isinstance(job, Finish):
+            self._finish(job)
+        else:
+            self._commit(job)
+
+    def _commit(self, work: Work) -> None:
+        attempt = self._attempts.setdefault(work.lease.pack_id, _Attempt())
+        try:
+            if attempt.is_lost or attempt.failure is not None:
+                raise LeaseLostError  # noqa: TRY301 -- one path for every span that nobody will pay for
+            parts = self._write_parts(work, attempt)
+            commit = WorkCommit(
+                pack_id=work.lease.pack_id,
+                lease_token=work.lease.lease_token,
+                parts=parts,
+                interval=work.interval,
+            )
+            self._packs.commit(self._worker_id, commit)
+        except LeaseLostError:
+            attempt.is_lost = attempt.failure is None
+            _LOG.warning("commit_refused", extra={"pack_id": work.lease.pack_id})
+            self._workers.meter(self._worker_id, replace(work.interval, kind=IntervalKind.LATE))
+        except NightrateError as error:
+            # The object store refuses: nothing is committed without its part; hand the rows back.
+            attempt.failure = f"{error.code}: {error}"
+            _LOG.warning("part_not_written", extra={"pack_id": work.lease.pack_id, "reason": error.code})
+            self._workers.meter(self._worker_id, replace(work.interval, kind=IntervalKind.LATE))
+
+    def _write_parts(self, work: Work, attempt: _Attempt) -> tuple[PartDraft, ...]:
+        by_batch: dict[tuple[TenantId, BatchId], list[FinishedRow]] = {}
+        for row in work.rows:
+            by_batch.setdefault((row.part.tenant_id, row.part.batch_id), []).append(row)
+        drafts = []
+        for (tenant_id, batch_id), rows in by_batch.items():
+            lease = work.lease
+            key = part_key(tenant_id, batch_id, lease.pack_id, lease.lease_token, attempt.parts)
+            attempt.parts += 1
+            stored = self._objects.put(key, _encode(batch_id, rows))
+            drafts.append(
+                PartDraft(
+                    part_id=new_part_id(),
+                    batch_id=batch_id,
+                    object_key=key,
+                    sha256=stored.sha256,
+                    size_bytes=stored.size_bytes,
+                    shards=_shard_rows(rows),
+                    input_tokens=sum(row.result.input_tokens for row in rows),
+                    output_tokens=sum(row.result.output_tokens for row in rows),
+                )
+            )
+        return tuple(drafts)
+
+    def _finish(self, finish: Finish) -> None:
+        pack_id = finish.lease.pack_id
+        attempt = self._attempts.pop(pack_id, _Attempt())
+        outcome, error = finish.outcome, finish.error
+        if attempt.failure is not None:
+            outcome, error = AttemptOutcome.PREEMPTED, attempt.failure
+        try:
+            if not attempt.is_lost:
+                self._packs.finish(pack_id, finish.lease.lease_token, outcome, error)
+        except LeaseLostError:
+            _LOG.warning("finish_refused", extra={"pack_id": pack_id})
+        finally:
+            self._on_ended(pack_id)
+
+
+def _encode(batch_id: BatchId, rows: list[FinishedRow]) -> bytes:
+    suffix = batch_id.removeprefix("batch_")
+    lines = [encode_answer(row.result.status_code, f"req_{suffix}_{row.line}", row.result.body) for row in rows]
+    heads = [PartRow(row.part.shard_no, row.position, row.result.status_code == _OK) for row in rows]
+    return encode_part(heads, lines)
+
+
+def _shard_rows(rows: list[FinishedRow]) -> tuple[ShardRows, ...]:
+    by_shard: dict[int, list[FinishedRow]] = {}
+    for row in rows:
+        by_shard.setdefault(row.part.shard_id, []).append(row)
+    found = []
+    for shard_id, members in by_shard.items():
+        succeeded = sum(row.result.status_code == _OK for row in members)
+        found.append(
+            ShardRows(
+                shard_id=shard_id,
+                ranges=ranges_of(row.position for row in members),
+                rows_succeeded=succeeded,
+                rows_errored=len(members) - succeeded,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,241 @@
+"""The runner: keeps the engine full from the feed and hands what finishes to the committer.
+
+One thread, one loop, one step at a time:
+
+    feed ──rows──► engine ──results──► committer
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
+from pipeline.domain.limits import PART_ROWS_MAX
+from pipeline.ports.engine import Engine, EngineRequest
+from workers.committer import Committer, Finish, FinishedRow, Overhead, Work
+from workers.feed import Block, Closed, Fed, Feed, Opened
+from workers.garage import Garage
+from workers.heart import Heart
+from workers.meter import Meter
+from workers.pack_run import PackRun, Row
+
+_LOG = logging.getLogger(__name__)
+
+#: Longest wait for something to do before the loop looks at its stop flags again.
+_WAIT_SECONDS: Final = 0.1
+#: An idle worker's time reaches the ledger this often.
+_IDLE_SPAN_US: Final = 5_000_000
+#: Rows added to the engine at once.
+_ADD_ROWS_MAX: Final = 1024
+
+
+class Runner:
+    """Drives engines from a feed until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        committer: Committer,
+        heart: Heart,
+        meter: Meter,
+        garage: Garage,
+        enter: Callable[[WorkerState], None],
+        on_refused: Callable[[], None],
+        commit_seconds: float,
+        drain_seconds: float,
+    ) -> None:
+        """Commit every `commit_seconds`; call `on_refused` when a model cannot load.
+
+        When stopping, let in-flight rows run `drain_seconds`.
+        """
+        self._feed = feed
+        self._committer = committer
+        self._heart = heart
+        self._meter = meter
+        self._garage = garage
+        self._enter = enter
+        self._on_refused = on_refused
+        self._commit_seconds = commit_seconds
+        self._drain_seconds = drain_seconds
+        self._engine: Engine | None = None
+        #: Leased packs, the oldest first: one that runs, and the next while the first one's last rows do.
+        self._runs: deque[PackRun] = deque()
+        self._in_flight: dict[int, tuple[PackRun, Row]] = {}
+        self._next_key = 0
+        self._committed_at = time.monotonic()
+
+    def run(self, must_stop: Callable[[], bool]) -> None:
+        """Run packs until `must_stop`; then drain and hand back what is left."""
+        while not must_stop() and self._committer.failure is None:
+            self._take_in()
+            self._fill()
+            self._step()
+            self._end_runs()
+        self._drain()
+
+    def _take_in(self) -> None:
+        """Take what the feed has until there are rows to add; wait only when there is nothing to do."""
+        while not any(run.has_rows for run in self._runs):
+            fed = self._feed.take(0 if self._in_flight else _WAIT_SECONDS)
+            if fed is None:
+                break
+            self._note(fed)
+        if not self._runs and self._meter.since_cut_us() > _IDLE_SPAN_US:
+            self._cut(IntervalKind.IDLE)
+
+    def _note(self, fed: Fed) -> None:
+        match fed:
+            case Opened(lease):
+                if not self._runs:
+                    self._cut(IntervalKind.IDLE)
+                    self._committed_at = time.monotonic()
+                self._runs.append(PackRun(lease))
+            case Block():
+                self._runs[-1].blocks.append(fed)
+            case Closed(error):
+                self._runs[-1].is_fed = True
+                if error is not None:
+                    self._runs[-1].end(AttemptOutcome.PREEMPTED, error)
+            case _:
+                assert_never(fed)
+
+    def _fill(self) -> None:
+        """Add rows to the engine while it has room, the oldest pack's first."""
+        for run in self._runs:
+            if self._heart.is_lost(run.lease.pack_id):
+                self._abandon(run)
+            if run.has_rows:
+                engine = self._engine_for(run)
+                if engine is None:
+                    return
+                self._fill_from(run, engine)
+            if run.has_rows or not run.is_fed:
+                return
+
+    def _fill_from(self, run: PackRun, engine: Engine) -> None:
+        withdrawn = self._heart.withdrawn()
+        while (room := min(engine.room(), _ADD_ROWS_MAX)) > 0:
+            rows = run.next_rows(room, withdrawn)
+            if not rows:
+                return
+            requests = []
+            for row in rows:
+                self._in_flight[self._next_key] = (run, row)
+                requests.append(EngineRequest(self._next_key, run.lease.endpoint, row.body))
+                self._next_key += 1
+            engine.add(requests)
+
+    def _engine_for(self, run: PackRun) -> Engine | None:
+        """Return the run's engine, or None while another model's rows are in flight or it cannot load."""
+        model = run.lease.model
+        if self._engine is None or self._engine.model != model:
+            if self._in_flight:
+                return None
+            self._engine = None
+            try:
+                self._engine = self._garage.engine(model) if self._garage.is_loaded(model) else self._load(model)
+            except ModelUnavailableError as error:
+                _LOG.exception("model_unavailable", extra={"model": model})
+                self._garage.refuse(model)
+                self._on_refused()
+                # The rows are not to blame: another worker may have the model.
+                run.end(AttemptOutcome.PREEMPTED, f"{error.code}: {error}")
+        return self._engine
+
+    def _load(self, model: str) -> Engine:
+        self._commit_all()
+        self._cut(IntervalKind.IDLE)
+        self._enter(WorkerState.LOADING)
+        try:
+            return self._garage.engine(model)
+        finally:
+            self._cut(IntervalKind.LOAD)
+            self._enter(WorkerState.READY)
+            self._committed_at = time.monotonic()
+
+    def _step(self) -> None:
+        if self._engine is None or not self._in_flight:
+            return
+        try:
+            results = self._engine.step()
+        except Exception as error:  # noqa: BLE001 -- a model may raise anything; the packs it held fail, the worker lives
+            _LOG.exception("engine_failed")
+            self._fail_in_flight(f"{type(error).__name__}: {error}")
+            return
+        for result in results:
+            run, row = self._in_flight.pop(result.key)
+            run.in_flight -= 1
+            run.finished.append(FinishedRow(row.part, row.position, row.line, result))
+        is_due = time.monotonic() - self._committed_at >= self._commit_seconds
+        if is_due or any(len(run.finished) >= PART_ROWS_MAX for run in self._runs):
+            self._commit_all()
+
+    def _abandon(self, run: PackRun) -> None:
+        """Drop a pack that another attempt owns now."""
+        run.end(AttemptOutcome.LEASE_LOST, "the lease was lost")
+        keys = [key for key, (owner, _row) in self._in_flight.items() if owner is run]
+        if keys and self._engine is not None:
+            self._engine.abort(keys)
+        for key in keys:
+            del self._in_flight[key]
+        run.in_flight = 0
+
+    def _fail_in_flight(self, error: str) -> None:
+        """Fail the packs an engine held when it raised; the engine itself is not trusted again."""
+        for run in {id(run): run for run, _row in self._in_flight.values()}.values():
+            run.end(AttemptOutcome.FAILED, error)
+            # What the feed still brings of this pack is not wanted either.
+            run.in_flight = 0
+        self._in_flight.clear()
+        assert self._engine is not None
+        self._garage.discard(self._engine.model)
+        self._engine = None
+
+    def _end_runs(self) -> None:
+        for run in self._runs:
+            if run.outcome is not AttemptOutcome.SUCCEEDED:
+                run.rows.clear()
+                run.blocks.clear()
+        while self._runs and self._runs[0].is_over:
+            run = self._runs.popleft()
+            self._commit(run)
+            self._committer.hand_over(Finish(run.lease, run.outcome, run.error))
+
+    def _commit_all(self) -> None:
+        for run in self._runs:
+            self._commit(run)
+        self._committed_at = time.monotonic()
+
+    def _commit(self, run: PackRun) -> None:
+        for start in range(0, len(run.finished), PART_ROWS_MAX):
+            rows = run.finished[start : start + PART_ROWS_MAX]
+            self._committer.hand_over(Work(run.lease, rows, self._meter.cut(IntervalKind.WORK)))
+        run.finished = []
+
+    def _cut(self, kind: IntervalKind) -> None:
+        self._committer.hand_over(Overhead(self._meter.cut(kind)))
+
+    def _drain(self) -> None:
+        """Finish what is in flight if time allows, hand the rest back, and account for the time."""
+        self._enter(WorkerState.DRAINING)
+        self._feed.stop()
+        give_up_at = time.monotonic() + self._drain_seconds
+        while self._in_flight and time.monotonic() < give_up_at and self._committer.failure is None:
+            self._step()
+        while not self._feed.is_stopped() or not self._feed.is_empty():
+            fed = self._feed.take(_WAIT_SECONDS)
+            if fed is not None:
+                self._note(fed)
+        self._commit_all()
+        for run in self._runs:
+            run.end(AttemptOutcome.PREEMPTED, "the worker was told to stop")
+            self._committer.hand_over(Finish(run.lease, run.outcome, run.error))
+        self._runs.clear()
+        self._in_flight.clear()
+        self._cut(IntervalKind.DRAIN)

@@ -1,0 +1,123 @@
+"""A worker's life: registered, ready, draining, stopped; each second of it in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.domain.errors import NightrateError
+from pipeline.domain.ids import PackId
+from pipeline.domain.lifecycle import IntervalKind, WorkerState
+from pipeline.ports.clock import Clock
+from pipeline.ports.objects import ObjectStore
+from pipeline.ports.packs import PackLease, PackStore, WorkerRegistration, WorkerStore
+from workers.committer import Committer, Overhead
+from workers.feed import Feed
+from workers.garage import Garage
+from workers.heart import Heart
+from workers.meter import Meter
+from workers.runner import Runner
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Durations of a worker's habits, in seconds."""
+
+    #: How long a lease lasts; the store that grants leases must be set to the same.
+    lease_seconds: float = 30.0
+    #: How often to look for packs without being woken.
+    poll_seconds: float = 0.5
+    #: How often finished rows are committed: what a crash can lose.
+    commit_seconds: float = 2.0
+    #: How long in-flight rows may run on after the order to stop.
+    drain_seconds: float = 20.0
+
+
+class Worker:
+    """One process on one accelerator."""
+
+    def __init__(
+        self,
+        registration: WorkerRegistration,
+        *,
+        packs: PackStore,
+        workers: WorkerStore,
+        heart_store: WorkerStore,
+        objects: ObjectStore,
+        garage: Garage,
+        clock: Clock,
+        settings: WorkerSettings,
+    ) -> None:
+        """Wire the threads; `heart_store` has a connection of its own, so that no commit delays a beat."""
+        self._registration = registration
+        self._workers = workers
+        self._garage = garage
+        self._meter = Meter(clock)
+        worker_id = registration.worker_id
+        self._heart = Heart(
+            worker_id, heart_store, lease_seconds=settings.lease_seconds, uptime_us=self._meter.uptime_us
+        )
+        self._feed = Feed(
+            worker_id,
+            packs,
+            objects,
+            pool=registration.pool,
+            models=garage.models,
+            on_lease=self._hold,
+            poll_seconds=settings.poll_seconds,
+        )
+        self._committer = Committer(worker_id, packs, workers, objects, on_ended=self._ended)
+        self._runner = Runner(
+            feed=self._feed,
+            committer=self._committer,
+            heart=self._heart,
+            meter=self._meter,
+            garage=garage,
+            enter=self._enter,
+            on_refused=lambda: workers.serve(worker_id, garage.models()),
+            commit_seconds=settings.commit_seconds,
+            drain_seconds=settings.drain_seconds,
+        )
+
+    def wake(self) -> None:
+        """Look for a pack now: a hint arrived."""
+        self._feed.wake()
+
+    def run(self, must_stop: Callable[[], bool]) -> None:
+        """Live until `must_stop`, or until the store says so; raises what broke the books."""
+        self._workers.register(self._registration)
+        self._committer.start()
+        self._committer.hand_over(Overhead(self._meter.cut(IntervalKind.BOOT)))
+        self._enter(WorkerState.READY)
+        self._heart.start()
+        self._feed.start()
+        try:
+            self._runner.run(lambda: must_stop() or self._heart.must_stop.is_set())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._committer.close()
+        self._heart.stop()
+        self._garage.close()
+        if self._committer.failure is not None:
+            raise self._committer.failure
+        # What the last heartbeat reported beyond the last span is still this worker's time.
+        self._workers.meter(self._registration.worker_id, self._meter.cut(IntervalKind.DRAIN))
+        self._enter(WorkerState.STOPPED)
+
+    def _hold(self, lease: PackLease) -> None:
+        self._heart.hold(lease.pack_id, lease.lease_token)
+
+    def _ended(self, pack_id: PackId) -> None:
+        self._heart.let_go(pack_id)
+        self._feed.pack_ended()
+
+    def _enter(self, state: WorkerState) -> None:
+        try:
+            self._workers.enter(self._registration.worker_id, state)
+        except NightrateError as error:
+            _LOG.warning("state_not_recorded", extra={"state": state, "reason": error.code})
