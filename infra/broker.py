@@ -8,6 +8,7 @@ Postgres, workers also poll it, and the scheduler sends a hint again while its p
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ TASK_NAME: Final = "nightrate.run_pack"
 _KEY_PREFIX: Final = "nightrate:"
 _QUEUE_PREFIX: Final = "nightrate.pool."
 _SERVER_VERSION_MIN: Final = (6, 2)
+#: Rest before listening again after something on the queue could not even be taken for a message.
+_RELISTEN_SECONDS: Final = 1.0
 
 #: Why each setting is what it is: docs/adr/0001.
 _SETTINGS: Final[dict[str, Any]] = {
@@ -75,13 +78,10 @@ def queue_of(pool: str) -> str:
 
 def check_server(redis_url: str) -> None:
     """Refuse a server that would drop hints silently or is too old; raises `UsageError`."""
-    client = redis.Redis.from_url(redis_url, socket_timeout=5, socket_connect_timeout=2)
+    client = redis.Redis.from_url(redis_url, socket_timeout=5, socket_connect_timeout=2, decode_responses=True)
     try:
         version = str(client.info("server")["redis_version"])
-        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
-    except redis.ResponseError:
-        # Managed servers forbid CONFIG; what cannot be seen is not refused.
-        return
+        policy = _eviction_policy(client)
     except redis.RedisError as error:
         raise UsageError(f"Redis does not answer: {error}", hint="set NIGHTRATE_REDIS_URL") from error
     finally:
@@ -89,7 +89,15 @@ def check_server(redis_url: str) -> None:
     if tuple(int(part) for part in version.split(".")[:2]) < _SERVER_VERSION_MIN:
         raise UsageError(f"Redis {version} is too old", hint="6.2 or newer")
     if policy != "noeviction":
-        raise UsageError(f"Redis evicts keys (maxmemory-policy {policy})", hint="set it to noeviction")
+        raise UsageError(f"Redis evicts keys (maxmemory-policy {policy})", hint="set maxmemory-policy to noeviction")
+
+
+def _eviction_policy(client: redis.Redis) -> str:
+    try:
+        return str(client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction"))
+    except redis.ResponseError:
+        # Managed servers forbid CONFIG; what cannot be seen is not refused.
+        return "noeviction"
 
 
 class HintSender:
@@ -130,7 +138,32 @@ class HintListener:
             _LOG.debug("hint_received", extra={"pack_id": pack_id})
             on_hint()
 
-        self._controller = WorkController(
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="hints", daemon=True)
+
+    def start(self) -> None:
+        """Start listening."""
+        _tell_celery_to_stop(None)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 2.0) -> None:
+        """Stop listening; a listener stuck on a dead broker is left to die with the process."""
+        self._stopped.set()
+        _tell_celery_to_stop(os.EX_OK)
+        self._thread.join(timeout=timeout_seconds)
+        self._app.close()
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._controller().start()
+            except Exception:  # noqa: BLE001 -- hints are a convenience, and no reason for anything to end
+                _LOG.exception("hints_stopped")
+            # Celery ends on what is no message at all, such as a line of text, and has logged it by now.
+            self._stopped.wait(_RELISTEN_SECONDS)
+
+    def _controller(self) -> WorkController:
+        return WorkController(
             app=self._app,
             pool_cls="solo",
             concurrency=1,
@@ -140,20 +173,8 @@ class HintListener:
             without_heartbeat=True,
             quiet=True,
         )
-        self._thread = threading.Thread(target=self._listen, name="hints", daemon=True)
 
-    def start(self) -> None:
-        """Start listening."""
-        self._thread.start()
 
-    def stop(self, timeout_seconds: float = 2.0) -> None:
-        """Stop listening; a listener stuck on a dead broker is left to die with the process."""
-        # Celery keeps this flag in a module, one a process; its loop looks at it between polls.
-        celery.worker.state.should_stop = 0
-        self._thread.join(timeout=timeout_seconds)
-
-    def _listen(self) -> None:
-        try:
-            self._controller.start()
-        except Exception:
-            _LOG.exception("hints_stopped")
+def _tell_celery_to_stop(status: int | None) -> None:
+    # Celery keeps this flag in a module, so a process has one listener; its loop looks at it between polls.
+    celery.worker.state.should_stop = status  # type: ignore[assignment] # the stubs know only its first value

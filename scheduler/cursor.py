@@ -23,6 +23,8 @@ class Room:
     seconds: float
     rows: int
     slices: int
+    #: So many rows are taken even where their seconds do not fit.
+    rows_least: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,8 @@ class Cursor:
         """What a pack that holds these rows must have in common with them."""
         return lane_of(self.backlog)
 
-    def take(self, room: Room, *, at_least_one: bool) -> Cut:
-        """Take the rows that fit, in order; `at_least_one` lets one row exceed the seconds."""
+    def take(self, room: Room) -> Cut:
+        """Take the rows that fit, in order; the room's `rows_least` may exceed its seconds."""
         slices: list[SliceDraft] = []
         rows_taken = 0
         seconds_taken = 0.0
@@ -66,7 +68,7 @@ class Cursor:
             shard = self.backlog.shards[self.shard_index]
             seconds_per_row = tokens_per_row(shard) / self.tokens_per_second
             rows = rows_that_fit(room.seconds - seconds_taken, seconds_per_row)
-            rows = max(rows, 1 if at_least_one and rows_taken == 0 else 0)
+            rows = max(rows, room.rows_least - rows_taken)
             rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
             if rows == 0:
                 break

@@ -27,9 +27,13 @@ def run_doers(doers: Sequence[Doer], must_stop: threading.Event) -> None:
     threads = [threading.Thread(target=_do, args=(doer, must_stop), name=doer.name, daemon=True) for doer in doers]
     for thread in threads:
         thread.start()
-    must_stop.wait()
-    for thread in threads:
-        thread.join()
+    try:
+        must_stop.wait()
+    finally:
+        # Interrupted here, the duties must not go on behind whoever ends the term.
+        must_stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def _do(doer: Doer, must_stop: threading.Event) -> None:

@@ -40,8 +40,10 @@ def seconds_target(policy: Policy, *, is_measured: bool) -> float:
 
 
 def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[tuple[SliceDraft, ...], float]:
-    room = Room(seconds=target, rows=policy.pack_rows_max, slices=policy.pack_slices_max)
-    cut = turn.cursor.take(room, at_least_one=True)
+    room = Room(
+        seconds=target, rows=policy.pack_rows_max, slices=policy.pack_slices_max, rows_least=policy.pack_rows_min
+    )
+    cut = turn.cursor.take(room)
     queue.charge(turn, cut.seconds)
     slices = list(cut.slices)
     seconds = cut.seconds
@@ -50,9 +52,12 @@ def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[
     rows = cut.rows
     for peer in queue.peers(turn, lead_seconds=policy.top_up_lead_seconds):
         room = Room(
-            seconds=target - seconds, rows=policy.pack_rows_max - rows, slices=policy.pack_slices_max - len(slices)
+            seconds=target - seconds,
+            rows=policy.pack_rows_max - rows,
+            slices=policy.pack_slices_max - len(slices),
+            rows_least=policy.pack_rows_min - rows,
         )
-        cut = peer.cursor.take(room, at_least_one=False)
+        cut = peer.cursor.take(room)
         queue.charge(peer, cut.seconds)
         slices += cut.slices
         seconds += cut.seconds

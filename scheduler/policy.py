@@ -25,6 +25,9 @@ class Policy:
     #: How far ahead of its turn a batch may be and still fill up another batch's pack. It widens the
     #: fairness bound by twice itself, and only for batches that fill up.
     top_up_lead_seconds: float = 10.0
+    #: Rows of a full pack whatever they cost. An engine is fast only with its slots full, so a pack
+    #: sized by a speed measured on few rows would be small, run slowly, and shrink the next one.
+    pack_rows_min: int = 128
     pack_rows_max: int = PACK_ROWS_MAX
     pack_slices_max: int = PACK_SLICES_MAX
 
@@ -35,5 +38,7 @@ class Policy:
                 raise ValueError(f"{field.name} must be positive")
         if self.top_up_lead_seconds < 0:
             raise ValueError("top_up_lead_seconds must not be negative")
+        if self.pack_rows_min > self.pack_rows_max:
+            raise ValueError("pack_rows_min must not exceed pack_rows_max")
         if self.pack_rows_max > PACK_ROWS_MAX or self.pack_slices_max > PACK_SLICES_MAX:
             raise ValueError("a policy may tighten the limits on packs, not widen them")

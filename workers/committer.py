@@ -9,7 +9,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from pipeline.domain.errors import LeaseLostError, NightrateError
 from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_part_id
@@ -32,7 +33,9 @@ from pipeline.ports.packs import (
 
 _LOG = logging.getLogger(__name__)
 
-_OK = 200
+_OK: Final = 200
+#: Characters kept of an error; a library's may be pages long.
+_ERROR_CHARS_MAX: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Finish:
     lease: PackLease
     outcome: AttemptOutcome
     error: str | None = None
+    #: The object store did not hand out the pack's rows.
+    is_unread: bool = False
 
 
 Job = Work | Overhead | Finish
@@ -76,8 +81,13 @@ Job = Work | Overhead | Finish
 @dataclass(slots=True)
 class _Attempt:
     parts: int = 0
-    is_lost: bool = False
-    failure: str | None = field(default=None)
+    #: Set when nothing more of this attempt can be committed, with the cause.
+    outcome: AttemptOutcome | None = None
+    error: str | None = None
+
+
+class _UnspeakableError(Exception):
+    """A result cannot be written as JSON."""
 
 
 class Committer:
@@ -90,15 +100,15 @@ class Committer:
         workers: WorkerStore,
         objects: ObjectStore,
         *,
-        on_ended: Callable[[PackId], None],
+        on_ended: Callable[[PackLease, bool], None],
     ) -> None:
-        """Call `on_ended` when an attempt is over, however it ended."""
+        """Call `on_ended` when an attempt is over, however it ended, and say whether its parts were refused."""
         self._worker_id = worker_id
         self._packs = packs
         self._workers = workers
         self._objects = objects
         self._on_ended = on_ended
-        self._attempts: dict[PackId, _Attempt] = {}
+        self._attempts: dict[tuple[PackId, int], _Attempt] = {}
         # Bounded: a slow store slows the engine down instead of filling the memory.
         self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=4)
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -117,6 +127,11 @@ class Committer:
             except queue.Full:
                 continue
             return
+
+    def has_given_up(self, lease: PackLease) -> bool:
+        """Say whether further rows of this attempt would be computed for nothing."""
+        attempt = self._attempts.get(_key(lease))
+        return attempt is not None and attempt.outcome is not None
 
     def close(self) -> None:
         """Return when every job handed over is done, or the committer failed."""
@@ -144,27 +159,33 @@ class Committer:
             self._commit(job)
 
     def _commit(self, work: Work) -> None:
-        attempt = self._attempts.setdefault(work.lease.pack_id, _Attempt())
+        attempt = self._attempts.setdefault(_key(work.lease), _Attempt())
+        if attempt.outcome is None:
+            self._try_commit(work, attempt)
+        if attempt.outcome is not None:
+            # A span that nobody will pay for.
+            self._workers.meter(self._worker_id, replace(work.interval, kind=IntervalKind.LATE))
+
+    def _try_commit(self, work: Work, attempt: _Attempt) -> None:
+        noted = {"pack_id": work.lease.pack_id}
         try:
-            if attempt.is_lost or attempt.failure is not None:
-                raise LeaseLostError  # noqa: TRY301 -- one path for every span that nobody will pay for
-            parts = self._write_parts(work, attempt)
             commit = WorkCommit(
                 pack_id=work.lease.pack_id,
                 lease_token=work.lease.lease_token,
-                parts=parts,
+                parts=self._write_parts(work, attempt),
                 interval=work.interval,
             )
             self._packs.commit(self._worker_id, commit)
-        except LeaseLostError:
-            attempt.is_lost = attempt.failure is None
-            _LOG.warning("commit_refused", extra={"pack_id": work.lease.pack_id})
-            self._workers.meter(self._worker_id, replace(work.interval, kind=IntervalKind.LATE))
+        except LeaseLostError as error:
+            _LOG.warning("commit_refused", extra=noted)
+            attempt.outcome, attempt.error = AttemptOutcome.LEASE_LOST, str(error)
+        except _UnspeakableError as error:
+            _LOG.exception("result_not_encoded", extra=noted)
+            attempt.outcome, attempt.error = AttemptOutcome.FAILED, str(error)
         except NightrateError as error:
             # The object store refuses: nothing is committed without its part; hand the rows back.
-            attempt.failure = f"{error.code}: {error}"
-            _LOG.warning("part_not_written", extra={"pack_id": work.lease.pack_id, "reason": error.code})
-            self._workers.meter(self._worker_id, replace(work.interval, kind=IntervalKind.LATE))
+            _LOG.warning("part_not_written", extra={**noted, "reason": error.code})
+            attempt.outcome, attempt.error = AttemptOutcome.PREEMPTED, f"{error.code}: {error}"
 
     def _write_parts(self, work: Work, attempt: _Attempt) -> tuple[PartDraft, ...]:
         by_batch: dict[tuple[TenantId, BatchId], list[FinishedRow]] = {}
@@ -191,23 +212,38 @@ class Committer:
         return tuple(drafts)
 
     def _finish(self, finish: Finish) -> None:
-        pack_id = finish.lease.pack_id
-        attempt = self._attempts.pop(pack_id, _Attempt())
+        pack_id, lease_token = lease = _key(finish.lease)
+        attempt = self._attempts.pop(lease, _Attempt())
         outcome, error = finish.outcome, finish.error
-        if attempt.failure is not None:
-            outcome, error = AttemptOutcome.PREEMPTED, attempt.failure
+        if attempt.outcome is not None:
+            outcome, error = attempt.outcome, attempt.error
         try:
-            if not attempt.is_lost:
-                self._packs.finish(pack_id, finish.lease.lease_token, outcome, error)
+            # Who lost a lease has no say any more.
+            if outcome is not AttemptOutcome.LEASE_LOST:
+                self._packs.finish(pack_id, lease_token, outcome, _tellable(error))
         except LeaseLostError:
             _LOG.warning("finish_refused", extra={"pack_id": pack_id})
         finally:
-            self._on_ended(pack_id)
+            self._on_ended(finish.lease, attempt.outcome is AttemptOutcome.PREEMPTED or finish.is_unread)
+
+
+def _key(lease: PackLease) -> tuple[PackId, int]:
+    return lease.pack_id, lease.lease_token
+
+
+def _tellable(error: str | None) -> str | None:
+    """Return what Postgres can store of an error that may be anything."""
+    if error is None:
+        return None
+    return error[:_ERROR_CHARS_MAX].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _encode(batch_id: BatchId, rows: list[FinishedRow]) -> bytes:
     suffix = batch_id.removeprefix("batch_")
-    lines = [encode_answer(row.result.status_code, f"req_{suffix}_{row.line}", row.result.body) for row in rows]
+    try:
+        lines = [encode_answer(row.result.status_code, f"req_{suffix}_{row.line}", row.result.body) for row in rows]
+    except TypeError as error:
+        raise _UnspeakableError(f"a result is not JSON: {error}") from error
     heads = [PartRow(row.part.shard_no, row.position, row.result.status_code == _OK) for row in rows]
     return encode_part(heads, lines)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,10 @@ _LOG = logging.getLogger(__name__)
 
 #: Shards read ahead of the engine.
 _BLOCKS_AHEAD: Final = 2
+#: Longest rest before the next lease while the object store keeps failing.
+_REST_SECONDS_MAX: Final = 30.0
+#: Longest wait for something to come while the rest is thrown away.
+_WAIT_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,13 @@ class Feed:
         *,
         pool: str,
         models: Callable[[], tuple[str, ...]],
-        on_lease: Callable[[PackLease], None],
+        on_lease: Callable[[PackLease, float], None],
         poll_seconds: float,
     ) -> None:
-        """Look for packs when woken, and every `poll_seconds` in any case: hints may be lost."""
+        """Look for packs when woken, and every `poll_seconds` in any case: hints may be lost.
+
+        Call `on_lease` with each lease and the monotonic time at which it was asked for.
+        """
         self._worker_id = worker_id
         self._packs = packs
         self._objects = objects
@@ -76,6 +84,8 @@ class Feed:
         self._stopped = threading.Event()
         #: Packs that may be leased now: one to run, one to read ahead.
         self._permits = threading.Semaphore(2)
+        #: Attempts in a row that the object store brought to nothing.
+        self._store_failures = 0
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -86,6 +96,13 @@ class Feed:
         """Lease nothing more; what was leased stays in the queue for the runner to hand back."""
         self._stopped.set()
         self._woken.set()
+        self._permits.release()
+
+    def close(self) -> None:
+        """Stop, and throw away what nobody will take."""
+        self.stop()
+        while not self.is_stopped() or not self.is_empty():
+            self.take(_WAIT_SECONDS)
 
     def is_stopped(self) -> bool:
         """Say whether the feed's thread has ended, so that nothing more will come."""
@@ -99,8 +116,9 @@ class Feed:
         """Look for a pack now."""
         self._woken.set()
 
-    def pack_ended(self) -> None:
-        """Allow another pack to be leased."""
+    def pack_ended(self, *, is_store_failing: bool = False) -> None:
+        """Allow another pack to be leased; after a rest when the object store would not have this one's parts."""
+        self._store_failures = self._store_failures + 1 if is_store_failing else 0
         self._permits.release()
         self._woken.set()
 
@@ -115,6 +133,7 @@ class Feed:
         while not self._stopped.is_set():
             if not self._permits.acquire(timeout=self._poll_seconds):
                 continue
+            self._rest()
             lease = self._next_lease()
             if lease is None:
                 self._permits.release()
@@ -122,21 +141,29 @@ class Feed:
             self._put(Opened(lease))
             self._put(self._read(lease))
 
+    def _rest(self) -> None:
+        # A pack handed back waits for its next lease at once: without a rest the two would go in circles.
+        if self._store_failures:
+            self._stopped.wait(min(self._poll_seconds * 2 ** min(self._store_failures, 10), _REST_SECONDS_MAX))
+
     def _next_lease(self) -> PackLease | None:
+        lease = None
         try:
             lease = None if self._stopped.is_set() else self._lease()
         except NightrateError as error:
             _LOG.warning("lease_failed", extra={"reason": error.code})
-            lease = None
+        except Exception:  # noqa: BLE001 -- a worker without this thread would idle for ever, and look alive
+            _LOG.exception("lease_crashed")
         if lease is None:
             self._woken.wait(self._poll_seconds)
             self._woken.clear()
         return lease
 
     def _lease(self) -> PackLease | None:
+        asked_at = time.monotonic()
         lease = self._packs.lease(self._worker_id, pool=self._pool, models=self._models())
         if lease is not None:
-            self._on_lease(lease)
+            self._on_lease(lease, asked_at)
         return lease
 
     def _read(self, lease: PackLease) -> Closed:
@@ -146,7 +173,11 @@ class Feed:
             try:
                 content = self._objects.read(part.object_key, sha256=part.sha256)
             except NightrateError as error:
+                _LOG.warning("shard_not_read", extra={"pack_id": lease.pack_id, "reason": error.code})
                 return Closed(f"{error.code}: {error}")
+            except Exception as error:  # noqa: BLE001 -- as above; and the pack must not stay open
+                _LOG.exception("shard_read_crashed", extra={"pack_id": lease.pack_id})
+                return Closed(f"{type(error).__name__}: {error}")
             self._put(Block(part, content))
         return Closed()
 

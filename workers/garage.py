@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from pipeline.ports.engine import Engine
+
+_LOG = logging.getLogger(__name__)
 
 
 class Garage:
@@ -31,7 +34,7 @@ class Garage:
         """Return the model's engine, loading it first where needed; raises `ModelUnavailableError`."""
         if model not in self._engines:
             while len(self._engines) >= self._engines_max:
-                self._engines.popitem(last=False)[1].close()
+                _close(self._engines.popitem(last=False)[1])
             self._engines[model] = self._load(model)
         self._engines.move_to_end(model)
         return self._engines[model]
@@ -42,9 +45,16 @@ class Garage:
 
     def discard(self, model: str) -> None:
         """Give up an engine that misbehaved; the next use loads it afresh."""
-        self._engines.pop(model).close()
+        _close(self._engines.pop(model))
 
     def close(self) -> None:
         """Give up every engine."""
         while self._engines:
-            self._engines.popitem()[1].close()
+            _close(self._engines.popitem()[1])
+
+
+def _close(engine: Engine) -> None:
+    try:
+        engine.close()
+    except Exception:  # noqa: BLE001 -- one that misbehaved may do so to the end; the worker goes on without it
+        _LOG.exception("engine_not_closed", extra={"model": engine.model})

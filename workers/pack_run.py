@@ -38,6 +38,8 @@ class PackRun:
     finished: list[FinishedRow] = field(default_factory=list)
     outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED
     error: str | None = None
+    #: The object store did not hand out all of the rows.
+    is_unread: bool = False
 
     @property
     def has_rows(self) -> bool:
@@ -48,6 +50,16 @@ class PackRun:
     def is_over(self) -> bool:
         """Say whether nothing of this pack is waiting, in flight, or still to come."""
         return self.is_fed and not self.has_rows and self.in_flight == 0
+
+    @property
+    def is_retried(self) -> bool:
+        """Say whether an earlier attempt at this pack ended without finishing it."""
+        return self.lease.lease_token > 1
+
+    def add(self, block: Block) -> None:
+        """Take a block in, unless the run has ended early: then nobody wants it."""
+        if self.outcome is AttemptOutcome.SUCCEEDED:
+            self.blocks.append(block)
 
     def next_rows(self, count: int, withdrawn: AbstractSet[BatchId]) -> list[Row]:
         """Return up to `count` rows to run, stepping over those of withdrawn batches."""

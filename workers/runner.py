@@ -37,7 +37,7 @@ _ADD_ROWS_MAX: Final = 1024
 class Runner:
     """Drives engines from a feed until told to stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one for each collaborator, all by name
         self,
         *,
         feed: Feed,
@@ -97,10 +97,11 @@ class Runner:
                     self._committed_at = time.monotonic()
                 self._runs.append(PackRun(lease))
             case Block():
-                self._runs[-1].blocks.append(fed)
+                self._runs[-1].add(fed)
             case Closed(error):
                 self._runs[-1].is_fed = True
                 if error is not None:
+                    self._runs[-1].is_unread = True
                     self._runs[-1].end(AttemptOutcome.PREEMPTED, error)
             case _:
                 assert_never(fed)
@@ -108,8 +109,14 @@ class Runner:
     def _fill(self) -> None:
         """Add rows to the engine while it has room, the oldest pack's first."""
         for run in self._runs:
-            if self._heart.is_lost(run.lease.pack_id):
-                self._abandon(run)
+            if self._heart.is_lost(run.lease.pack_id, run.lease.lease_token):
+                self._abandon(run, AttemptOutcome.LEASE_LOST, "the lease was lost")
+            elif self._committer.has_given_up(run.lease):
+                self._abandon(run, AttemptOutcome.PREEMPTED, "its parts are refused")
+            first = self._runs[0]
+            if run is not first and (run.is_retried or first.is_retried):
+                # Nobody who shared an engine with a poison row may be convicted for it.
+                return
             if run.has_rows:
                 engine = self._engine_for(run)
                 if engine is None:
@@ -119,6 +126,15 @@ class Runner:
                 return
 
     def _fill_from(self, run: PackRun, engine: Engine) -> None:
+        try:
+            self._add_rows(run, engine)
+        except Exception as error:  # noqa: BLE001 -- it should have come back from `step` as an error; see there
+            _LOG.exception("rows_not_added")
+            message = f"{type(error).__name__}: {error}"
+            run.end(AttemptOutcome.FAILED, message)
+            self._fail_in_flight(message)
+
+    def _add_rows(self, run: PackRun, engine: Engine) -> None:
         withdrawn = self._heart.withdrawn()
         while (room := min(engine.room(), _ADD_ROWS_MAX)) > 0:
             rows = run.next_rows(room, withdrawn)
@@ -134,18 +150,21 @@ class Runner:
     def _engine_for(self, run: PackRun) -> Engine | None:
         """Return the run's engine, or None while another model's rows are in flight or it cannot load."""
         model = run.lease.model
+        if model not in self._garage.models():
+            run.end(AttemptOutcome.PREEMPTED, f"{model} is not served here any more")
+            return None
         if self._engine is None or self._engine.model != model:
             if self._in_flight:
                 return None
             self._engine = None
             try:
                 self._engine = self._garage.engine(model) if self._garage.is_loaded(model) else self._load(model)
-            except ModelUnavailableError as error:
+            except Exception as error:  # noqa: BLE001 -- a worker that died of whatever this is would blame the rows
                 _LOG.exception("model_unavailable", extra={"model": model})
+                # The rows are not to blame: another worker may have the model.
+                run.end(AttemptOutcome.PREEMPTED, f"{ModelUnavailableError.code}: {error}")
                 self._garage.refuse(model)
                 self._on_refused()
-                # The rows are not to blame: another worker may have the model.
-                run.end(AttemptOutcome.PREEMPTED, f"{error.code}: {error}")
         return self._engine
 
     def _load(self, model: str) -> Engine:
@@ -163,49 +182,54 @@ class Runner:
         if self._engine is None or not self._in_flight:
             return
         try:
-            results = self._engine.step()
+            for result in self._engine.step():
+                run, row = self._in_flight.pop(result.key)
+                run.in_flight -= 1
+                run.finished.append(FinishedRow(row.part, row.position, row.line, result))
         except Exception as error:  # noqa: BLE001 -- a model may raise anything; the packs it held fail, the worker lives
             _LOG.exception("engine_failed")
             self._fail_in_flight(f"{type(error).__name__}: {error}")
             return
-        for result in results:
-            run, row = self._in_flight.pop(result.key)
-            run.in_flight -= 1
-            run.finished.append(FinishedRow(row.part, row.position, row.line, result))
         is_due = time.monotonic() - self._committed_at >= self._commit_seconds
         if is_due or any(len(run.finished) >= PART_ROWS_MAX for run in self._runs):
             self._commit_all()
 
-    def _abandon(self, run: PackRun) -> None:
-        """Drop a pack that another attempt owns now."""
-        run.end(AttemptOutcome.LEASE_LOST, "the lease was lost")
+    def _abandon(self, run: PackRun, outcome: AttemptOutcome, error: str) -> None:
+        """Drop a pack whose rows would be computed for nothing."""
+        run.end(outcome, error)
         keys = [key for key, (owner, _row) in self._in_flight.items() if owner is run]
-        if keys and self._engine is not None:
-            self._engine.abort(keys)
         for key in keys:
             del self._in_flight[key]
         run.in_flight = 0
+        if keys:
+            assert self._engine is not None
+            self._engine.abort(keys)
+            self._write_off()
 
     def _fail_in_flight(self, error: str) -> None:
         """Fail the packs an engine held when it raised; the engine itself is not trusted again."""
         for run in {id(run): run for run, _row in self._in_flight.values()}.values():
             run.end(AttemptOutcome.FAILED, error)
-            # What the feed still brings of this pack is not wanted either.
             run.in_flight = 0
         self._in_flight.clear()
         assert self._engine is not None
         self._garage.discard(self._engine.model)
         self._engine = None
+        self._write_off()
+
+    def _write_off(self) -> None:
+        """Account for time spent on rows that did not come back."""
+        self._commit_all()
+        self._cut(IntervalKind.LATE)
 
     def _end_runs(self) -> None:
-        for run in self._runs:
-            if run.outcome is not AttemptOutcome.SUCCEEDED:
-                run.rows.clear()
-                run.blocks.clear()
         while self._runs and self._runs[0].is_over:
             run = self._runs.popleft()
             self._commit(run)
-            self._committer.hand_over(Finish(run.lease, run.outcome, run.error))
+            self._finish(run)
+
+    def _finish(self, run: PackRun) -> None:
+        self._committer.hand_over(Finish(run.lease, run.outcome, run.error, is_unread=run.is_unread))
 
     def _commit_all(self) -> None:
         for run in self._runs:
@@ -235,7 +259,7 @@ class Runner:
         self._commit_all()
         for run in self._runs:
             run.end(AttemptOutcome.PREEMPTED, "the worker was told to stop")
-            self._committer.hand_over(Finish(run.lease, run.outcome, run.error))
+            self._finish(run)
         self._runs.clear()
         self._in_flight.clear()
         self._cut(IntervalKind.DRAIN)

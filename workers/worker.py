@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.domain.errors import NightrateError
-from pipeline.domain.ids import PackId
 from pipeline.domain.lifecycle import IntervalKind, WorkerState
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
@@ -77,7 +76,7 @@ class Worker:
             meter=self._meter,
             garage=garage,
             enter=self._enter,
-            on_refused=lambda: workers.serve(worker_id, garage.models()),
+            on_refused=self._refused,
             commit_seconds=settings.commit_seconds,
             drain_seconds=settings.drain_seconds,
         )
@@ -100,6 +99,8 @@ class Worker:
             self._end()
 
     def _end(self) -> None:
+        # Where the runner drained, nothing is left to throw away; where it broke, leases are left to expire.
+        self._feed.close()
         self._committer.close()
         self._heart.stop()
         self._garage.close()
@@ -109,12 +110,18 @@ class Worker:
         self._workers.meter(self._registration.worker_id, self._meter.cut(IntervalKind.DRAIN))
         self._enter(WorkerState.STOPPED)
 
-    def _hold(self, lease: PackLease) -> None:
-        self._heart.hold(lease.pack_id, lease.lease_token)
+    def _hold(self, lease: PackLease, asked_at: float) -> None:
+        self._heart.hold(lease.pack_id, lease.lease_token, asked_at=asked_at)
 
-    def _ended(self, pack_id: PackId) -> None:
-        self._heart.let_go(pack_id)
-        self._feed.pack_ended()
+    def _ended(self, lease: PackLease, is_store_failing: bool) -> None:  # noqa: FBT001 -- the committer's callback
+        self._heart.let_go(lease.pack_id, lease.lease_token)
+        self._feed.pack_ended(is_store_failing=is_store_failing)
+
+    def _refused(self) -> None:
+        try:
+            self._workers.serve(self._registration.worker_id, self._garage.models())
+        except NightrateError as error:
+            _LOG.warning("models_not_recorded", extra={"reason": error.code})
 
     def _enter(self, state: WorkerState) -> None:
         try:

@@ -124,6 +124,13 @@ def test_without_the_caution_they_would_be_long(monkeypatch: pytest.MonkeyPatch)
         test_the_first_packs_of_an_unmeasured_model_are_short()
 
 
+def test_a_slow_measurement_does_not_shrink_packs_below_what_fills_an_engine() -> None:
+    slow = snapshot([backlog("batch_a", rows=1000)], tokens_per_second={"model-a": 1.0})
+
+    assert packed(plan_of(slow, Policy()).packs[0].slices) == [("batch_a", 0, 128)]
+    assert packed(plan_of(slow, Policy(pack_rows_min=1)).packs[0].slices) == [("batch_a", 0, 1)]
+
+
 def test_rows_without_tokens_still_cost_a_turn() -> None:
     pack, *_ = plan_of(snapshot([backlog("batch_a", row_tokens=0)])).packs
 

@@ -18,7 +18,7 @@ from scheduler import cursor, cycle, fairness, nominate, packing
 from scheduler.policy import Policy
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of
 
-POLICY = Policy(pack_slices_max=8, pack_rows_max=500)
+POLICY = Policy(pack_slices_max=8, pack_rows_max=500, pack_rows_min=1)
 
 
 def open_shard(random: Random, shard_id: int) -> OpenShard:

@@ -161,7 +161,7 @@ def coming_and_going_sheds_no_debt(seed: int) -> None:
 
 def filling_up_packs_gains_a_bounded_lead(seed: int) -> None:
     random = Random(seed)
-    policy = Policy(top_up_lead_seconds=random.choice([0.0, 5.0, 10.0]))
+    policy = Policy(top_up_lead_seconds=random.choice([0.0, 5.0, 10.0]), pack_rows_min=1)
     filler = backlog("batch_filler", tenant_id=TenantId("tnt_filler"))
     other = backlog("batch_other", tenant_id=TenantId("tnt_other"), model="model-b")
     short = [

