@@ -1,0 +1,1 @@
+"""Deterministic simulation of leasing, committing and metering: every fault from a seed, on a virtual clock."""
