@@ -55,7 +55,6 @@ _SETTINGS: Final[dict[str, Any]] = {
         "visibility_timeout": 300,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 5,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 10,
@@ -64,10 +63,11 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-def make_app(redis_url: str) -> Celery:
+def make_app(redis_url: str, *, socket_seconds: float = 5.0) -> Celery:
     """Return a Celery app with the settings that were measured; it connects lazily."""
     app = Celery("nightrate", broker=redis_url, set_as_current=False)
     app.conf.update(_SETTINGS)
+    app.conf.broker_transport_options = {**_SETTINGS["broker_transport_options"], "socket_timeout": socket_seconds}
     return app
 
 
@@ -103,9 +103,9 @@ def _eviction_policy(client: redis.Redis) -> str:
 class HintSender:
     """Sends hints; one that cannot be sent is dropped, because its pack will be hinted again."""
 
-    def __init__(self, redis_url: str) -> None:
-        """Connect lazily."""
-        self._app = make_app(redis_url)
+    def __init__(self, redis_url: str, *, socket_seconds: float = 5.0) -> None:
+        """Connect lazily; wait `socket_seconds` for each answer."""
+        self._app = make_app(redis_url, socket_seconds=socket_seconds)
         self._is_down = False
 
     def send(self, pack_id: PackId, pool: str) -> bool:
@@ -133,7 +133,8 @@ class HintListener:
         self._app = make_app(redis_url)
         self._queue = queue_of(pool)
 
-        @self._app.task(name=TASK_NAME)
+        # Celery shares tasks among all apps of a process unless told not to; the first one would get every hint.
+        @self._app.task(name=TASK_NAME, shared=False)
         def run_pack(pack_id: str) -> None:
             _LOG.debug("hint_received", extra={"pack_id": pack_id})
             on_hint()
@@ -154,6 +155,8 @@ class HintListener:
         self._app.close()
 
     def _listen(self) -> None:
+        # Celery looks tasks up in its thread's current app.
+        self._app.set_current()
         while not self._stopped.is_set():
             try:
                 self._controller().start()

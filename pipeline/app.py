@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from infra.broker import HintListener, HintSender, check_server
 from infra.clock import SystemClock
+from infra.lending import lent_folder
 from pipeline.config import Settings
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.errors import ConflictError, LeaseLostError, UsageError
+from pipeline.domain.errors import ConflictError, LeaseLostError, StoreUnavailableError, UsageError
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id, new_pack_id, new_worker_id
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
@@ -43,10 +43,17 @@ from storage.workers import WorkerRepository
 from workers.garage import Garage
 from workers.worker import Worker, WorkerSettings
 
+if TYPE_CHECKING:  # Celery costs half a second that a command which only opens the stores need not pay
+    from infra.broker import HintSender
+
+_LOG = logging.getLogger(__name__)
+
 #: A claim on a batch lasts this long without being renewed.
 _CLAIM_FOR: Final = timedelta(seconds=30)
 _HINT_AGAIN_AFTER: Final = timedelta(seconds=5)
 _STAND_AGAIN_SECONDS: Final = 1.0
+#: Longer than an embedded Postgres takes to be brought back.
+_AWAY_SECONDS_MAX: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +92,12 @@ def objects_url_of(settings: Settings) -> str:
 
 
 @contextmanager
-def open_stack(settings: Settings) -> Iterator[Stack]:
-    """Open the stores that the settings name; `database_url` must be set by now."""
-    database = Database(_required(settings.database_url, "NIGHTRATE_DATABASE_URL"))
+def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MAX) -> Iterator[Stack]:
+    """Open the stores that the settings name; `database_url` must be set by now.
+
+    A database that is away is waited for, `away_seconds_max` at most.
+    """
+    database = Database(_required(settings.database_url, "NIGHTRATE_DATABASE_URL"), away_seconds_max=away_seconds_max)
     spool_folder = settings.home_folder / "spool"
     spool_folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -117,7 +127,9 @@ def store_input(stack: Stack, source: Path) -> FileId:
     """Copy a local file into the object store and record it."""
     file_id = new_file_id()
     stored = stack.objects.put(file_key(DEFAULT_TENANT, file_id), source)
-    stack.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename=source.name)
+    # A name need not be UTF-8 on disk, but it must be in the database.
+    filename = source.name.encode(errors="replace").decode()
+    stack.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename=filename)
     return file_id
 
 
@@ -147,7 +159,7 @@ def take_in_claimed(stack: Stack, claim: BatchClaim, *, on_progress: Callable[[i
     with ExitStack() as resources:
         resources.enter_context(_claim_kept(stack, claim))
         source: BinaryIO = resources.enter_context(stack.objects.open(claim.input_key))
-        folder = Path(resources.enter_context(tempfile.TemporaryDirectory(dir=stack.spool_folder, prefix="intake-")))
+        folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="intake-"))
         outcome = take_in(
             claim, source, stack.objects, models=stack.endpoints_of, spool_folder=folder, on_progress=on_progress
         )
@@ -164,7 +176,7 @@ def finalize_claimed(stack: Stack, claim: BatchClaim) -> None:
     """Write a claimed batch's files and end it, unless another took over meanwhile."""
     with ExitStack() as resources:
         resources.enter_context(_claim_kept(stack, claim))
-        folder = Path(resources.enter_context(tempfile.TemporaryDirectory(dir=stack.spool_folder, prefix="result-")))
+        folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="result-"))
         sources = stack.batches.result_sources(claim)
         assembled = assemble(claim, sources, stack.objects, spool_folder=folder)
         rows_total = stack.batches.get(claim.batch_id).rows_total
@@ -190,11 +202,18 @@ def _claim_kept(stack: Stack, claim: BatchClaim) -> Iterator[None]:
 
 def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
     """Lead when nobody else does, until `must_stop`."""
+    from infra.broker import HintSender
+
     with open_stack(settings) as stack:
         sender = HintSender(_required(settings.redis_url, "NIGHTRATE_REDIS_URL"))
         holder = f"{socket.gethostname()}:{os.getpid()}"
         while not must_stop.is_set():
-            leadership = Leadership.stand(stack.database, holder)
+            try:
+                leadership = Leadership.stand(stack.database, holder)
+            except StoreUnavailableError as error:
+                # Between elections nothing needs Postgres: it is waited for here, however long it stays away.
+                _LOG.warning("election_failed", extra={"reason": error.message})
+                leadership = None
             if leadership is None:
                 must_stop.wait(_STAND_AGAIN_SECONDS)
                 continue
@@ -274,6 +293,7 @@ class _Duties:
 
 def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     """Run one worker until `must_stop`."""
+    from infra.broker import HintListener
     from workers.engine.registry import is_available, load_engine
 
     lease_for = timedelta(seconds=settings.lease_seconds)
@@ -333,6 +353,8 @@ def _heart_database(settings: Settings) -> Iterator[Database]:
 
 def check_broker(settings: Settings) -> None:
     """Refuse a broker that would lose hints silently; raises `UsageError`."""
+    from infra.broker import check_server
+
     check_server(_required(settings.redis_url, "NIGHTRATE_REDIS_URL"))
 
 

@@ -47,7 +47,7 @@ def _do(doer: Doer, must_stop: threading.Event) -> None:
         except NightrateError as error:
             _LOG.warning("doer_failed", extra={"doer": doer.name, "reason": f"{error.code}: {error}"})
             has_more = False
-        except Exception:  # a bug in one duty must not end the others; it is loud and tried again
+        except Exception:  # noqa: BLE001 -- a bug in one duty must not end the others; it is loud and tried again
             _LOG.exception("doer_crashed", extra={"doer": doer.name})
             has_more = False
         if not has_more:

@@ -1,4 +1,4 @@
-"""Batches as people see them: one query for the row, its progress, its tokens and its cost."""
+"""Batches as people see them, in one query each, and what their files are made from."""
 
 from __future__ import annotations
 
@@ -13,44 +13,84 @@ from pipeline.domain.ids import BatchId, FileId, TenantId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-from pipeline.ports.batches import BatchView, LineError
+from pipeline.ports.batches import BatchView, LineError, PartRef, ResultSources
 
 _VIEW = """
-    SELECT batches.*, progress.*, tokens.*, bill.*
-      FROM batches
+    SELECT page.*, progress.*, tokens.*, bill.*
+      FROM ({page}) AS page
       LEFT JOIN LATERAL (
         SELECT coalesce(sum(rows_succeeded), 0) AS rows_succeeded, coalesce(sum(rows_errored), 0) AS rows_errored,
                array_agg(DISTINCT model) FILTER (WHERE model IS NOT NULL) AS models
-          FROM shards WHERE shards.batch_id = batches.id) AS progress ON true
+          FROM shards WHERE shards.batch_id = page.id) AS progress ON true
       LEFT JOIN LATERAL (
         SELECT coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens
-          FROM parts WHERE parts.batch_id = batches.id) AS tokens ON true
+          FROM parts WHERE parts.batch_id = page.id) AS tokens ON true
       LEFT JOIN LATERAL (
         SELECT coalesce(sum(amount_micros), 0) AS cost_micros, min(currency) AS currency
-          FROM ledger WHERE ledger.batch_id = batches.id) AS bill ON true
+          FROM ledger WHERE ledger.batch_id = page.id) AS bill ON true
+     ORDER BY created_at DESC, id DESC
 """
 
-_ONE = text(_VIEW + " WHERE batches.id = :batch_id")
-_NEWEST = text(
-    _VIEW
-    + """
-     WHERE cardinality(CAST(:states AS text[])) = 0 OR state = ANY(:states)
-     ORDER BY created_at DESC, id DESC LIMIT :limit"""
+# The page is cut before anything is summed up: a list costs by its length, not by the table's.
+ONE = text(_VIEW.format(page="SELECT * FROM batches WHERE id = :batch_id"))
+NEWEST = text(_VIEW.format(page="SELECT * FROM batches ORDER BY created_at DESC, id DESC LIMIT :limit"))
+NEWEST_IN = text(
+    _VIEW.format(
+        page="""
+        SELECT newest.* FROM unnest(CAST(:states AS text[])) AS wanted (state),
+          LATERAL (SELECT * FROM batches WHERE batches.state = wanted.state
+                    ORDER BY created_at DESC, id DESC LIMIT :limit) AS newest
+         ORDER BY created_at DESC, id DESC LIMIT :limit"""
+    )
 )
+
+#: What the error file says of a row that never ran, by the reason the batch ended for.
+_MISSING = {
+    Reason.USER_CANCELLED: (
+        "batch_cancelled",
+        "This request could not be executed because the batch was cancelled.",
+    ),
+    Reason.DEADLINE_PASSED: (
+        "batch_expired",
+        "This request could not be executed before the completion window expired.",
+    ),
+}
 
 
 def view_of(connection: Connection, batch_id: BatchId) -> BatchView:
     """Return one batch, or raise `NotFoundError`."""
-    row = connection.execute(_ONE, {"batch_id": batch_id}).one_or_none()
+    row = connection.execute(ONE, {"batch_id": batch_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no batch {batch_id}", hint="`nightrate list` shows them")
     return _to_view(row)
 
 
 def list_views(connection: Connection, *, limit: int, states: Sequence[BatchState]) -> list[BatchView]:
-    """Return the newest batches first."""
-    rows = connection.execute(_NEWEST, {"limit": limit, "states": [str(state) for state in states]})
+    """Return the newest batches first, of the given states or of all."""
+    if states:
+        rows = connection.execute(NEWEST_IN, {"limit": limit, "states": sorted(set(states))})
+    else:
+        rows = connection.execute(NEWEST, {"limit": limit})
     return [_to_view(row) for row in rows]
+
+
+def result_sources(connection: Connection, batch_id: BatchId) -> ResultSources:
+    """Return all that the batch's files are made from."""
+    batch = {"batch_id": batch_id}
+    rosters = text("SELECT object_key, sha256 FROM rosters WHERE batch_id = :batch_id ORDER BY roster_no")
+    shards = text("SELECT rows_total FROM shards WHERE batch_id = :batch_id ORDER BY shard_no")
+    parts = text("SELECT object_key, sha256 FROM parts WHERE batch_id = :batch_id ORDER BY id")
+    own = text("SELECT reason, refusals_key, refusals_sha256 FROM batches WHERE id = :batch_id")
+    row = connection.execute(own, batch).one()
+    missing = _MISSING.get(Reason(row.reason), ("batch_failed", "This request has no result."))
+    return ResultSources(
+        rosters=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(rosters, batch)),
+        shard_rows=tuple(connection.execute(shards, batch).scalars()),
+        refusals=row.refusals_key and PartRef(object_key=row.refusals_key, sha256=row.refusals_sha256),
+        parts=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(parts, batch)),
+        missing_code=missing[0],
+        missing_message=missing[1],
+    )
 
 
 def _to_view(row: Row[tuple[object, ...]]) -> BatchView:

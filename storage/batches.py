@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import orjson
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
@@ -13,7 +14,6 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ConflictError, LeaseLostError, NotFoundError
 from pipeline.domain.ids import BatchId, FileId, TenantId, new_batch_id, new_file_id
 from pipeline.domain.lifecycle import BATCH_EDGES, BatchState, advance
-from pipeline.domain.reasons import Reason
 from pipeline.domain.windows import parse_window
 from pipeline.ports.batches import (
     Admitted,
@@ -21,110 +21,31 @@ from pipeline.ports.batches import (
     BatchClaim,
     BatchView,
     FileView,
-    PartRef,
     Rejected,
     ResultFile,
     ResultSources,
     Submission,
 )
 from pipeline.ports.objects import StoredObject
-from storage.batch_views import list_views, view_of
+from storage.batch_statements import (
+    ADD_BATCH,
+    ADD_FILE,
+    ADD_ROSTER,
+    ADD_SHARD,
+    ADMIT,
+    CANCEL,
+    CLAIM,
+    DECIDE,
+    HOLD_CLAIM,
+    PUBLISH,
+    REJECT,
+    RELEASE_CLAIM,
+    RENEW_CLAIM,
+    SAME_INPUT,
+    entered_under,
+)
+from storage.batch_views import list_views, result_sources, view_of
 from storage.database import Database
-
-_ADD_FILE = text("""
-    INSERT INTO files (id, tenant_id, purpose, filename, size_bytes, sha256, object_key)
-    VALUES (:file_id, :tenant_id, :purpose, :filename, :size_bytes, :sha256, :object_key)
-    ON CONFLICT (object_key) DO NOTHING
-""")
-
-_ADD_BATCH = text("""
-    INSERT INTO batches (id, tenant_id, state, endpoint, completion_window, tier, budget_micros, metadata,
-                         idempotency_key, input_file_id, deadline_at, claim_token, claim_expires_at)
-    VALUES (:batch_id, :tenant_id, 'validating', :endpoint, :completion_window, :tier, :budget_micros,
-            CAST(:metadata AS jsonb), :idempotency_key, :input_file_id, now() + :window,
-            -- The submitter has the first claim, so that it can take the batch in itself.
-            1, clock_timestamp() + :claim_for)
-    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
-""")
-
-_CLAIM = text("""
-    -- Finalizing waits until no lease could still commit a row of the batch.
-    WITH next AS MATERIALIZED (
-        SELECT id FROM batches
-         WHERE state = ANY(:states) AND (CAST(:batch_id AS text) IS NULL OR id = :batch_id)
-           AND (claim_expires_at IS NULL OR claim_expires_at < clock_timestamp())
-           AND (state = 'validating' OR NOT EXISTS (
-                SELECT FROM pack_slices AS slices JOIN packs ON packs.id = slices.pack_id
-                 WHERE slices.batch_id = batches.id AND packs.state = 'leased'))
-         ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    UPDATE batches SET claim_token = claim_token + 1, claim_expires_at = clock_timestamp() + :claim_for
-      FROM next, files WHERE batches.id = next.id AND files.id = batches.input_file_id
-    RETURNING batches.id, batches.tenant_id, claim_token, state, endpoint, files.object_key, files.sha256
-""")
-
-_RENEW_CLAIM = text("""
-    UPDATE batches SET claim_expires_at = clock_timestamp() + :claim_for
-     WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
-""")
-
-_RELEASE_CLAIM = text("""
-    UPDATE batches SET claim_expires_at = NULL
-     WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
-""")
-
-_ADMIT = text("""
-    UPDATE batches SET state = 'in_progress', in_progress_at = clock_timestamp(), claim_expires_at = NULL,
-           reason = 'queued', reason_at = clock_timestamp(),
-           rows_total = :rows_total, rows_duplicate = :rows_duplicate, rows_refused = :rows_refused,
-           refusals_key = :refusals_key, refusals_sha256 = :refusals_sha256
-     WHERE id = :batch_id AND claim_token = :claim_token AND state = 'validating'
-""")
-
-_REJECT = text("""
-    UPDATE batches SET state = 'failed', failed_at = clock_timestamp(), claim_expires_at = NULL,
-           reason = 'bad_input', reason_at = clock_timestamp(),
-           rows_total = :rows_total, errors = CAST(:errors AS jsonb), errors_total = :errors_total
-     WHERE id = :batch_id AND claim_token = :claim_token AND state = 'validating'
-""")
-
-_ADD_SHARD = text("""
-    INSERT INTO shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total,
-                        input_tokens_estimated, output_tokens_estimated)
-    VALUES (:batch_id, :shard_no, :model, :object_key, :sha256, :size_bytes, :rows, :input_tokens, :output_tokens)
-""")
-
-_ADD_ROSTER = text("""
-    INSERT INTO rosters (batch_id, roster_no, object_key, sha256, rows)
-    VALUES (:batch_id, :roster_no, :object_key, :sha256, :rows)
-""")
-
-_PUBLISH = text("""
-    UPDATE batches SET state = CAST(:target AS text), claim_expires_at = NULL,
-           completed_at = CASE WHEN CAST(:target AS text) = 'completed' THEN clock_timestamp() END,
-           expired_at = CASE WHEN CAST(:target AS text) = 'expired' THEN clock_timestamp() END,
-           cancelled_at = CASE WHEN CAST(:target AS text) = 'cancelled' THEN clock_timestamp() END,
-           output_file_id = :output_file_id, error_file_id = :error_file_id,
-           rows_completed = :rows_completed, rows_failed = :rows_failed
-     WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
-""")
-
-_CANCEL = text("""
-    UPDATE batches SET state = 'cancelling', cancelling_at = clock_timestamp(), claim_expires_at = NULL,
-           reason = 'user_cancelled', reason_at = clock_timestamp()
-     WHERE id = :batch_id AND state IN ('validating', 'in_progress')
-""")
-
-#: What the error file says of a row that never ran, by the reason the batch ended for.
-_MISSING = {
-    Reason.USER_CANCELLED: (
-        "batch_cancelled",
-        "This request could not be executed because the batch was cancelled.",
-    ),
-    Reason.DEADLINE_PASSED: (
-        "batch_expired",
-        "This request could not be executed before the completion window expired.",
-    ),
-}
 
 
 class BatchRepository:
@@ -138,9 +59,17 @@ class BatchRepository:
     def add_file(
         self, tenant_id: TenantId, stored: StoredObject, *, file_id: FileId, filename: str, purpose: str = "batch"
     ) -> None:
-        """Record an object as a file users can name; repeating it changes nothing."""
+        """Record an object as a file users can name; repeating it changes nothing.
+
+        Raises `ConflictError` where the id or the object is recorded as another file.
+        """
         row = _file_arguments(tenant_id, file_id, filename, purpose, stored)
-        self._database.run(lambda connection: connection.execute(_ADD_FILE, row))
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(ADD_FILE, row).rowcount:
+                _refuse_other_file(connection, row)
+
+        self._database.run(work)
 
     def submit(self, submission: Submission) -> BatchView:
         """Make a batch; the same idempotency key again returns the batch it made the first time."""
@@ -160,15 +89,17 @@ class BatchRepository:
         }
 
         def work(connection: Connection) -> BatchView:
-            connection.execute(_ADD_BATCH, arguments)
+            connection.execute(ADD_BATCH, arguments)
             made = text("SELECT id FROM batches WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key")
             view = view_of(connection, BatchId(connection.execute(made, arguments).scalar_one()))
-            _refuse_other_submission(submission, view)
+            _refuse_other_submission(connection, submission, view)
             return view
 
         try:
             return self._database.run(work)
         except IntegrityError as error:
+            if not isinstance(error.orig, ForeignKeyViolation):
+                raise
             raise NotFoundError(f"there is no file {submission.input_file_id}") from error
 
     def first_claim(self, view: BatchView) -> BatchClaim | None:
@@ -217,7 +148,8 @@ class BatchRepository:
         """Withdraw the batch: what runs may finish, nothing new starts. Cancelling twice is allowed."""
 
         def work(connection: Connection) -> BatchView:
-            connection.execute(_CANCEL, {"batch_id": batch_id})
+            if connection.execute(CANCEL, {"batch_id": batch_id}).rowcount:
+                connection.execute(DECIDE, {"batch_id": batch_id})
             return view_of(connection, BatchId(batch_id))
 
         view = self._database.run(work)
@@ -228,7 +160,7 @@ class BatchRepository:
     def claim(self, states: Sequence[BatchState], *, batch_id: str | None = None) -> BatchClaim | None:
         """Claim the oldest batch in one of `states` that nobody works on, or return None."""
         arguments = {"states": list(states), "batch_id": batch_id, "claim_for": self._claim_for}
-        row = self._database.run(lambda connection: connection.execute(_CLAIM, arguments).one_or_none())
+        row = self._database.run(lambda connection: connection.execute(CLAIM, arguments).one_or_none())
         if row is None:
             return None
         return BatchClaim(
@@ -244,12 +176,17 @@ class BatchRepository:
     def renew_claim(self, claim: BatchClaim) -> None:
         """Keep the claim; raises `LeaseLostError` when another holds it or the batch moved on."""
         arguments = _claim_arguments(claim) | {"claim_for": self._claim_for}
-        self._guarded(claim, lambda connection: connection.execute(_RENEW_CLAIM, arguments).rowcount)
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(RENEW_CLAIM, arguments).rowcount:
+                raise _claim_ended(claim)
+
+        self._database.run(work)
 
     def release_claim(self, claim: BatchClaim) -> None:
         """Give the claim back, so that another may take the batch at once."""
         arguments = _claim_arguments(claim)
-        self._database.run(lambda connection: connection.execute(_RELEASE_CLAIM, arguments))
+        self._database.run(lambda connection: connection.execute(RELEASE_CLAIM, arguments))
 
     def admit(self, claim: BatchClaim, admitted: Admitted) -> None:
         """Publish what intake wrote, and let the batch run."""
@@ -285,15 +222,15 @@ class BatchRepository:
             for number, roster in enumerate(admitted.rosters)
         ]
 
-        def work(connection: Connection) -> int:
-            changed = connection.execute(_ADMIT, arguments).rowcount
-            if changed and shards:
-                connection.execute(_ADD_SHARD, shards)
-            if changed and rosters:
-                connection.execute(_ADD_ROSTER, rosters)
-            return changed
+        def work(connection: Connection) -> None:
+            connection.execute(ADMIT, arguments)
+            if shards:
+                connection.execute(ADD_SHARD, shards)
+            if rosters:
+                connection.execute(ADD_ROSTER, rosters)
+            connection.execute(DECIDE, {"batch_id": claim.batch_id})
 
-        self._guarded(claim, work)
+        self._move(claim, BatchState.IN_PROGRESS, work)
 
     def reject(self, claim: BatchClaim, rejected: Rejected) -> None:
         """Fail the batch with its bad lines."""
@@ -306,11 +243,16 @@ class BatchRepository:
             "errors": orjson.dumps(errors).decode(),
             "errors_total": rejected.errors_total,
         }
-        self._guarded(claim, lambda connection: connection.execute(_REJECT, arguments).rowcount)
+
+        def work(connection: Connection) -> None:
+            connection.execute(REJECT, arguments)
+            connection.execute(DECIDE, {"batch_id": claim.batch_id})
+
+        self._move(claim, BatchState.FAILED, work)
 
     def result_sources(self, claim: BatchClaim) -> ResultSources:
         """Return all that the batch's files are made from."""
-        return self._database.run(lambda connection: _result_sources(connection, claim))
+        return self._database.run(lambda connection: result_sources(connection, claim.batch_id))
 
     def publish(self, claim: BatchClaim, assembled: Assembled, *, rows_total: int) -> BatchState:
         """Record the batch's files and end it; returns the state it ended in."""
@@ -323,7 +265,7 @@ class BatchRepository:
         rows_failed = assembled.error.rows if assembled.error else 0
         assert rows_completed + rows_failed == rows_total, "every input line ends in exactly one file"
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> None:
             arguments = _claim_arguments(claim) | {
                 "target": target,
                 "output_file_id": _add_result(connection, claim, assembled.output, "output"),
@@ -331,19 +273,27 @@ class BatchRepository:
                 "rows_completed": rows_completed,
                 "rows_failed": rows_failed,
             }
-            return connection.execute(_PUBLISH, arguments).rowcount
+            connection.execute(PUBLISH, arguments)
 
-        self._guarded(claim, work)
+        self._move(claim, target, work)
         return target
 
-    def _guarded(self, claim: BatchClaim, work: Callable[[Connection], int]) -> None:
-        """Run a write that names the claim's token; no row changed means somebody else's turn."""
+    def _move(self, claim: BatchClaim, target: BatchState, work: Callable[[Connection], None]) -> None:
+        """Run the writes that bring the batch to `target`, if the claim's token still is the batch's."""
 
         def checked(connection: Connection) -> None:
-            if not work(connection):
-                raise LeaseLostError(f"claim {claim.claim_token} of {claim.batch_id} has ended")
+            # An answer may have been lost on the way back: what this claim did before is a success.
+            if connection.execute(entered_under(claim, target)).one_or_none() is not None:
+                return
+            if connection.execute(HOLD_CLAIM, _claim_arguments(claim)).one_or_none() is None:
+                raise _claim_ended(claim)
+            work(connection)
 
         self._database.run(checked)
+
+
+def _claim_ended(claim: BatchClaim) -> LeaseLostError:
+    return LeaseLostError(f"claim {claim.claim_token} of {claim.batch_id} has ended")
 
 
 def _claim_arguments(claim: BatchClaim) -> dict[str, object]:
@@ -370,31 +320,33 @@ def _add_result(connection: Connection, claim: BatchClaim, result: ResultFile | 
     file_id = new_file_id()
     stored = StoredObject(key=result.object_key, size_bytes=result.size_bytes, sha256=result.sha256)
     name = f"{claim.batch_id}_{kind}.jsonl"
-    connection.execute(_ADD_FILE, _file_arguments(claim.tenant_id, file_id, name, "batch_output", stored))
+    row = _file_arguments(claim.tenant_id, file_id, name, "batch_output", stored)
+    if connection.execute(ADD_FILE, row).rowcount != 1:
+        raise ConflictError(f"object {result.object_key} is recorded as another file")
     return file_id
 
 
-def _refuse_other_submission(submission: Submission, view: BatchView) -> None:
-    asked = (submission.endpoint, submission.completion_window, submission.tier, submission.metadata)
-    if asked != (view.endpoint, view.completion_window, view.tier, view.metadata):
+def _refuse_other_file(connection: Connection, row: dict[str, object]) -> None:
+    statement = text("SELECT 1 FROM files WHERE id = :file_id AND object_key = :object_key AND sha256 = :sha256")
+    if connection.execute(statement, row).one_or_none() is None:
+        raise ConflictError(f"file {row['file_id']} or object {row['object_key']} is recorded as another file")
+
+
+def _refuse_other_submission(connection: Connection, submission: Submission, view: BatchView) -> None:
+    """Raise unless the batch that the key made is the one that is asked for: the same file by content."""
+    files = {"asked_id": submission.input_file_id, "made_id": view.input_file_id}
+    is_same = connection.execute(SAME_INPUT, files).scalar_one_or_none()
+    if is_same is None:
+        raise NotFoundError(f"there is no file {submission.input_file_id}")
+    asked = (
+        submission.endpoint,
+        submission.completion_window,
+        submission.tier,
+        submission.budget_micros,
+        submission.metadata,
+    )
+    made = (view.endpoint, view.completion_window, view.tier, view.budget_micros, view.metadata)
+    if not is_same or asked != made:
         raise ConflictError(
             f"idempotency key {submission.idempotency_key!r} already made {view.batch_id} with other parameters"
         )
-
-
-def _result_sources(connection: Connection, claim: BatchClaim) -> ResultSources:
-    batch = {"batch_id": claim.batch_id}
-    rosters = text("SELECT object_key, sha256 FROM rosters WHERE batch_id = :batch_id ORDER BY roster_no")
-    shards = text("SELECT rows_total FROM shards WHERE batch_id = :batch_id ORDER BY shard_no")
-    parts = text("SELECT object_key, sha256 FROM parts WHERE batch_id = :batch_id ORDER BY id")
-    own = text("SELECT reason, refusals_key, refusals_sha256 FROM batches WHERE id = :batch_id")
-    row = connection.execute(own, batch).one()
-    missing = _MISSING.get(Reason(row.reason), ("batch_failed", "This request has no result."))
-    return ResultSources(
-        rosters=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(rosters, batch)),
-        shard_rows=tuple(connection.execute(shards, batch).scalars()),
-        refusals=row.refusals_key and PartRef(object_key=row.refusals_key, sha256=row.refusals_sha256),
-        parts=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(parts, batch)),
-        missing_code=missing[0],
-        missing_message=missing[1],
-    )

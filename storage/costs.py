@@ -19,7 +19,8 @@ _BATCH_COST = text("""
 
 _OVERHEAD = text("""
     SELECT kind, sum(amount_micros) AS amount_micros, min(currency) AS currency
-      FROM ledger WHERE batch_id IS NULL AND created_at >= :since
+      FROM ledger WHERE batch_id IS NULL
+       AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
      GROUP BY kind ORDER BY amount_micros DESC, kind
 """)
 
@@ -78,8 +79,8 @@ class CostRepository:
         row = self._database.run(lambda connection: connection.execute(_BATCH_COST, {"batch_id": batch_id}).one())
         return BatchCost(amount_micros=int(row.amount_micros), tokens=int(row.tokens), currency=row.currency)
 
-    def overhead_since(self, since: datetime) -> list[Overhead]:
-        """Return what the time that no batch pays for has cost since then, the dearest kind first."""
+    def overhead_since(self, since: datetime | None) -> list[Overhead]:
+        """Return what the time that no batch pays for has cost since then, or ever, the dearest kind first."""
         rows = self._database.run(lambda connection: connection.execute(_OVERHEAD, {"since": since}).all())
         return [
             Overhead(kind=IntervalKind(row.kind), amount_micros=int(row.amount_micros), currency=row.currency)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline.domain.errors import StoreUnavailableError, UsageError
+from pipeline.domain.errors import ConflictError, StoreUnavailableError, UsageError
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +33,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
         """Connect lazily to `url` (`postgresql://…` or `postgresql+psycopg://…`)."""
-        self.url = _driver_url(url)
+        self.url = driver_url(url)
         self._away_seconds_max = away_seconds_max
         self.engine: Engine = create_engine(
             self.url,
@@ -51,9 +51,19 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run one transaction, once; what fails is the caller's to handle."""
-        with self.engine.begin() as connection:
-            yield connection
+        """Run one transaction, once: `StoreUnavailableError` leaves open whether it was applied.
+
+        Raises `ConflictError` where another transaction came in between and nothing was applied.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) in _TRANSIENT_STATES:
+                raise ConflictError(f"another transaction came in between: {_first_line(error)}") from error
+            if _is_passing(error):
+                raise unavailable(error) from error
+            raise
 
     def run(self, work: Callable[[Connection], _Result]) -> _Result:
         """Run `work` in a transaction, again while the server is away; `work` must be idempotent."""
@@ -67,7 +77,7 @@ class Database:
                 if not _is_passing(error):
                     raise
                 if time.monotonic() + pause_seconds > give_up_at:
-                    raise StoreUnavailableError(f"Postgres has been away: {_first_line(error)}") from error
+                    raise unavailable(error) from error
                 time.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _BACKOFF_SECONDS_MAX)
 
@@ -76,12 +86,20 @@ class Database:
         self.engine.dispose()
 
 
-def _driver_url(url: str) -> str:
+def unavailable(error: Exception) -> StoreUnavailableError:
+    """Return what callers hear when Postgres has been away for too long."""
+    return StoreUnavailableError(f"Postgres has been away: {_first_line(error)}")
+
+
+def driver_url(url: str) -> str:
+    """Return the URL with the driver we use, or raise `UsageError` naming what is accepted."""
     try:
         parsed = make_url(url)
     except Exception as error:
         raise UsageError(
-            f"NIGHTRATE_DATABASE_URL {url!r} is not a URL", hint="postgresql://user:password@host/db"
+            # Not shown: what is almost a URL may hold a password.
+            "NIGHTRATE_DATABASE_URL is not a URL",
+            hint="postgresql://user:password@host/db",
         ) from error
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise UsageError(f"database {parsed.drivername!r} is not supported", hint="postgresql://user:password@host/db")

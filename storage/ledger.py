@@ -6,16 +6,20 @@ one, and a span's charges sum to its price (see 0001_guards.sql).
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from dataclasses import replace
+from typing import Any
 
-from pipeline.domain.errors import NotFoundError
+from sqlalchemy import Connection, Row, text
+
+from pipeline.domain.errors import LeaseLostError, NotFoundError
 from pipeline.domain.ids import WorkerId
-from pipeline.domain.lifecycle import IntervalKind
+from pipeline.domain.lifecycle import IntervalKind, WorkerState
 from pipeline.domain.money import metered_cost_micros, split_by_weight
 from pipeline.ports.packs import Interval, WorkCommit
 
 _METER = text("""
-    SELECT metered_until_us, rate_micros_per_hour, currency FROM workers WHERE id = :worker_id FOR NO KEY UPDATE
+    SELECT state, metered_until_us, rate_micros_per_hour, currency FROM workers
+     WHERE id = :worker_id FOR NO KEY UPDATE
 """)
 
 _ADD_INTERVAL = text("""
@@ -68,10 +72,19 @@ def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit)
 
 
 def record_overhead(connection: Connection, worker_id: WorkerId, interval: Interval) -> None:
-    """Charge a span that no batch pays for to its own overhead account; repeating it changes nothing."""
+    """Charge a span that no batch pays for to its own overhead account; repeating it changes nothing.
+
+    A worker that was declared lost may still report late work, which counts from where its life was
+    closed; anything else of a lost worker raises `LeaseLostError`.
+    """
     assert interval.kind is not IntervalKind.WORK
-    if interval.start_us == interval.stop_us or _is_recorded(connection, worker_id, interval):
+    meter = _meter_of(connection, worker_id)
+    if interval.stop_us <= meter.metered_until_us:
         return
+    if meter.state == WorkerState.LOST:
+        if interval.kind is not IntervalKind.LATE:
+            raise LeaseLostError(f"worker {worker_id} was declared lost")
+        interval = replace(interval, start_us=max(interval.start_us, meter.metered_until_us))
     cost_micros, currency = _add_interval(connection, worker_id, interval)
     connection.execute(
         _ADD_ENTRY,
@@ -88,18 +101,11 @@ def record_overhead(connection: Connection, worker_id: WorkerId, interval: Inter
     )
 
 
-def _is_recorded(connection: Connection, worker_id: WorkerId, interval: Interval) -> bool:
-    same = text("""
-        SELECT 1 FROM worker_intervals
-         WHERE worker_id = :worker_id AND start_us = :start_us AND stop_us = :stop_us AND kind = :kind
-    """)
-    arguments = {
-        "worker_id": worker_id,
-        "start_us": interval.start_us,
-        "stop_us": interval.stop_us,
-        "kind": interval.kind,
-    }
-    return connection.execute(same, arguments).one_or_none() is not None
+def _meter_of(connection: Connection, worker_id: WorkerId) -> Row[Any]:
+    meter = connection.execute(_METER, {"worker_id": worker_id}).one_or_none()
+    if meter is None:
+        raise NotFoundError(f"worker {worker_id} is not registered")
+    return meter
 
 
 def _add_interval(
@@ -111,9 +117,7 @@ def _add_interval(
     lease_token: int | None = None,
     tokens: int = 0,
 ) -> tuple[int, str]:
-    meter = connection.execute(_METER, {"worker_id": worker_id}).one_or_none()
-    if meter is None:
-        raise NotFoundError(f"worker {worker_id} is not registered")
+    meter = _meter_of(connection, worker_id)
     cost_micros = metered_cost_micros(meter.rate_micros_per_hour, interval.start_us, interval.stop_us)
     connection.execute(
         _ADD_INTERVAL,

@@ -1,15 +1,16 @@
 """Packs in Postgres: leases by fencing token, commits in one transaction.
 
-Lock order in every transaction here is pack, then shards by id, then worker, so that no two of them
-can deadlock.
+Lock order in every transaction here is pack, then batches by id, then shards by id, then worker, so
+that no two of them can deadlock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import LeaseLostError
@@ -21,35 +22,43 @@ from pipeline.ports.packs import LeasedSlice, PackLease, PartDraft, WorkCommit
 from storage.database import Database
 from storage.ledger import record_work
 from storage.multiranges import from_value, to_literal
+from storage.workers import prove_alive
 
-_LEASE = text("""
-    -- The CTE is a fence: it locks one row at most, and rows that others lock are stepped over.
-    WITH next AS MATERIALIZED (
-        SELECT id FROM packs
-         WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
-           AND model = ANY(:models) AND available_at <= clock_timestamp()
-         ORDER BY ordinal, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    UPDATE packs
-       SET state = 'leased', lease_token = lease_token + 1, lease_worker_id = :worker_id,
-           lease_expires_at = clock_timestamp() + :lease_for, leased_at = clock_timestamp()
-      FROM next WHERE packs.id = next.id
-    RETURNING packs.id, lease_token, model, endpoint
+_NEXT = text("""
+    -- Rows that others lock are stepped over: two workers never wait for one another here.
+    SELECT id, model, endpoint, last_error FROM packs
+     WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
+       AND model = ANY(:models) AND available_at <= clock_timestamp()
+     ORDER BY ordinal, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-_LEASE_CONVICTED = text("""
-    WITH next AS MATERIALIZED (
-        SELECT id FROM packs WHERE is_convicted AND state IN ('ready', 'retryable')
-         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    UPDATE packs
-       SET state = 'leased', lease_token = lease_token + 1, lease_worker_id = NULL,
-           lease_expires_at = clock_timestamp() + :lease_for, leased_at = clock_timestamp()
-      FROM next WHERE packs.id = next.id
-    RETURNING packs.id, lease_token, model, endpoint, last_error
+_NEXT_CONVICTED = text("""
+    SELECT id, model, endpoint, last_error FROM packs
+     WHERE is_convicted AND state IN ('ready', 'retryable')
+     ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-_OPEN_ATTEMPT = text("""
-    INSERT INTO attempts (pack_id, lease_token, worker_id) VALUES (:pack_id, :lease_token, :worker_id)
+_HOLD_BATCHES = text("""
+    -- A batch that ends from here on waits for this lease, and then finalizing waits for the pack:
+    -- else rows leased at that moment would be committed after the files were written.
+    SELECT id FROM batches
+     WHERE id IN (SELECT batch_id FROM pack_slices WHERE pack_id = :pack_id) AND state = 'in_progress'
+     ORDER BY id FOR SHARE
 """)
+
+_GRANT = text("""
+    WITH granted AS (
+        UPDATE packs
+           SET state = 'leased', lease_token = lease_token + 1, lease_worker_id = :worker_id,
+               lease_expires_at = clock_timestamp() + :lease_for, leased_at = clock_timestamp()
+         WHERE id = :pack_id
+        RETURNING id, lease_token, lease_worker_id)
+    INSERT INTO attempts (pack_id, lease_token, worker_id, rows_asked)
+    SELECT id, lease_token, lease_worker_id, :rows_asked FROM granted
+    RETURNING lease_token
+""")
+
+_DISCARD = text("UPDATE packs SET state = 'discarded', ended_at = clock_timestamp() WHERE id = :pack_id")
 
 _ROWS_LEFT = text("""
     -- The pack's rows less those that have a result; rows of withdrawn batches are nobody's work.
@@ -69,18 +78,19 @@ _ROWS_LEFT = text("""
 """)
 
 _OWN = text("""
-    SELECT failures, is_suspect FROM packs
+    SELECT failures, lone_failures, is_suspect FROM packs
      WHERE id = :pack_id AND state = 'leased' AND lease_token = :lease_token FOR NO KEY UPDATE
 """)
 
 _END_ATTEMPT = text("""
     UPDATE attempts SET outcome = :outcome, error = :error, ended_at = clock_timestamp()
      WHERE pack_id = :pack_id AND lease_token = :lease_token
+    RETURNING rows_asked
 """)
 
 _END_PACK = text("""
     UPDATE packs SET state = CAST(:state AS text), lease_worker_id = NULL, lease_expires_at = NULL,
-           failures = :failures, is_convicted = :is_convicted, last_error = coalesce(:error, last_error),
+           failures = :failures, lone_failures = :lone_failures, is_convicted = :is_convicted, last_error = coalesce(:error, last_error),
            available_at = clock_timestamp() + :pause, hinted_at = NULL,
            ended_at = CASE WHEN CAST(:state AS text) IN ('committed', 'discarded') THEN clock_timestamp() END
      WHERE id = :pack_id
@@ -115,7 +125,9 @@ _COUNT_DONE = text("""
 """)
 
 #: A pack that failed rests this long before its next attempt, so that a passing fault can pass.
-_FAILURE_PAUSE = timedelta(seconds=0.5)
+_FAILURE_PAUSE: Final = timedelta(seconds=0.5)
+#: Packs without rows that one call discards on the way to one it can lease.
+_EMPTY_PACKS_MAX: Final = 64
 
 
 class PackRepository:
@@ -127,43 +139,52 @@ class PackRepository:
         self._lease_for = lease_for
 
     def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
-        """Lease the pool's first waiting pack of one of `models`, or return None when none waits."""
-        arguments = {
-            "worker_id": worker_id,
-            "pool": pool,
-            "models": list(models),
-            "lease_for": self._lease_for,
-        }
+        """Lease the pool's first waiting pack of one of `models`, or return None when none waits.
+
+        Raises `LeaseLostError` for a worker that is draining, stopped or lost.
+        """
+        arguments = {"pool": pool, "models": list(models)}
 
         def work(connection: Connection) -> PackLease | None:
-            found = connection.execute(_LEASE, arguments).one_or_none()
-            return None if found is None else self._open(connection, worker_id, found)
+            found = self._take(connection, _NEXT, arguments, worker_id)
+            # Last, because the worker's row is; a refusal here undoes the lease.
+            prove_alive(connection, worker_id)
+            return None if found is None else found[0]
 
         return self._database.run(work)
 
     def lease_convicted(self) -> tuple[PackLease, str] | None:
         """Lease a pack whose single row is to be errored, with the error of its last attempt."""
+        return self._database.run(lambda connection: self._take(connection, _NEXT_CONVICTED, {}, None))
 
-        def work(connection: Connection) -> tuple[PackLease, str] | None:
-            found = connection.execute(_LEASE_CONVICTED, {"lease_for": self._lease_for}).one_or_none()
+    def _take(
+        self, connection: Connection, statement: TextClause, arguments: Mapping[str, object], worker_id: WorkerId | None
+    ) -> tuple[PackLease, str] | None:
+        """Lease the statement's pack; one whose rows are all withdrawn is discarded and passed over."""
+        for _ in range(_EMPTY_PACKS_MAX):
+            found = connection.execute(statement, arguments).one_or_none()
             if found is None:
                 return None
-            return self._open(connection, None, found), found.last_error or "the worker died"
-
-        return self._database.run(work)
-
-    @staticmethod
-    def _open(connection: Connection, worker_id: WorkerId | None, found: object) -> PackLease:
-        row = found._mapping  # type: ignore[attr-defined] # noqa: SLF001 -- SQLAlchemy's documented name
-        pack_id, lease_token = PackId(row["id"]), int(row["lease_token"])
-        connection.execute(_OPEN_ATTEMPT, {"pack_id": pack_id, "lease_token": lease_token, "worker_id": worker_id})
-        return PackLease(
-            pack_id=pack_id,
-            lease_token=lease_token,
-            model=row["model"],
-            endpoint=Endpoint(row["endpoint"]),
-            slices=_rows_left(connection, pack_id),
-        )
+            pack_id = PackId(found.id)
+            connection.execute(_HOLD_BATCHES, {"pack_id": pack_id})
+            slices = _rows_left(connection, pack_id)
+            if slices:
+                granted = {
+                    "pack_id": pack_id,
+                    "worker_id": worker_id,
+                    "lease_for": self._lease_for,
+                    "rows_asked": _count(slices),
+                }
+                lease = PackLease(
+                    pack_id=pack_id,
+                    lease_token=connection.execute(_GRANT, granted).scalar_one(),
+                    model=found.model,
+                    endpoint=Endpoint(found.endpoint),
+                    slices=slices,
+                )
+                return lease, found.last_error or "the worker died"
+            connection.execute(_DISCARD, {"pack_id": pack_id})
+        return None
 
     def commit(self, worker_id: WorkerId | None, commit: WorkCommit) -> None:
         """Record parts, counts, the worker's span and its charges in one transaction."""
@@ -182,13 +203,19 @@ def finish_attempt(
     own = connection.execute(_OWN, {"pack_id": pack_id, "lease_token": lease_token}).one_or_none()
     if own is None:
         raise LeaseLostError(f"lease {lease_token} of {pack_id} has ended")
+    ended = {"pack_id": pack_id, "lease_token": lease_token, "outcome": outcome, "error": error}
+    rows_asked = connection.execute(_END_ATTEMPT, ended).scalar_one()
     left = _rows_left(connection, pack_id)
+    rows_left = _count(left)
     is_failure = outcome in {AttemptOutcome.FAILED, AttemptOutcome.LEASE_LOST}
     failures = own.failures + int(is_failure)
-    rows_left = sum(count_rows(part.ranges) for part in left)
-    verdict = judge(outcome=outcome, rows_left=rows_left, failures=failures, is_suspect=own.is_suspect)
-    connection.execute(
-        _END_ATTEMPT, {"pack_id": pack_id, "lease_token": lease_token, "outcome": outcome, "error": error}
+    lone_failures = own.lone_failures + int(is_failure and rows_asked == 1)
+    verdict = judge(
+        outcome=outcome,
+        rows_left=rows_left,
+        # What a row did in company proves nothing against it: the others may be done or withdrawn by now.
+        failures=lone_failures if rows_left == 1 else failures,
+        is_suspect=own.is_suspect,
     )
     if verdict is Verdict.BISECT:
         _bisect(connection, pack_id, left)
@@ -199,6 +226,7 @@ def finish_attempt(
             "pack_id": pack_id,
             "state": state,
             "failures": failures,
+            "lone_failures": lone_failures,
             "is_convicted": verdict is Verdict.CONVICT,
             "error": error,
             "pause": _FAILURE_PAUSE if outcome is AttemptOutcome.FAILED else timedelta(),
@@ -220,6 +248,10 @@ def _rows_left(connection: Connection, pack_id: PackId) -> tuple[LeasedSlice, ..
         )
         for row in connection.execute(_ROWS_LEFT, {"pack_id": pack_id})
     )
+
+
+def _count(slices: Iterable[LeasedSlice]) -> int:
+    return sum(count_rows(part.ranges) for part in slices)
 
 
 def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...]) -> None:

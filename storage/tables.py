@@ -138,9 +138,9 @@ class BatchRow(Base):
         CheckConstraint("budget_micros > 0", name="budget"),
         CheckConstraint("rows_duplicate + rows_refused <= rows_total", name="rows"),
         CheckConstraint("deadline_at > created_at", name="deadline"),
-        # A batch that ends with files accounts for every row of its input.
+        # A batch that ends with files accounts for every row of its input; a count that is missing does not pass.
         CheckConstraint(
-            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total)", name="every_row"
+            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total) IS TRUE", name="every_row"
         ),
         CheckConstraint("state <> 'failed' OR errors IS NOT NULL", name="failure_explained"),
         *(
@@ -148,7 +148,8 @@ class BatchRow(Base):
             for state in BatchState
             if state is not BatchState.VALIDATING
         ),
-        Index("ix_batches_listing", "tenant_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
         Index(
             "ix_batches_live",
             "state",
@@ -245,6 +246,8 @@ class PackRow(Base):
     lease_expires_at: Mapped[datetime | None]
     available_at: Mapped[datetime] = mapped_column(server_default=func.now())
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Failed attempts that asked for one row only: what convicts a row.
+    lone_failures: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Made by bisection: its rows have failed together before.
     is_suspect: Mapped[bool] = mapped_column(server_default="false")
     #: Its single row brought every attempt down; the convictor errors it.
@@ -268,6 +271,7 @@ class PackRow(Base):
             "id",
             postgresql_where=text("state IN ('ready', 'retryable') AND NOT is_convicted"),
         ),
+        Index("ix_packs_ordinal", "ordinal"),
         Index("ix_packs_leased", "lease_expires_at", postgresql_where=text("state = 'leased'")),
         Index("ix_packs_lease_worker", "lease_worker_id", postgresql_where=text("state = 'leased'")),
         Index("ix_packs_convicted", "id", postgresql_where=text("is_convicted AND state IN ('ready', 'retryable')")),
@@ -303,8 +307,11 @@ class AttemptRow(Base):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     error: Mapped[str | None]
+    #: Rows the lease asked for.
+    rows_asked: Mapped[int] = mapped_column(Integer)
     __table_args__ = (
         one_of("outcome", AttemptOutcome),
+        CheckConstraint("rows_asked > 0", name="not_empty"),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         # One open attempt a pack: a second lease without an end of the first is a bug.
         Index("uq_attempts_open", "pack_id", unique=True, postgresql_where=text("outcome IS NULL")),

@@ -8,8 +8,9 @@ from datetime import timedelta
 import orjson
 from sqlalchemy import Connection, text
 
+from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
-from pipeline.domain.lifecycle import WORKER_EDGES, IntervalKind, WorkerState, sources
+from pipeline.domain.lifecycle import WORKER_EDGES, WorkerState, sources
 from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
 from storage.database import Database
 from storage.ledger import record_overhead
@@ -41,7 +42,9 @@ _BEAT = text("""
 _RENEW = text("""
     UPDATE packs SET lease_expires_at = clock_timestamp() + :lease_for
       FROM unnest(CAST(:pack_ids AS text[]), CAST(:tokens AS bigint[])) AS held (pack_id, lease_token)
-     WHERE packs.id = held.pack_id AND packs.lease_token = held.lease_token AND state = 'leased'
+     WHERE packs.id = held.pack_id AND packs.lease_token = held.lease_token AND packs.state = 'leased'
+       -- A worker declared lost stays lost; its packs are with others by now.
+       AND EXISTS (SELECT FROM workers WHERE workers.id = :worker_id AND workers.state NOT IN ('stopped', 'lost'))
     RETURNING packs.id
 """)
 
@@ -55,10 +58,9 @@ _ENTER = text("""
      WHERE id = :worker_id AND state = ANY(:sources)
 """)
 
-_SILENT = text("""
-    SELECT id, metered_until_us, uptime_us FROM workers
-     WHERE state NOT IN ('stopped', 'lost') AND heartbeat_at < clock_timestamp() - :silence
-     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+_PROVE_ALIVE = text("""
+    UPDATE workers SET heartbeat_at = clock_timestamp()
+     WHERE id = :worker_id AND state NOT IN ('draining', 'stopped', 'lost')
 """)
 
 
@@ -100,7 +102,7 @@ class WorkerRepository:
 
         def work(connection: Connection) -> Renewal:
             # Packs before the worker: the lock order of every transaction.
-            kept = self._renew_packs(connection, leases)
+            kept = self._renew_packs(connection, worker_id, leases)
             withdrawn = connection.execute(_WITHDRAWN, {"pack_ids": list(leases)}).scalars() if leases else ()
             beat = connection.execute(_BEAT, {"worker_id": worker_id, "uptime_us": uptime_us}).one_or_none()
             return Renewal(
@@ -111,10 +113,17 @@ class WorkerRepository:
 
         return self._database.run(work)
 
-    def _renew_packs(self, connection: Connection, leases: Mapping[PackId, int]) -> frozenset[PackId]:
+    def _renew_packs(
+        self, connection: Connection, worker_id: WorkerId, leases: Mapping[PackId, int]
+    ) -> frozenset[PackId]:
         if not leases:
             return frozenset()
-        arguments = {"lease_for": self._lease_for, "pack_ids": list(leases), "tokens": list(leases.values())}
+        arguments = {
+            "worker_id": worker_id,
+            "lease_for": self._lease_for,
+            "pack_ids": list(leases),
+            "tokens": list(leases.values()),
+        }
         return frozenset(PackId(pack_id) for pack_id in connection.execute(_RENEW, arguments).scalars())
 
     def meter(self, worker_id: WorkerId, interval: Interval) -> None:
@@ -123,13 +132,7 @@ class WorkerRepository:
 
     def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
         """Move the worker along its states; a worker already declared lost stays lost."""
-        arguments = {
-            "worker_id": worker_id,
-            "state": state,
-            "is_end": state.is_terminal,
-            "sources": list(sources(WORKER_EDGES, state)),
-        }
-        self._database.run(lambda connection: connection.execute(_ENTER, arguments))
+        self._database.run(lambda connection: enter_state(connection, worker_id, state))
 
     def tell_to_stop(self, pool: str | None = None) -> int:
         """Ask live workers (of one pool) to drain at their next heartbeat; return how many."""
@@ -140,20 +143,21 @@ class WorkerRepository:
         return self._database.run(lambda connection: connection.execute(statement, {"pool": pool}).rowcount)
 
 
-def declare_lost(connection: Connection, silence: timedelta) -> list[WorkerId]:
-    """Close the books of workers silent for `silence`: the tail of their life is overhead `lost`."""
-    lost = []
-    for row in connection.execute(_SILENT, {"silence": silence}).all():
-        worker_id = WorkerId(row.id)
-        if row.uptime_us > row.metered_until_us:
-            tail = Interval(kind=IntervalKind.LOST, start_us=row.metered_until_us, stop_us=row.uptime_us)
-            record_overhead(connection, worker_id, tail)
-        ended = {
-            "worker_id": worker_id,
-            "state": WorkerState.LOST,
-            "is_end": True,
-            "sources": list(sources(WORKER_EDGES, WorkerState.LOST)),
-        }
-        connection.execute(_ENTER, ended)
-        lost.append(worker_id)
-    return lost
+def prove_alive(connection: Connection, worker_id: WorkerId) -> None:
+    """Take the worker's call as a sign of life; raises `LeaseLostError` when it may start nothing new.
+
+    A lease taken between two heartbeats would else outlive a worker declared lost meanwhile.
+    """
+    if not connection.execute(_PROVE_ALIVE, {"worker_id": worker_id}).rowcount:
+        raise LeaseLostError(f"worker {worker_id} is draining, has ended, or was never registered")
+
+
+def enter_state(connection: Connection, worker_id: WorkerId, state: WorkerState) -> None:
+    """Move the worker to `state` if an edge leads there from where it is."""
+    arguments = {
+        "worker_id": worker_id,
+        "state": state,
+        "is_end": state.is_terminal,
+        "sources": list(sources(WORKER_EDGES, state)),
+    }
+    connection.execute(_ENTER, arguments)

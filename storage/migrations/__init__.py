@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool, text
 
+from storage.database import driver_url
 from storage.tables import SCHEMA
 
 #: Serialises processes that migrate at once; any constant will do.
@@ -24,7 +25,7 @@ def _config() -> Config:
 
 def upgrade(database_url: str) -> None:
     """Bring the database to this release's schema; safe to repeat, and from several processes at once."""
-    engine = create_engine(database_url, poolclass=pool.NullPool)
+    engine = create_engine(driver_url(database_url), poolclass=pool.NullPool)
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
@@ -36,7 +37,7 @@ def upgrade(database_url: str) -> None:
 
 def versions(database_url: str) -> tuple[str | None, str | None]:
     """Return the schema version the database has and the one this release wants."""
-    engine = create_engine(database_url, poolclass=pool.NullPool)
+    engine = create_engine(driver_url(database_url), poolclass=pool.NullPool)
     with engine.connect() as connection:
         found = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
     engine.dispose()

@@ -13,6 +13,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import (
     DEFAULT_TENANT,
     BatchId,
+    FileId,
     PackId,
     WorkerId,
     new_file_id,
@@ -20,7 +21,7 @@ from pipeline.domain.ids import (
     new_part_id,
     new_worker_id,
 )
-from pipeline.domain.lifecycle import IntervalKind
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
 from pipeline.domain.ranges import Ranges, count_rows
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, BatchClaim, ShardDraft, Submission
@@ -61,49 +62,41 @@ class World:
     def cycles(self) -> CycleRepository:
         return CycleRepository(self.database, silence=LEASE)
 
-    def submit(self, *, window: str = "24h", tier: Tier = Tier.STANDARD, key: str | None = None) -> BatchClaim:
-        """Submit a batch and return the claim to take it in."""
+    def file(self, *, sha256: str = SHA) -> FileId:
         file_id = new_file_id()
-        stored = StoredObject(key=f"inputs/{file_id}", size_bytes=1, sha256=SHA)
+        stored = StoredObject(key=f"inputs/{file_id}", size_bytes=1, sha256=sha256)
         self.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename="x.jsonl")
-        view = self.batches.submit(
-            Submission(
-                tenant_id=DEFAULT_TENANT,
-                input_file_id=file_id,
-                endpoint=Endpoint.CHAT_COMPLETIONS,
-                completion_window=window,
-                tier=tier,
-                budget_micros=None,
-                metadata=None,
-                idempotency_key=key,
-            )
+        return file_id
+
+    def submission(
+        self,
+        *,
+        window: str = "24h",
+        tier: Tier = Tier.STANDARD,
+        key: str | None = None,
+        budget_micros: int | None = None,
+    ) -> Submission:
+        return Submission(
+            tenant_id=DEFAULT_TENANT,
+            input_file_id=self.file(),
+            endpoint=Endpoint.CHAT_COMPLETIONS,
+            completion_window=window,
+            tier=tier,
+            budget_micros=budget_micros,
+            metadata=None,
+            idempotency_key=key,
         )
-        claim = self.batches.first_claim(view)
+
+    def submit(self, *, tier: Tier = Tier.STANDARD) -> BatchClaim:
+        """Submit a batch and return the claim to take it in."""
+        claim = self.batches.first_claim(self.batches.submit(self.submission(tier=tier)))
         assert claim is not None
         return claim
 
     def admit(self, *shard_rows: int, model: str = "echo", tier: Tier = Tier.STANDARD) -> BatchId:
         """Submit a batch with shards of so many rows, and admit it."""
         claim = self.submit(tier=tier)
-        shards = tuple(
-            ShardDraft(
-                shard_no=number,
-                model=model,
-                object_key=f"{claim.batch_id}/{number}",
-                sha256=SHA,
-                size_bytes=1,
-                rows=rows,
-                input_tokens=10 * rows,
-                output_tokens=10 * rows,
-            )
-            for number, rows in enumerate(shard_rows)
-        )
-        self.batches.admit(
-            claim,
-            Admitted(
-                rows_total=sum(shard_rows), rows_duplicate=0, rows_refused=0, shards=shards, rosters=(), refusals=None
-            ),
-        )
+        self.batches.admit(claim, admitted(claim.batch_id, *shard_rows, model=model))
         return claim.batch_id
 
     def shard_ids(self, batch_id: BatchId) -> list[int]:
@@ -181,6 +174,26 @@ class World:
         interval = self.span(worker_id, IntervalKind.WORK, duration_us)
         return WorkCommit(pack_id=lease.pack_id, lease_token=lease.lease_token, parts=parts, interval=interval)
 
+    def finish_rows(self, batch_id: BatchId, worker_id: WorkerId) -> None:
+        """Pack, run and commit every row of a batch of one shard."""
+        (shard_id,) = self.shard_ids(batch_id)
+        (rows,) = self.scalars("SELECT rows_total FROM shards WHERE id = :id", id=shard_id)
+        assert isinstance(rows, int)
+        self.pack((batch_id, shard_id, 0, rows))
+        lease = self.lease(worker_id)
+        self.packs.commit(worker_id, self.work(worker_id, lease, (batch_id, shard_id, ((0, rows),), 8)))
+        self.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
+
+    def overdue(self, batch_id: BatchId) -> None:
+        """Let the batch's completion window end now."""
+        self.execute(
+            "UPDATE batches SET created_at = now() - interval '2 h', deadline_at = now() - interval '1 h' WHERE id = :id",
+            id=batch_id,
+        )
+
+    def advance(self) -> int:
+        return self.cycles.advance_batches(self.leadership.epoch)
+
     def expire(self, pack_id: PackId) -> None:
         """Let the pack's lease run out now."""
         self.execute("UPDATE packs SET lease_expires_at = now() - interval '1 s' WHERE id = :id", id=pack_id)
@@ -192,6 +205,31 @@ class World:
     def scalars(self, sql: str, **arguments: object) -> list[object]:
         with self.database.transaction() as connection:
             return list(connection.execute(text(sql), arguments).scalars())
+
+
+def admitted(batch_id: BatchId, *shard_rows: int, model: str = "echo", rows_refused: int = 0) -> Admitted:
+    """Return intake's outcome for shards of so many rows."""
+    shards = tuple(
+        ShardDraft(
+            shard_no=number,
+            model=model,
+            object_key=f"{batch_id}/{number}",
+            sha256=SHA,
+            size_bytes=1,
+            rows=rows,
+            input_tokens=10 * rows,
+            output_tokens=10 * rows,
+        )
+        for number, rows in enumerate(shard_rows)
+    )
+    return Admitted(
+        rows_total=sum(shard_rows) + rows_refused,
+        rows_duplicate=0,
+        rows_refused=rows_refused,
+        shards=shards,
+        rosters=(),
+        refusals=None,
+    )
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("available_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lone_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("is_suspect", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("is_convicted", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("last_error", sa.String(), nullable=True),
@@ -165,6 +166,7 @@ def upgrade() -> None:
         schema="nightrate",
         postgresql_where=sa.text("state = 'leased'"),
     )
+    op.create_index("ix_packs_ordinal", "packs", ["ordinal"], unique=False, schema="nightrate")
     op.create_index(
         "ix_packs_waiting",
         "packs",
@@ -184,6 +186,8 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outcome", sa.String(), nullable=True),
         sa.Column("error", sa.String(), nullable=True),
+        sa.Column("rows_asked", sa.Integer(), nullable=False),
+        sa.CheckConstraint("rows_asked > 0", name=op.f("ck_attempts_not_empty")),
         sa.CheckConstraint(
             "outcome IN ('succeeded', 'failed', 'preempted', 'lease_lost', 'cancelled')",
             name=op.f("ck_attempts_outcome"),
@@ -261,7 +265,7 @@ def upgrade() -> None:
             name=op.f("ck_batches_state"),
         ),
         sa.CheckConstraint(
-            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total)",
+            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total) IS TRUE",
             name=op.f("ck_batches_every_row"),
         ),
         sa.CheckConstraint("tier IN ('urgent', 'standard', 'bulk', 'nightly')", name=op.f("ck_batches_tier")),
@@ -283,7 +287,14 @@ def upgrade() -> None:
     op.create_index(
         "ix_batches_listing",
         "batches",
-        ["tenant_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        [sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+        schema="nightrate",
+    )
+    op.create_index(
+        "ix_batches_listing_by_state",
+        "batches",
+        ["state", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
         unique=False,
         schema="nightrate",
     )

@@ -1,0 +1,70 @@
+"""`list` and `show`: batches as they stand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.entrypoints.cli.exits import ExitCode
+from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument
+from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
+
+
+def list_batches(
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")] = 20,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List batches, newest first."""
+    from pipeline.domain.errors import UsageError
+    from pipeline.domain.lifecycle import BatchState
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.documents import batch_document, rows_done
+    from pipeline.entrypoints.cli.figures import count, moment, money
+
+    try:
+        states = [BatchState(name) for name in state or ()]
+    except ValueError as error:
+        raise UsageError(f"{error}", hint=f"states are {', '.join(BatchState)}") from error
+    with connected() as stack:
+        views = stack.batches.list(limit=limit, states=states)
+    if as_json:
+        print_document([batch_document(view) for view in views])
+        return ExitCode.OK
+    if not views:
+        say("There are no batches." if not states else "There are no batches in that state.")
+        return ExitCode.OK
+    heads = ("ID", "STATE", "MODEL", "TIER", "ROWS", "FAILED", "COST", "SUBMITTED")
+    rows = [
+        (
+            view.batch_id,
+            str(view.state),
+            ", ".join(view.models) or "-",
+            str(view.tier),
+            f"{count(rows_done(view))}/{count(view.rows_total)}",
+            count(view.rows_failed if view.rows_failed is not None else view.rows_errored + view.rows_refused),
+            money(view.cost_micros, view.currency),
+            moment(view.created_at),
+        )
+        for view in views
+    ]
+    print_table(heads, rows, right=("ROWS", "FAILED", "COST"))
+    return ExitCode.OK
+
+
+def show(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+    """Show all that is known of a batch."""
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.documents import batch_document, batch_facts, error_lines
+
+    with connected() as stack:
+        view = stack.batches.get(batch_id)
+    if as_json:
+        print_document(batch_document(view))
+        return ExitCode.OK
+    print_facts(batch_facts(view))
+    for line in error_lines(view):
+        print_line(line)
+    return ExitCode.OK

@@ -1,0 +1,33 @@
+"""Options that several commands share, worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+BatchIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch, as `submit` and `list` print it.")]
+InputFile = Annotated[str, typer.Argument(metavar="FILE", help="Requests in the OpenAI batch format; - is stdin.")]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", help="Path every line calls. Default: the first line's url.")
+]
+WindowOption = Annotated[
+    str | None, typer.Option("--window", help="Time to finish in, such as 90m, 24h, 7d. Default: the tier's.")
+]
+TierOption = Annotated[str, typer.Option("--tier", help="urgent, standard, bulk or nightly.")]
+BudgetOption = Annotated[
+    str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this cost, such as 1.50.")
+]
+MetaOption = Annotated[
+    list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="Note kept with the batch; repeatable.")
+]
+IdempotencyOption = Annotated[
+    str | None, typer.Option("--idempotency-key", help="Submitting again under this key returns the same batch.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, max=64, help="Workers to start. Default: the setting `workers`.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Where the results go.")]

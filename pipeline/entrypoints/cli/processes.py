@@ -1,0 +1,52 @@
+"""The long-running processes: what the supervisor, a container or systemd starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.domain.errors import NightrateError
+from pipeline.entrypoints.cli.exits import ExitCode
+
+_LOG = logging.getLogger(__name__)
+
+
+def scheduler() -> int:
+    """Run a scheduler: the one that leads decides, others stand by."""
+    return _live("scheduler", None)
+
+
+def worker(
+    *,
+    pool: Annotated[str | None, typer.Option("--pool", help="Pool to work for. Default: the setting `pool`.")] = None,
+) -> int:
+    """Run one worker: it leases packs, runs them and commits results until told to stop."""
+    return _live("worker", pool)
+
+
+def _live(role: Literal["scheduler", "worker"], pool: str | None) -> int:
+    """Run until a signal; whatever ends it otherwise is in the log, as one JSON line like all the rest."""
+    from infra.embedded.daemon import stop_on_signals
+    from infra.logs import log_to_stderr
+
+    must_stop = stop_on_signals()
+    log_to_stderr()
+    from pipeline.app import run_scheduler, run_worker
+    from pipeline.entrypoints.cli.connection import process_settings
+
+    body = run_scheduler if role == "scheduler" else run_worker
+    try:
+        settings = process_settings(pool=pool)
+        _LOG.info("process_started", extra={"role": role, "pid": os.getpid()})
+        body(settings, must_stop)
+    except NightrateError as error:
+        _LOG.error("process_failed", extra={"role": role, "code": error.code, "reason": str(error)})
+        return error.exit_code
+    except Exception:  # noqa: BLE001 -- the last seam of the process; the log has all of it
+        _LOG.exception("process_crashed", extra={"role": role})
+        return ExitCode.FAILED
+    _LOG.info("process_stopped", extra={"role": role})
+    return ExitCode.OK

@@ -1,0 +1,94 @@
+"""Results on their way out: from the object store to files, or to stdout."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.domain.errors import ConflictError, UsageError
+from pipeline.entrypoints.cli.inputs import STDIN
+
+if TYPE_CHECKING:  # the stores are imported by the commands that open them
+    from pipeline.app import Stack
+    from pipeline.ports.batches import BatchView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The files a run left; None where there was nothing to write."""
+
+    output: Path | None
+    errors: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Where a run's files shall go."""
+
+    output: Path
+    errors: Path
+
+    def write(self, stack: Stack, view: BatchView) -> Written:
+        """Write the files that the batch has."""
+        return Written(
+            output=save(stack, view.output_file_id, self.output), errors=save(stack, view.error_file_id, self.errors)
+        )
+
+
+def targets_of(file: str, *, output: Path | None, errors: Path | None, force: bool) -> Targets:
+    """Return where the files go, having seen that they can go there; raises `UsageError` or `ConflictError`."""
+    stem = "stdin" if file == STDIN else Path(file).name
+    folder = Path() if file == STDIN else Path(file).parent
+    base = folder / (stem.removesuffix(".jsonl") or stem)
+    targets = Targets(
+        output=output or base.with_name(f"{base.name}.output.jsonl"),
+        errors=errors or base.with_name(f"{base.name}.errors.jsonl"),
+    )
+    if targets.output.absolute() == targets.errors.absolute():
+        raise UsageError("--output and --errors name the same file")
+    for path in (targets.output, targets.errors):
+        check_target(path, force=force)
+        if file != STDIN and path.absolute() == Path(file).absolute():
+            raise UsageError(f"{path} is the input")
+    return targets
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse a place that cannot be written, or that holds something already."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}")
+    if path.exists() and not force:
+        raise ConflictError(f"{path} exists already", hint="--force overwrites it")
+
+
+def save(stack: Stack, file_id: str | None, path: Path) -> Path | None:
+    """Write a file of the store to `path`, all of it or nothing; None without a file."""
+    if file_id is None:
+        return None
+    key = stack.batches.file(file_id).object_key
+    with (
+        stack.objects.open(key) as source,
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft,
+    ):
+        try:
+            shutil.copyfileobj(source, draft, 1024 * 1024)
+            draft.close()
+            Path(draft.name).chmod(0o644)
+            Path(draft.name).replace(path)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def stream(stack: Stack, file_id: str) -> None:
+    """Copy a file of the store to stdout."""
+    with stack.objects.open(stack.batches.file(file_id).object_key) as source:
+        shutil.copyfileobj(source, sys.stdout.buffer, 1024 * 1024)
+    sys.stdout.buffer.flush()

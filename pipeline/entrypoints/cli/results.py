@@ -1,0 +1,68 @@
+"""`results`: a batch's output or error file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.domain.errors import ConflictError, NotFoundError
+from pipeline.entrypoints.cli.exits import ExitCode
+from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, ForceOption, OutputOption
+from pipeline.entrypoints.cli.talk import print_document, say
+
+if TYPE_CHECKING:  # the stores are imported by the commands that open them
+    from pipeline.ports.batches import BatchView
+
+
+def results(
+    batch_id: BatchIdArgument,
+    *,
+    errors: Annotated[bool, typer.Option("--errors", help="The failed rows instead of the results.")] = False,
+    output: OutputOption = None,
+    force: ForceOption = False,
+    as_json: AsJson = False,
+) -> int:
+    """Write a finished batch's results, in input order, to stdout or a file."""
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.result_files import check_target, save, stream
+
+    if output is not None:
+        check_target(output, force=force)
+    with connected() as stack:
+        view = stack.batches.get(batch_id)
+        file_id = _file_of(view, errors=errors)
+        if output is None:
+            stream(stack, file_id)
+            return ExitCode.OK
+        save(stack, file_id, output)
+        file = stack.batches.file(file_id)
+    say(f"{output} has {(view.rows_failed if errors else view.rows_completed) or 0:,} rows.")
+    if as_json:
+        document = {"batch_id": batch_id, "file_id": file_id, "path": str(output.absolute())}
+        print_document(document | {"size_bytes": file.size_bytes, "sha256": file.sha256})
+    return ExitCode.OK
+
+
+def _file_of(view: BatchView, *, errors: bool) -> str:
+    """Return the file that is asked for, or raise what says why there is none."""
+    from pipeline.entrypoints.cli.documents import why
+
+    if not view.state.is_terminal:
+        raise ConflictError(
+            f"{view.batch_id} has no results yet, it is {view.state}: {why(view)}",
+            hint=f"`nightrate watch {view.batch_id}` waits for it",
+        )
+    file_id = view.error_file_id if errors else view.output_file_id
+    if file_id is not None:
+        return file_id
+    if view.rows_completed is None:
+        raise NotFoundError(
+            f"{view.batch_id} has no results, it {view.state}: {why(view)}", hint=f"`nightrate show {view.batch_id}`"
+        )
+    if errors:
+        raise NotFoundError(f"{view.batch_id} has no error file: none of its {view.rows_total:,} rows failed")
+    raise NotFoundError(
+        f"{view.batch_id} has no output file: none of its {view.rows_total:,} rows succeeded",
+        hint=f"`nightrate results {view.batch_id} --errors` says why",
+    )

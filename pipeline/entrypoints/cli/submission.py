@@ -1,0 +1,94 @@
+"""From the options of `run` and `submit` to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.app import Stack, store_input, submit
+from pipeline.domain.errors import UsageError
+from pipeline.domain.ids import DEFAULT_TENANT
+from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
+from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
+from pipeline.domain.windows import parse_window
+from pipeline.entrypoints.cli.figures import micros_of
+from pipeline.entrypoints.cli.inputs import Input
+from pipeline.ports.batches import BatchView, Submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a file shall run, checked."""
+
+    tier: Tier
+    window: str
+    budget_micros: int | None
+    metadata: dict[str, str] | None
+    idempotency_key: str | None
+
+
+def parse_terms(
+    *,
+    tier: str,
+    window: str | None,
+    max_cost: str | None,
+    meta: Sequence[str] | None,
+    idempotency_key: str | None,
+) -> Terms:
+    """Return the terms, or raise `UsageError` for the first option that makes no sense."""
+    try:
+        chosen = Tier(tier)
+    except ValueError as error:
+        raise UsageError(f"{tier!r} is not a tier", hint=f"there are {', '.join(Tier)}") from error
+    window = window or DEFAULT_WINDOWS[chosen]
+    parse_window(window)
+    for text in (*(meta or ()), idempotency_key or ""):
+        _check_text(text)
+    return Terms(
+        tier=chosen,
+        window=window,
+        budget_micros=None if max_cost is None else micros_of(max_cost),
+        metadata=_parse_metadata(meta or ()) or None,
+        idempotency_key=idempotency_key,
+    )
+
+
+def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Callable[[BatchView], None]) -> BatchView:
+    """Store the file, make its batch and take it in; `on_created` hears of the batch before it is read."""
+    submission = Submission(
+        tenant_id=DEFAULT_TENANT,
+        input_file_id=store_input(stack, source.path),
+        endpoint=source.endpoint,
+        completion_window=terms.window,
+        tier=terms.tier,
+        budget_micros=terms.budget_micros,
+        metadata=terms.metadata,
+        idempotency_key=terms.idempotency_key,
+    )
+    return submit(stack, submission, on_created=on_created)
+
+
+def _parse_metadata(pairs: Sequence[str]) -> dict[str, str]:
+    metadata: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--meta {pair!r} is not KEY=VALUE")
+        if len(key) > METADATA_KEY_CHARS_MAX or len(value) > METADATA_VALUE_CHARS_MAX:
+            raise UsageError(
+                f"--meta {key[:METADATA_KEY_CHARS_MAX]!r} is too long",
+                hint=f"{METADATA_KEY_CHARS_MAX} characters for a key, {METADATA_VALUE_CHARS_MAX} for a value",
+            )
+        if key in metadata:
+            raise UsageError(f"--meta {key!r} is given twice")
+        metadata[key] = value
+    if len(metadata) > METADATA_PAIRS_MAX:
+        raise UsageError(f"more than {METADATA_PAIRS_MAX} --meta", hint="keep the rest on your side")
+    return metadata
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} is not UTF-8") from error

@@ -1,0 +1,116 @@
+"""`submit`, `watch` and `cancel`: a batch on a stack that stays up."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.entrypoints.cli.exits import ExitCode, exit_code_of
+from pipeline.entrypoints.cli.options import (
+    AsJson,
+    BatchIdArgument,
+    BudgetOption,
+    EndpointOption,
+    IdempotencyOption,
+    InputFile,
+    MetaOption,
+    TierOption,
+    WindowOption,
+)
+from pipeline.entrypoints.cli.talk import print_document, print_line, say
+
+if TYPE_CHECKING:  # the stores are imported by the commands that open them
+    from pipeline.app import Stack
+    from pipeline.ports.batches import BatchView
+
+
+def submit(  # noqa: PLR0913 -- a parameter for each option
+    file: InputFile,
+    *,
+    endpoint: EndpointOption = None,
+    window: WindowOption = None,
+    tier: TierOption = "standard",
+    max_cost: BudgetOption = None,
+    meta: MetaOption = None,
+    idempotency_key: IdempotencyOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the batch until it ends.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Submit a file of requests; its batch id goes to stdout."""
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.detaching import detachable
+    from pipeline.entrypoints.cli.inputs import opened_input
+    from pipeline.entrypoints.cli.submission import parse_terms, submit_input
+
+    terms = parse_terms(tier=tier, window=window, max_cost=max_cost, meta=meta, idempotency_key=idempotency_key)
+    with detachable() as watched, opened_input(file, endpoint=endpoint) as source, connected() as stack:
+
+        def created(view: BatchView) -> None:
+            watched.batch_id = view.batch_id
+            if not as_json:
+                print_line(view.batch_id)
+
+        view = submit_input(stack, source, terms, on_created=created)
+        if wait and not view.state.is_terminal:
+            view = _follow_talking(stack, view.batch_id)
+    return _tell_submitted(view, as_json=as_json)
+
+
+def watch(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+    """Follow a batch until it ends; Ctrl-C stops looking, not the batch."""
+    from pipeline.entrypoints.cli.connection import connected, looking
+    from pipeline.entrypoints.cli.detaching import detachable
+    from pipeline.entrypoints.cli.documents import error_lines
+    from pipeline.entrypoints.cli.following import JsonDisplay, follow, lines_as_data, talking_display
+
+    with detachable() as watched, connected() as stack:
+        watched.batch_id = batch_id
+        look = looking(stack, batch_id)
+        if as_json:
+            view = follow(look, JsonDisplay())
+        elif not sys.stdout.isatty():
+            view = follow(look, lines_as_data())
+        else:
+            with talking_display() as display:
+                view = follow(look, display)
+    for line in error_lines(view):
+        say(line)
+    return exit_code_of(view)
+
+
+def cancel(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+    """Cancel a batch: what runs may finish, nothing new starts, finished rows keep their results."""
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.documents import batch_document
+
+    with connected() as stack:
+        view = stack.batches.cancel(batch_id)
+    say(f"{batch_id} is {view.state}; `nightrate results {batch_id}` will have the rows that finished.")
+    if as_json:
+        print_document(batch_document(view))
+    return ExitCode.OK
+
+
+def _follow_talking(stack: Stack, batch_id: str) -> BatchView:
+    from pipeline.entrypoints.cli.connection import looking
+    from pipeline.entrypoints.cli.following import follow, talking_display
+
+    with talking_display() as display:
+        return follow(looking(stack, batch_id), display)
+
+
+def _tell_submitted(view: BatchView, *, as_json: bool) -> int:
+    from pipeline.entrypoints.cli.documents import batch_document, error_lines, why
+    from pipeline.entrypoints.cli.figures import counted
+
+    if as_json:
+        print_document(batch_document(view))
+    if view.state.is_terminal:
+        say(f"{view.batch_id} {view.state}: {why(view)}")
+        for line in error_lines(view):
+            say(line)
+        return exit_code_of(view)
+    say(f"{counted(view.rows_total, 'request')} accepted; `nightrate watch {view.batch_id}` follows them.")
+    return ExitCode.OK

@@ -1,0 +1,165 @@
+"""Assembly: from rosters and parts to the two files a user downloads, rows in the order of the input.
+
+A row goes to the output file when it succeeded and to the error file otherwise, including rows that never
+ran. A duplicate gets its leader's result under its own id.
+"""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.domain.errors import ObjectCorruptError
+from pipeline.domain.objects.keys import result_key
+from pipeline.domain.objects.part import encode_unanswered
+from pipeline.domain.objects.roster import decode_roster
+from pipeline.ports.batches import Assembled, BatchClaim, PartRef, ResultFile, ResultSources
+from pipeline.ports.objects import ObjectStore
+from pipeline.report.gather import MISSING, Results
+
+#: Result bytes held while rows are brought from the parts' order into the input's.
+_HELD_BYTES_MAX: Final = 48 * 1024 * 1024
+#: Rows read between two releases of mapped memory. A row may map 64 KiB around it.
+_RELEASE_ROWS: Final = 1024
+
+
+def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *, spool_folder: Path) -> Assembled:
+    """Write the batch's output and error files under the claim's token; a file without rows is not written.
+
+    Each line is `{"id":"batch_req_<batch>_<n>","custom_id":…,"response":…,"error":…}`; n counts the batch's
+    requests from 1. The same sources under the same claim write the same files, so a retry meets its own.
+
+    Args:
+        claim: The batch.
+        sources: Every roster and part of it.
+        objects: Where those lie and the files go.
+        spool_folder: Local folder for temporary files, about twice the results; emptied on any exit.
+
+    Raises:
+        ObjectCorruptError: A hash differs, or rosters and parts contradict each other; the message says where.
+        NightrateError: The object store refused.
+        OSError: The spool cannot be written.
+    """
+    spool_folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="assemble-", dir=spool_folder))
+    try:
+        with closing(Results(folder / "results", sources.shard_rows)) as results:
+            if sources.refusals is not None:
+                results.add_refusals(sources.refusals, objects)
+            for part in sources.parts:
+                results.add(part, objects)
+            with _ResultWriter(folder, claim, results, sources) as writer:
+                for roster in sources.rosters:
+                    writer.write(roster, objects)
+        return Assembled(
+            output=_stored(claim, "output", folder, writer.rows_succeeded, objects),
+            error=_stored(claim, "error", folder, writer.rows_total - writer.rows_succeeded, objects),
+            rows_missing=writer.rows_missing,
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+class _ResultWriter:
+    """Writes both files, roster by roster."""
+
+    def __init__(self, folder: Path, claim: BatchClaim, results: Results, sources: ResultSources) -> None:
+        self.rows_total = 0
+        self.rows_succeeded = 0
+        self.rows_missing = 0
+        self._results = results
+        self._id = b"batch_req_%b" % claim.batch_id.rpartition("_")[2].encode()
+        self._missing = encode_unanswered(sources.missing_code, sources.missing_message)[1:] + b"\n"
+        self._mapped: mmap.mmap | None = results.mapped()
+        self._output: BinaryIO = (folder / "output").open("xb")
+        self._error: BinaryIO = (folder / "error").open("xb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._output.close()
+        self._error.close()
+        if self._mapped is not None:
+            self._mapped.close()
+
+    def write(self, ref: PartRef, objects: ObjectStore) -> None:
+        """Write the rows of one roster."""
+        try:
+            rows = list(decode_roster(objects.read(ref.object_key, sha256=ref.sha256)))
+        except ValueError as error:
+            raise ObjectCorruptError(f"roster {ref.object_key!r} has a line that makes no sense") from error
+        places = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
+        numbers = self._results.numbers_of(ref.object_key, places[:, 0], places[:, 1])
+        for low, high in _cuts(self._results.lengths[numbers]):
+            self._write_some([row[2] for row in rows[low:high]], numbers[low:high])
+
+    def _write_some(self, custom_ids: Sequence[bytes], numbers: NDArray[np.int64]) -> None:
+        starts, is_success = self._results.starts[numbers], self._results.is_success[numbers]
+        # A result's own opening brace gives way to the id's; its newline is taken along.
+        found = self._read(starts + 1, starts + self._results.lengths[numbers] + 1)
+        row_id, first = self._id, self.rows_total + 1
+        lines = [
+            b'{"id":"%b_%d","custom_id":%b,%b' % (row_id, row_no, custom_id, result or self._missing)
+            for row_no, (custom_id, result) in enumerate(zip(custom_ids, found, strict=True), first)
+        ]
+        self._route(lines, is_success.tolist())
+        self.rows_total += len(lines)
+        self.rows_succeeded += int(np.count_nonzero(is_success))
+        self.rows_missing += int(np.count_nonzero(starts == MISSING))
+
+    def _read(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> list[bytes]:
+        """Return the bytes at each [start, stop), none for missing rows, read in the order of the file.
+
+        That order is what makes it fast: neighbours in the file share the page fault that maps them.
+        """
+        mapped = self._mapped
+        if mapped is None:
+            return [b""] * len(starts)
+        stops = np.where(starts == MISSING + 1, 0, stops)
+        order = np.argsort(starts)
+        found: list[bytes] = []
+        for low in range(0, len(order), _RELEASE_ROWS):
+            some = order[low : low + _RELEASE_ROWS]
+            found += [
+                mapped[start:stop] for start, stop in zip(starts[some].tolist(), stops[some].tolist(), strict=True)
+            ]
+            # Mapped pages count as ours until given back; the system keeps its copy.
+            mapped.madvise(mmap.MADV_DONTNEED)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return [found[index] for index in place.tolist()]
+
+    def _route(self, lines: Sequence[bytes], is_success: Sequence[bool]) -> None:
+        if all(is_success):
+            self._output.write(b"".join(lines))
+            return
+        pairs = list(zip(lines, is_success, strict=True))
+        self._output.write(b"".join([line for line, succeeded in pairs if succeeded]))
+        self._error.write(b"".join([line for line, succeeded in pairs if not succeeded]))
+
+
+def _cuts(lengths: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
+    """Cut rows with results of these lengths into half-open ranges to hold in memory, each at least one row."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    start, bytes_before = 0, 0
+    while start < len(lengths):
+        stop = max(start + 1, int(np.searchsorted(ends, bytes_before + _HELD_BYTES_MAX, side="right")))
+        yield start, stop
+        start, bytes_before = stop, int(ends[stop - 1])
+
+
+def _stored(claim: BatchClaim, kind: str, folder: Path, rows: int, objects: ObjectStore) -> ResultFile | None:
+    if not rows:
+        return None
+    key = result_key(claim.tenant_id, claim.batch_id, claim.claim_token, kind)
+    stored = objects.put(key, folder / kind)
+    return ResultFile(object_key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes, rows=rows)

@@ -1,0 +1,1 @@
+"""Intake: read, validate, fingerprint, order and shard a file of requests."""

@@ -1,0 +1,148 @@
+"""The one pass over the input file: every line checked, and what later steps need of it spooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Final
+
+import orjson
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import RequestRefusedError
+from pipeline.domain.limits import FILE_BYTES_MAX, FILE_LINES_MAX, LINE_BYTES_MAX, LINE_ERRORS_MAX
+from pipeline.domain.objects.shard import encode_row
+from pipeline.domain.parameters import check_body
+from pipeline.ports.batches import BatchClaim, LineError
+from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, too_long, truncated
+from pipeline.submit.estimate import output_tokens, output_tokens_assumed
+from pipeline.submit.fingerprint import digests, fingerprint
+from pipeline.submit.lines import LineBlock, read_lines
+from pipeline.submit.order import prefix_key_of
+from pipeline.submit.refusals import Refusals
+from pipeline.submit.spool import Column, DigestColumn, Payloads, Spool
+
+#: Rows between two reports of progress.
+PROGRESS_ROWS: Final = 50_000
+
+
+class Requests:
+    """The requests of one file, in input order, as columns on disk."""
+
+    def __init__(self, spool: Spool, claim: BatchClaim) -> None:
+        """Keep the requests of `claim` in `spool`."""
+        # One entry for each request.
+        self.custom_ids = Payloads(spool, "custom-ids")
+        self.custom_id_digests = DigestColumn(spool, "custom-id-digests")
+        self.line_nos = Column(spool, "line-nos", "I")
+        self.is_refused = Column(spool, "is-refused", "B")
+        self.refusals = Refusals(spool, claim.batch_id)
+        # One entry for each request that was not refused.
+        self.fingerprints = DigestColumn(spool, "fingerprints")
+        self.prefixes = Column(spool, "prefixes", "Q")
+        self.row_bytes = Column(spool, "row-bytes", "I")
+        self.output_tokens = Column(spool, "output-tokens", "I")
+        self.rows = Payloads(spool, "rows")
+
+
+class RequestReader:
+    """Reads one file: fills `requests`, and `errors` with the first that make the batch fail."""
+
+    def __init__(self, requests: Requests, endpoint: Endpoint, models: Mapping[str, frozenset[Endpoint]]) -> None:
+        """Read a batch that calls `endpoint`, against the known `models`."""
+        self.requests = requests
+        self.checker = EnvelopeChecker(endpoint, models)
+        #: The first bad lines, at most `LINE_ERRORS_MAX`, and how many there are.
+        self.errors: list[LineError] = []
+        self.errors_total = 0
+        #: Lines that are not blank.
+        self.rows_total = 0
+        self._endpoint = endpoint
+        self._prefix_key = prefix_key_of(endpoint)
+        self._output_tokens_assumed = output_tokens_assumed(endpoint)
+
+    def read(self, source: BinaryIO, on_progress: Callable[[int], None] | None) -> None:
+        """Read `source` to its end, or to where it is too long."""
+        reported = 0
+        for block in read_lines(source, line_bytes_max=LINE_BYTES_MAX):
+            self._take(block)
+            if block.first_line_no + len(block.lines) - 1 > FILE_LINES_MAX:
+                return self.refuse_file("too_many_tasks", f"The input file has more than {FILE_LINES_MAX:,} lines.")
+            if block.bytes_read > FILE_BYTES_MAX:
+                return self.refuse_file("file_too_large", f"The input file is larger than {FILE_BYTES_MAX:,} bytes.")
+            if on_progress is not None and self.rows_total - reported >= PROGRESS_ROWS:
+                reported = self.rows_total
+                on_progress(reported)
+        if not self.rows_total:
+            self.refuse_file("empty_file", "The input file has no requests.")
+        return None
+
+    def refuse_file(self, code: str, message: str) -> None:
+        """Put an error of the whole file before those of its lines."""
+        self.errors.insert(0, LineError(code=code, message=message, param=None, line=None))
+        del self.errors[LINE_ERRORS_MAX:]
+        self.errors_total += 1
+
+    def _take(self, block: LineBlock) -> None:
+        """Check the lines of `block` and spool the requests among them."""
+        check, endpoint = self.checker.check, self._endpoint
+        prefix_key, assumed = self._prefix_key, self._output_tokens_assumed
+        line_nos: list[int] = []
+        custom_ids: list[str] = []
+        refused: list[tuple[int, RequestRefusedError]] = []
+        bodies: list[tuple[bytes, int, int, bytes]] = []
+        for line_no, line in enumerate(block.lines, block.first_line_no):
+            try:
+                if line is None:
+                    raise too_long()
+                custom_id, body, body_json = check(line)
+            except BadLineError as error:
+                if line is None or not is_blank(line):
+                    # A block that ends without a newline is that one line.
+                    self._refuse_line(line_no, truncated(error) if block.is_cut else error)
+                continue
+            line_nos.append(line_no)
+            custom_ids.append(custom_id)
+            try:
+                check_body(endpoint, body)
+            except RequestRefusedError as refusal:
+                refused.append((line_no, refusal))
+                continue
+            row = encode_row(line_no, body_json)
+            bodies.append((fingerprint(body), prefix_key(body), output_tokens(body, assumed), row))
+        self.rows_total += len(line_nos)
+        self._spool(line_nos, custom_ids, refused, bodies)
+
+    def _refuse_line(self, line_no: int, error: BadLineError) -> None:
+        self.rows_total += 1
+        self.errors_total += 1
+        if len(self.errors) < LINE_ERRORS_MAX:
+            self.errors.append(LineError(code=error.code, message=error.message, param=error.param, line=line_no))
+
+    def _spool(
+        self,
+        line_nos: list[int],
+        custom_ids: list[str],
+        refused: list[tuple[int, RequestRefusedError]],
+        bodies: list[tuple[bytes, int, int, bytes]],
+    ) -> None:
+        if not custom_ids:
+            return
+        requests = self.requests
+        # One call writes all ids. Inside a string a quote has a backslash before it, so `","` only separates.
+        id_jsons = orjson.dumps(custom_ids)[2:-2].split(b'","')
+        requests.custom_ids.extend([b'"', b'"\n"'.join(id_jsons), b'"\n'])
+        requests.custom_id_digests.extend(digests(id_jsons))
+        requests.line_nos.extend(line_nos)
+        refused_nos = {line_no for line_no, _ in refused}
+        requests.is_refused.extend(
+            [line_no in refused_nos for line_no in line_nos] if refused_nos else bytes(len(line_nos))
+        )
+        requests.refusals.extend(refused)
+        if not bodies:
+            return
+        fingerprints, prefixes, tokens, rows = zip(*bodies, strict=True)
+        requests.fingerprints.extend(fingerprints)
+        requests.prefixes.extend(prefixes)
+        requests.output_tokens.extend(tokens)
+        requests.row_bytes.extend(list(map(len, rows)))
+        requests.rows.extend(rows)

@@ -1,0 +1,112 @@
+"""What a cycle of the scheduler sees of Postgres: backlogs, pools, speeds, in a handful of reads."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
+
+#: Shards a snapshot carries for each batch: enough for one cycle's packs, whatever the batch's size.
+_SHARDS_A_BATCH: Final = 64
+#: Work intervals that a model's speed is measured over.
+_SPEED_INTERVALS: Final = 32
+
+_BACKLOGS = text("""
+    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at,
+           coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
+           (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) FROM shards
+             WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS rows_in_flight
+      FROM batches
+     WHERE state = 'in_progress'
+       AND EXISTS (SELECT FROM shards WHERE batch_id = batches.id AND rows_packed < rows_total)
+     ORDER BY created_at, id
+""")
+
+_OPEN_SHARDS = text("""
+    -- Intake puts one model in a file, so the first shards of a batch stand for all of its backlog.
+    SELECT open.* FROM unnest(CAST(:batch_ids AS text[])) AS wanted (batch_id),
+      LATERAL (SELECT batch_id, id, shard_no, model, rows_total, rows_packed, input_tokens_estimated,
+                      output_tokens_estimated
+                 FROM shards WHERE shards.batch_id = wanted.batch_id AND rows_packed < rows_total
+                ORDER BY shard_no LIMIT :shards_a_batch) AS open
+""")
+
+_POOLS = text("""
+    SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT served.model) AS models,
+           (SELECT count(*) FROM packs WHERE packs.pool = workers.pool AND state IN ('ready', 'retryable')
+               AND NOT is_convicted) AS packs_waiting
+      FROM workers, jsonb_array_elements_text(models) AS served (model)
+     WHERE state NOT IN ('stopped', 'lost') AND state <> 'draining' AND NOT must_stop
+     GROUP BY pool ORDER BY pool
+""")
+
+_SPEEDS = text("""
+    SELECT measured.model, sum(tokens) / (sum(stop_us - start_us) / 1e6) AS tokens_per_second
+      FROM unnest(CAST(:models AS text[])) AS wanted (model),
+      LATERAL (SELECT model, tokens, stop_us, start_us FROM worker_intervals
+                WHERE kind = 'work' AND worker_intervals.model = wanted.model
+                ORDER BY created_at DESC LIMIT :intervals) AS measured
+     GROUP BY measured.model HAVING sum(tokens) > 0
+""")
+
+_CLOCK = text("SELECT clock_timestamp() AS now, (SELECT coalesce(max(ordinal), 0) FROM packs) AS ordinal")
+
+
+def read_snapshot(connection: Connection) -> Snapshot:
+    """Return all batches with rows in no pack, the pools, and the memory of the last cycle."""
+    rows = connection.execute(_BACKLOGS).all()
+    shards: dict[tuple[str, str], list[OpenShard]] = {}
+    arguments = {"batch_ids": [row.id for row in rows], "shards_a_batch": _SHARDS_A_BATCH}
+    for shard in connection.execute(_OPEN_SHARDS, arguments) if rows else ():
+        shards.setdefault((shard.batch_id, shard.model), []).append(
+            OpenShard(
+                shard_id=shard.id,
+                shard_no=shard.shard_no,
+                rows_total=shard.rows_total,
+                rows_packed=shard.rows_packed,
+                input_tokens=shard.input_tokens_estimated,
+                output_tokens=shard.output_tokens_estimated,
+            )
+        )
+    by_id = {row.id: row for row in rows}
+    backlogs = tuple(
+        Backlog(
+            tenant_id=TenantId(by_id[batch_id].tenant_id),
+            batch_id=BatchId(batch_id),
+            tier=Tier(by_id[batch_id].tier),
+            model=model,
+            endpoint=Endpoint(by_id[batch_id].endpoint),
+            created_at_us=int(by_id[batch_id].created_at.timestamp() * 1_000_000),
+            deadline_at_us=int(by_id[batch_id].deadline_at.timestamp() * 1_000_000),
+            spent_micros=int(by_id[batch_id].spent_micros),
+            budget_micros=by_id[batch_id].budget_micros,
+            shards=tuple(opened),
+            rows_in_flight=int(by_id[batch_id].rows_in_flight),
+        )
+        for (batch_id, model), opened in shards.items()
+    )
+    return _with_fleet(connection, backlogs)
+
+
+def _with_fleet(connection: Connection, backlogs: tuple[Backlog, ...]) -> Snapshot:
+    pools = tuple(
+        PoolView(pool=row.pool, workers=row.workers, models=frozenset(row.models), packs_waiting=row.packs_waiting)
+        for row in connection.execute(_POOLS)
+    )
+    models = sorted({backlog.model for backlog in backlogs})
+    speeds = connection.execute(_SPEEDS, {"models": models, "intervals": _SPEED_INTERVALS})
+    now = connection.execute(_CLOCK).one()
+    memory = connection.execute(text("SELECT fair_tags FROM leadership")).scalar_one_or_none()
+    return Snapshot(
+        now_us=int(now.now.timestamp() * 1_000_000),
+        backlogs=backlogs,
+        pools=pools,
+        tokens_per_second={row.model: float(row.tokens_per_second) for row in speeds},
+        virtual_seconds=now.ordinal,
+        fair_tags=tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ()),
+    )

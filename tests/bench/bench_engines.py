@@ -1,0 +1,170 @@
+"""Measure chat engines on one set of prompts: Nightrate's, transformers' own batching, and one by one.
+
+    python tests/bench/bench_engines.py --cache-dir DIR [--threads 2] [--dtype float32] [--skip transformers]
+
+Prints one JSON object. Greedy, the end token ignored, so that every engine generates the same number of
+tokens. Figures are output tokens per second of generation, loading excluded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.models import BUILT_IN, ModelSpec
+from pipeline.ports.engine import EngineRequest
+from workers.engine.models import prepared_folder
+from workers.engine.registry import load_engine
+
+PROMPTS = 128
+NAIVE_PROMPTS = 4
+SPEC = BUILT_IN["smollm2-135m-instruct"]
+TASKS = ("Summarize", "Translate to French", "Classify the mood of", "List the places in", "Continue", "Explain")
+WORDS = ["the", "night", "train", "left", "valley", "before", "dawn", "river", "carried", "lights", "clerk", "tickets"]
+
+
+def workload(count: int) -> list[tuple[str, int]]:
+    """Return (prompt, output tokens) pairs: prompts of 10 to 220 words, answers of 16 to 64 tokens."""
+    rng = random.Random(20261121)
+    pairs = []
+    for _ in range(count):
+        words = " ".join(rng.choice(WORDS) for _ in range(int(10 * 22 ** rng.random())))
+        pairs.append((f"{rng.choice(TASKS)} the following text: {words}", rng.choice((16, 24, 32, 48, 64))))
+    return pairs
+
+
+def run_nightrate(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    options = {"ignore_end": True, "dtype": args.dtype, "slots": args.slots}
+    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=SPEC.engine, options=options)
+    engine = load_engine(spec, cache_dir=args.cache_dir, device=args.device, threads=args.threads)
+    rows = [
+        EngineRequest(
+            key,
+            Endpoint.CHAT_COMPLETIONS,
+            {
+                "model": SPEC.name,
+                "messages": [{"role": "user", "content": prompt}],
+                "max_tokens": tokens,
+                "temperature": args.temperature,
+            },
+        )
+        for key, (prompt, tokens) in enumerate(pairs)
+    ]
+
+    def work() -> tuple[int, int]:
+        used = made = 0
+        while rows or engine.in_flight():
+            if room := engine.room():
+                engine.add(rows[:room])
+                del rows[:room]
+            for result in engine.step():
+                assert result.status_code == 200, result.body
+                used, made = used + result.input_tokens, made + result.output_tokens
+        return used, made
+
+    return measured(work)
+
+
+def run_transformers(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    model, prompts = loaded(pairs, args)
+    batches = [
+        (ids, GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0))
+        for ids, (_, tokens) in zip(prompts, pairs, strict=True)
+    ]
+
+    def work() -> tuple[int, int]:
+        config = GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        manager = model.init_continuous_batching(generation_config=config)
+        manager.start()
+        try:
+            for ids, one in batches:
+                manager.add_request(ids, max_new_tokens=one.max_new_tokens)
+            outputs = []
+            while len(outputs) < len(batches):
+                result = manager.get_result(timeout=1)
+                if result is not None and result.is_finished():
+                    outputs.append(result)
+                assert manager.is_running() or len(outputs) == len(batches)
+        finally:
+            manager.stop(block=True)
+        return sum(map(len, prompts)), sum(len(output.generated_tokens) for output in outputs)
+
+    return measured(work)
+
+
+def run_naive(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    model, prompts = loaded(pairs, args)
+
+    def work() -> tuple[int, int]:
+        made = 0
+        for ids, (_, tokens) in zip(prompts, pairs, strict=True):
+            settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+            made += model.generate(torch.tensor([ids]).to(model.device), **settings).shape[1] - len(ids)
+        return sum(map(len, prompts)), made
+
+    return measured(work)
+
+
+def loaded(pairs: list[tuple[str, int]], args: argparse.Namespace) -> tuple[Any, list[list[int]]]:
+    folder = prepared_folder(SPEC.source, cache_dir=args.cache_dir)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dtype = getattr(torch, args.dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+    if args.device:
+        model = model.to(args.device)
+    texts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+        for prompt, _ in pairs
+    ]
+    return model, tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def measured(work: Callable[[], tuple[int, int]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    used, made = work()
+    seconds = time.perf_counter() - started
+    return {
+        "input_tokens": used,
+        "output_tokens": made,
+        "seconds": round(seconds, 2),
+        "output_tokens_per_second": round(made / seconds, 1),
+        "tokens_per_second": round((used + made) / seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache-dir", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--skip", nargs="*", default=[])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pairs = workload(args.prompts)
+    # Naive decoding costs the same per token whatever the count, so a few prompts measure it.
+    runs = {"nightrate": (run_nightrate, pairs), "transformers": (run_transformers, pairs)}
+    runs["naive"] = (run_naive, pairs[:NAIVE_PROMPTS])
+    figures = {name: run(part, args) for name, (run, part) in runs.items() if name not in args.skip}
+    ours = figures.get("nightrate", {}).get("output_tokens_per_second")
+    ratios = {name: round(ours / f["output_tokens_per_second"], 2) for name, f in figures.items()} if ours else {}
+    settings = {"threads": args.threads, "dtype": args.dtype, "slots": args.slots, "processor": platform.processor()}
+    settings["vector"] = torch.backends.cpu.get_cpu_capability()
+    print(json.dumps({"settings": settings, "engines": figures, "nightrate_is_times": ratios}, indent=2))  # noqa: T201 -- its output
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What Nightrate adds to an engine: the wall time of a run on 512 chat requests against the bare engine.
+
+    python -m tests.bench.bench_overhead [--rows 512] [--rounds 3]
+
+Both sides run the same requests in the same order of rounds, each in a fresh process: the bare engine
+is fed from a list, Nightrate from `submit` to `completed`, less the seconds its worker spent loading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODEL = "smollm2-135m-instruct"
+WORDS = (
+    "the night train left late and every window was dark while rain ran down the glass "
+    "a small radio played songs from another country until morning came over the hills"
+).split()
+SYSTEMS = ("You are terse.", "You answer customers kindly in one or two sentences.", "You work with texts.")
+
+
+def requests(rows: int) -> list[dict[str, object]]:
+    """Return seeded chat requests of mixed length: 10 to 120 words in, 16 to 64 tokens out."""
+    chance = random.Random(20261121)
+    return [
+        {
+            "custom_id": f"row-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {
+                "model": MODEL,
+                "messages": [
+                    {"role": "system", "content": chance.choice(SYSTEMS)},
+                    {"role": "user", "content": " ".join(chance.choices(WORDS, k=chance.randrange(10, 121)))},
+                ],
+                "max_tokens": chance.randrange(16, 65),
+                "temperature": 0,
+            },
+        }
+        for number in range(rows)
+    ]
+
+
+def bare(rows: int, cache: Path) -> None:
+    """Run the requests through the engine alone and print its seconds and tokens."""
+    from pipeline.domain.endpoints import Endpoint
+    from pipeline.domain.models import BUILT_IN
+    from pipeline.ports.engine import EngineRequest
+    from workers.engine.registry import load_engine
+
+    engine = load_engine(BUILT_IN[MODEL], cache_dir=cache, threads=os.cpu_count())
+    waiting = [
+        EngineRequest(key, Endpoint.CHAT_COMPLETIONS, request["body"])  # type: ignore[arg-type]
+        for key, request in enumerate(requests(rows))
+    ][::-1]
+    started = time.monotonic()
+    tokens = done = 0
+    while done < rows:
+        room = engine.room()
+        if waiting and room > 0:
+            engine.add([waiting.pop() for _ in range(min(room, len(waiting)))])
+        for result in engine.step():
+            tokens += result.output_tokens
+            done += 1
+    print(json.dumps({"seconds": time.monotonic() - started, "output_tokens": tokens}))
+
+
+def nightrate(rows: int, home: Path) -> None:
+    """Run the requests through a whole stack and print seconds less loading, and tokens."""
+    from sqlalchemy import text
+
+    from tests.bench.stack import running_stack, submit_and_wait
+
+    source = home / "requests.jsonl"
+    source.write_text("".join(json.dumps(request) + "\n" for request in requests(rows)), encoding="utf-8")
+    with running_stack(home, workers=1) as stack:
+        started = time.monotonic()
+        view = submit_and_wait(stack, source)
+        seconds = time.monotonic() - started
+        assert view.rows_completed == rows, view
+        loads = text("SELECT coalesce(sum(stop_us - start_us), 0) FROM worker_intervals WHERE kind = 'load'")
+        with stack.database.transaction() as connection:
+            load_seconds = float(connection.execute(loads).scalar_one()) / 1e6
+    print(
+        json.dumps(
+            {
+                "seconds": seconds - load_seconds,
+                "load_seconds": load_seconds,
+                "output_tokens": view.output_tokens,
+                "cost_micros": view.cost_micros,
+            }
+        )
+    )
+
+
+def _run_side(side: str, rows: int, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.bench_overhead", "--side", side, "--rows", str(rows)]
+    done = subprocess.run([*command, "--folder", str(folder)], cwd=ROOT, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Run both sides in turn and print the medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=["bare", "nightrate"])
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.side == "bare":
+        bare(arguments.rows, arguments.folder / "models")
+        return
+    if arguments.side == "nightrate":
+        nightrate(arguments.rows, arguments.folder)
+        return
+    rounds = []
+    with tempfile.TemporaryDirectory(prefix="nightrate-bench-") as folder:
+        for number in range(arguments.rounds):
+            sides = {side: _run_side(side, arguments.rows, Path(folder)) for side in ("bare", "nightrate")}
+            rounds.append(sides)
+            print(f"round {number + 1}: {sides}", file=sys.stderr)
+    medians = {side: statistics.median(found[side]["seconds"] for found in rounds) for side in ("bare", "nightrate")}
+    report = {
+        "bench": "overhead",
+        "rows": arguments.rows,
+        "rounds": rounds,
+        "bare_seconds": medians["bare"],
+        "nightrate_seconds": medians["nightrate"],
+        "ratio": statistics.median(found["nightrate"]["seconds"] / found["bare"]["seconds"] for found in rounds),
+        "goal_ratio_max": 1.05,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

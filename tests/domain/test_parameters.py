@@ -1,0 +1,157 @@
+import time
+import timeit
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import RequestRefusedError
+from pipeline.domain.models import BUILT_IN, ENDPOINTS, EngineKind
+from pipeline.domain.parameters import Sampling, check_body, inputs_of, prompt_of, sampling_of, text_of
+
+CHAT, TEXT, EMBED = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS
+USER = {"role": "user", "content": "hi"}
+
+
+def chat(**more: object) -> dict[str, Any]:
+    return {"model": "m", "messages": [USER], **more}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"max_tokens": 1, "temperature": 2, "top_p": 0.1, "stop": "x", "seed": -(2**63)},
+        {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"], "n": 1, "stream": False},
+        {"presence_penalty": -2, "frequency_penalty": 2.0, "logprobs": False, "store": False},
+        {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex"},
+        {"temperature": None, "max_tokens": None, "stop": None, "n": None, "tools": None, "stream": None},
+        {"messages": [{"role": "developer", "content": [{"type": "text", "text": "x"}]}, {**USER, "name": "bo"}]},
+    ],
+)
+def test_chat_bodies_that_are_honoured_pass(more: dict[str, Any]) -> None:
+    check_body(CHAT, chat(**more))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "param"),
+    [
+        ({"top_k": 3}, "unsupported_parameter", "body.top_k"),
+        ({"n": 2}, "unsupported_parameter", "body.n"),
+        ({"n": True}, "unsupported_parameter", "body.n"),
+        ({"store": True}, "unsupported_parameter", "body.store"),
+        ({"logprobs": True}, "unsupported_parameter", "body.logprobs"),
+        ({"tools": [{"type": "function"}]}, "unsupported_parameter", "body.tools"),
+        ({"stream": True}, "streaming_unsupported", "body.stream"),
+        ({"stream": 1}, "invalid_type", "body.stream"),
+        ({"temperature": True}, "invalid_type", "body.temperature"),
+        ({"temperature": "1"}, "invalid_type", "body.temperature"),
+        ({"temperature": 2.1}, "invalid_value", "body.temperature"),
+        ({"temperature": float("nan")}, "invalid_value", "body.temperature"),
+        ({"top_p": 0}, "invalid_value", "body.top_p"),
+        ({"max_tokens": 0}, "invalid_value", "body.max_tokens"),
+        ({"max_tokens": 10**400}, "invalid_value", "body.max_tokens"),
+        ({"max_tokens": 1.0}, "invalid_type", "body.max_tokens"),
+        ({"seed": 2**63}, "invalid_value", "body.seed"),
+        ({"presence_penalty": 3}, "invalid_value", "body.presence_penalty"),
+        ({"stop": ["a"] * 5}, "invalid_value", "body.stop"),
+        ({"stop": [""]}, "invalid_value", "body.stop[0]"),
+        ({"stop": [1]}, "invalid_type", "body.stop[0]"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "invalid_value", "body.max_completion_tokens"),
+        ({"model": ""}, "invalid_value", "body.model"),
+        ({"messages": []}, "invalid_value", "body.messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "body.messages[0].role"),
+        ({"messages": [USER, {"role": "user", "content": None}]}, "invalid_type", "body.messages[1].content"),
+        ({"messages": [{**USER, "tool_calls": []}]}, "unsupported_parameter", "body.messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "unsupported_parameter",
+            "body.messages[0].content[0]",
+        ),
+    ],
+)
+def test_the_first_offending_field_is_named(more: dict[str, Any], code: str, param: str) -> None:
+    with pytest.raises(RequestRefusedError) as caught:
+        check_body(CHAT, chat(**more))
+
+    assert (caught.value.row_code, caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(("endpoint", "name"), [(CHAT, "messages"), (TEXT, "prompt"), (EMBED, "input")])
+def test_what_is_required_is_asked_for(endpoint: Endpoint, name: str) -> None:
+    with pytest.raises(RequestRefusedError, match="parameter is required") as caught:
+        check_body(endpoint, {"model": "m"})
+
+    assert caught.value.param == f"body.{name}"
+
+
+@pytest.mark.parametrize("value", ["x", ["x"]])
+def test_one_prompt_passes_as_a_string_or_a_list_of_one(value: object) -> None:
+    body = {"model": "m", "prompt": value, "echo": False, "best_of": 1}
+
+    check_body(TEXT, body)
+
+    assert prompt_of(body) == "x"
+
+
+@pytest.mark.parametrize("value", [["x", "y"], [], [1, 2], [[1]], None, 3])
+def test_other_prompts_are_refused(value: object) -> None:
+    with pytest.raises(RequestRefusedError):
+        check_body(TEXT, {"model": "m", "prompt": value})
+
+
+def test_embedding_inputs_are_strings_up_to_a_bound() -> None:
+    check_body(EMBED, {"model": "m", "input": ["a"] * 2048, "encoding_format": "base64", "dimensions": 3})
+    for value in (["a"] * 2049, "", [""], [], [1], None):
+        with pytest.raises(RequestRefusedError):
+            check_body(EMBED, {"model": "m", "input": value})
+    assert inputs_of({"input": "a"}) == ["a"]
+
+
+def test_sampling_reads_what_was_given_and_defaults_to_openais() -> None:
+    assert sampling_of(CHAT, chat()) == Sampling()
+    assert sampling_of(CHAT, chat(stop="a", max_completion_tokens=7, temperature=0, seed=3)) == Sampling(
+        max_tokens=7, temperature=0.0, stop=("a",), seed=3
+    )
+
+
+def test_text_parts_are_joined() -> None:
+    assert text_of([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "ab"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["model", "messages", "prompt", "input", "max_tokens", "temperature", "stop", "seed", "n", "stream", "tools"]
+)
+MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "name", "x"]), JSON | st.just("user"), max_size=4)
+BODY = st.dictionaries(NAMES | st.text(max_size=4), JSON | st.lists(MESSAGE, max_size=2), max_size=5)
+
+
+@given(endpoint=st.sampled_from(Endpoint), body=BODY | JSON)
+def test_any_json_passes_or_is_refused_and_what_passes_can_be_sampled(endpoint: Endpoint, body: object) -> None:
+    try:
+        check_body(endpoint, body)
+    except RequestRefusedError:
+        return
+    assert isinstance(body, dict)
+    assert isinstance(sampling_of(endpoint, body), Sampling)
+
+
+def test_checking_a_typical_chat_body_costs_microseconds() -> None:
+    body = chat(max_tokens=100, temperature=0.0)
+
+    spent = timeit.repeat(lambda: check_body(CHAT, body), number=10_000, repeat=5, timer=time.process_time)
+
+    # Processor time, so that a busy neighbour does not count; under 2 us alone, and slack for its cold caches.
+    assert min(spent) / 10_000 < 6e-6
+
+
+def test_built_in_models_carry_their_own_name_and_every_kind_has_endpoints() -> None:
+    assert all(name == spec.name and spec.endpoints for name, spec in BUILT_IN.items())
+    assert set(ENDPOINTS) == set(EngineKind)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Settings
+from pipeline.entrypoints.cli.checks import Outcome, check_packages, check_python, run_checks
+from pipeline.entrypoints.cli.main import main
+
+
+def test_a_name_that_another_package_owns_is_found() -> None:
+    outcome, detail, hint = check_packages({"scheduler": ["scheduler"], "pipeline": ["nightrate"]})
+
+    assert outcome is Outcome.FAILED
+    assert "scheduler (from scheduler)" in detail
+    assert "pipeline" not in detail.split(":")[1]
+    assert hint
+
+
+def test_our_own_names_are_ours() -> None:
+    assert check_packages({})[0] is Outcome.OK
+
+
+@pytest.mark.parametrize(("version", "outcome"), [((3, 10), Outcome.FAILED), ((3, 12), Outcome.OK)])
+def test_python_must_be_one_we_are_tested_on(version: tuple[int, int], outcome: Outcome) -> None:
+    assert check_python(version)[0] is outcome
+
+
+def test_without_a_stack_the_servers_are_skipped_and_the_rest_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--json"])
+
+    document = json.loads(capsys.readouterr().out)
+    outcomes = {check["name"]: check["outcome"] for check in document["checks"]}
+    assert ended.value.code == 0
+    assert document["ok"]
+    assert outcomes["database"] == outcomes["broker"] == "skipped"
+    assert outcomes["objects"] == "ok"
+
+
+def test_with_servers_they_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str
+) -> None:
+    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
+    monkeypatch.setenv("NIGHTRATE_REDIS_URL", redis_url)
+
+    outcomes = {check.name: check for check in run_checks(Settings())}
+
+    for name in ("database", "broker", "clock", "objects"):
+        assert outcomes[name].outcome is Outcome.OK, outcomes[name]
+
+
+def test_a_store_that_cannot_be_written_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIGHTRATE_OBJECTS_URL", (tmp_path / "file" / "store").as_uri())
+
+    outcomes = {check.name: check.outcome for check in run_checks(Settings())}
+
+    assert outcomes["objects"] is Outcome.FAILED

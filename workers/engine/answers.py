@@ -1,0 +1,114 @@
+"""Result bodies in OpenAI's shapes, shared by the engines that run a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import RequestRefusedError
+from pipeline.ports.engine import EngineRequest, EngineResult
+
+T = TypeVar("T")
+
+#: The status of a row that was fine as asked and failed here.
+SERVER_ERROR = 500
+
+
+def utc_now() -> datetime:
+    """Return the current time; engines take it as a parameter so that tests can fix it."""
+    return datetime.now(UTC)
+
+
+def body_digest(body: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that depend on the request body alone, not on its key order, its row or its batch."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def seed_of(digest: bytes) -> int:
+    """Return the sampling seed of a request that names none: the same body gives the same answer again."""
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def generation_body(
+    endpoint: Endpoint,
+    *,
+    digest: bytes,
+    created: int,
+    model: str,
+    text: str,
+    finish_reason: str,
+    usage: Mapping[str, Any],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Return a `chat.completion` or `text_completion` object with one choice."""
+    identity = digest.hex()[:24]
+    choice: dict[str, Any]
+    if endpoint is Endpoint.CHAT_COMPLETIONS:
+        kind, identity = "chat.completion", f"chatcmpl-{identity}"
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+    else:
+        kind, identity = "text_completion", f"cmpl-{identity}"
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    return {
+        "id": identity,
+        "object": kind,
+        "created": created,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+        "system_fingerprint": fingerprint,
+    }
+
+
+def generation_usage(input_tokens: int, output_tokens: int) -> dict[str, Any]:
+    """Return OpenAI's `usage`.
+
+    `cached_tokens` is 0: prefixes shared with a neighbour in the batch are an accident of batching, not a price.
+    """
+    return {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+def unwrapped(outcome: T | Exception) -> T:
+    """Return the outcome of one row of a bulk call, or raise what went wrong with that row."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def refusal(request: EngineRequest, error: RequestRefusedError) -> EngineResult:
+    """Return the row's error for a request that cannot be run as asked."""
+    return EngineResult(
+        key=request.key,
+        status_code=error.status_code,
+        body=error_body(error.message, "invalid_request_error", error.param, error.row_code),
+        input_tokens=0,
+        output_tokens=0,
+    )
+
+
+def failure(request: EngineRequest, error: Exception) -> EngineResult:
+    """Return the row's error for a defect that one row met; the class is named, the row's text is not."""
+    message = f"The engine could not process this request ({type(error).__name__})."
+    return EngineResult(
+        key=request.key,
+        status_code=SERVER_ERROR,
+        body=error_body(message, "server_error", None, "engine_error"),
+        input_tokens=0,
+        output_tokens=0,
+    )
+
+
+def error_body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    """Return OpenAI's error object: all four fields, always."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,1 @@
+"""Continuous batching for causal language models on PyTorch: engine, decoders, slot cache, sampler, text."""

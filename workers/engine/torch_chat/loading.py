@@ -1,0 +1,93 @@
+"""A `TorchEngine` from a prepared model folder."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import ModelSpec
+from workers.engine.quiet import quiet_transformers
+from workers.engine.torch_chat.decoder import Decoder
+from workers.engine.torch_chat.engine import TorchEngine, TorchOptions
+from workers.engine.torch_chat.generic import GenericDecoder
+from workers.engine.torch_chat.linear import has_fast_bf16
+from workers.engine.torch_chat.llama import LlamaDecoder, is_llama_shaped
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | None) -> TorchEngine:
+    """Return an engine for the model in `folder`.
+
+    Options of the spec are the fields of `TorchOptions`, and `dtype` (float32, bfloat16, float16; default: bf16
+    where the device computes in it, else float32) and `context_tokens` (default: the model's own).
+
+    Raises:
+        ModelUnavailableError: An option is unknown, or the weights cannot be loaded.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = dict(spec.options)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = _dtype(settings.pop("dtype", None), place)
+    context = settings.pop("context_tokens", None)
+    options = _options(settings)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailableError(f"{spec.name} cannot be loaded as a causal language model: {error}") from error
+    model = model.to(place).eval()
+    decoder = _decoder(model, int(context) if context else None)
+    return TorchEngine(
+        spec.name,
+        decoder=decoder,
+        tokenizer=tokenizer,
+        end_tokens=_end_tokens(model, tokenizer),
+        options=options,
+        fingerprint=f"nightrate-torch-{str(dtype).removeprefix('torch.')}",
+    )
+
+
+def _decoder(model: Any, context: int | None) -> Decoder:  # noqa: ANN401 -- transformers has no types
+    config = model.config.get_text_config()
+    tokens = min(filter(None, (context, config.max_position_embeddings)))
+    if is_llama_shaped(config):
+        return LlamaDecoder(model, context_tokens=tokens)
+    # Inside the window every layer attends to everything, which is what the slot cache offers.
+    window = getattr(config, "sliding_window", None)
+    return GenericDecoder(model, context_tokens=min(filter(None, (tokens, window))))
+
+
+def _dtype(name: object, device: torch.device) -> torch.dtype:
+    if name is not None:
+        if name not in _DTYPES:
+            raise ModelUnavailableError(f"unknown dtype {name}", hint="one of " + ", ".join(_DTYPES))
+        return _DTYPES[str(name)]
+    if device.type == "cpu":
+        return torch.bfloat16 if has_fast_bf16() else torch.float32
+    return torch.bfloat16
+
+
+def _options(settings: dict[str, Any]) -> TorchOptions:
+    known = {option.name for option in fields(TorchOptions)}
+    if unknown := sorted(settings.keys() - known):
+        raise ModelUnavailableError(f"unknown engine options: {', '.join(unknown)}", hint=", ".join(sorted(known)))
+    return TorchOptions(**settings)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 -- as above
+    """Return every id that ends an answer: the generation config may name several, the tokenizer one."""
+    ids = {tokenizer.eos_token_id}
+    for config in (model.generation_config, model.config):
+        named = getattr(config, "eos_token_id", None)
+        ids |= set(named) if isinstance(named, list) else {named}
+    return frozenset(token for token in ids if token is not None)
