@@ -146,11 +146,17 @@ def submit(
     which batch that is.
     """
     view = stack.batches.submit(submission)
-    if on_created is not None:
-        on_created(view)
     claim = stack.batches.first_claim(view)
-    if claim is not None:
-        take_in_claimed(stack, claim, on_progress=on_progress)
+    try:
+        if on_created is not None:
+            on_created(view)
+        if claim is not None:
+            take_in_claimed(stack, claim, on_progress=on_progress)
+    except BaseException:
+        # Whoever hears of the batch may interrupt at once; the scheduler takes it in without waiting.
+        if claim is not None:
+            stack.batches.release_claim(claim)
+        raise
     return stack.batches.get(view.batch_id)
 
 

@@ -282,10 +282,12 @@ class BatchRepository:
         """Run the writes that bring the batch to `target`, if the claim's token still is the batch's."""
 
         def checked(connection: Connection) -> None:
+            # The lock before the look: the first try of this very move may still be on its way.
+            held = connection.execute(HOLD_CLAIM, _claim_arguments(claim)).one_or_none()
             # An answer may have been lost on the way back: what this claim did before is a success.
             if connection.execute(entered_under(claim, target)).one_or_none() is not None:
                 return
-            if connection.execute(HOLD_CLAIM, _claim_arguments(claim)).one_or_none() is None:
+            if held is None:
                 raise _claim_ended(claim)
             work(connection)
 

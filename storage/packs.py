@@ -271,12 +271,14 @@ def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ..
 
 
 def _commit(connection: Connection, worker_id: WorkerId | None, commit: WorkCommit) -> None:
+    # The lock before the look: the first try of this very commit may still be on its way.
+    guard = {"pack_id": commit.pack_id, "lease_token": commit.lease_token}
+    own = connection.execute(_OWN, guard).one_or_none()
     # An answer may have been lost on the way back: the same parts again are a success.
     done = text("SELECT 1 FROM parts WHERE id = :part_id")
     if connection.execute(done, {"part_id": commit.parts[0].part_id}).one_or_none() is not None:
         return
-    guard = {"pack_id": commit.pack_id, "lease_token": commit.lease_token}
-    if connection.execute(_OWN, guard).one_or_none() is None:
+    if own is None:
         raise LeaseLostError(f"lease {commit.lease_token} of {commit.pack_id} has ended")
     for part in commit.parts:
         _add_part(connection, commit, part)

@@ -140,7 +140,8 @@ class BatchRow(Base):
         CheckConstraint("deadline_at > created_at", name="deadline"),
         # A batch that ends with files accounts for every row of its input; a count that is missing does not pass.
         CheckConstraint(
-            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total) IS TRUE", name="every_row"
+            "state NOT IN ('completed', 'expired') OR (rows_completed + rows_failed = rows_total) IS TRUE",
+            name="every_row",
         ),
         CheckConstraint("state <> 'failed' OR errors IS NOT NULL", name="failure_explained"),
         *(
@@ -269,7 +270,8 @@ class PackRow(Base):
             "pool",
             "ordinal",
             "id",
-            postgresql_where=text("state IN ('ready', 'retryable') AND NOT is_convicted"),
+            # Convicted ones too: they are few and soon gone, and what looks for withdrawn packs needs them.
+            postgresql_where=text("state IN ('ready', 'retryable')"),
         ),
         Index("ix_packs_ordinal", "ordinal"),
         Index("ix_packs_leased", "lease_expires_at", postgresql_where=text("state = 'leased'")),

@@ -23,10 +23,38 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m-instruct"
-WORDS = (
-    "the night train left late and every window was dark while rain ran down the glass "
-    "a small radio played songs from another country until morning came over the hills"
-).split()
+WORDS = [
+    "the",
+    "night",
+    "train",
+    "left",
+    "late",
+    "and",
+    "every",
+    "window",
+    "was",
+    "dark",
+    "while",
+    "rain",
+    "ran",
+    "down",
+    "the",
+    "glass",
+    "a",
+    "small",
+    "radio",
+    "played",
+    "songs",
+    "from",
+    "another",
+    "country",
+    "until",
+    "morning",
+    "came",
+    "over",
+    "the",
+    "hills",
+]
 SYSTEMS = ("You are terse.", "You answer customers kindly in one or two sentences.", "You work with texts.")
 
 

@@ -53,10 +53,11 @@ _TABLES = (
 
 
 @dataclass
-class PeakMemory:
-    """The most memory each of our processes has had resident, looked up while they run."""
+class Usage:
+    """What each of our processes used, looked up while they run: memory at its peak, and processor time."""
 
     peaks_mib: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
         children: dict[int, list[int]] = {}
@@ -78,14 +79,31 @@ class PeakMemory:
         name = f"{_kind(entry, pid)} {pid}"
         peak = round(int(fields["VmHWM"].split()[0]) / 1024, 1)
         self.peaks_mib[name] = max(peak, self.peaks_mib.get(name, 0.0))
+        self.cpu_seconds[name] = max(_cpu_seconds(entry), self.cpu_seconds.get(name, 0.0))
 
-    def by_kind(self) -> dict[str, float]:
-        """Return the largest of each kind of process."""
-        found: dict[str, float] = {}
-        for name, peak in self.peaks_mib.items():
-            kind = name.rpartition(" ")[0]
-            found[kind] = max(peak, found.get(kind, 0.0))
-        return dict(sorted(found.items()))
+    def peaks_by_kind(self) -> dict[str, float]:
+        """Return the largest peak of each kind of process."""
+        return {kind: max(values) for kind, values in _by_kind(self.peaks_mib).items()}
+
+    def cpu_by_kind(self) -> dict[str, float]:
+        """Return the processor time of each kind of process, all of them together; it compares on a shared machine."""
+        return {kind: round(sum(values), 1) for kind, values in _by_kind(self.cpu_seconds).items()}
+
+
+def _by_kind(figures: Mapping[str, float]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for name, figure in sorted(figures.items()):
+        found.setdefault(name.rpartition(" ")[0], []).append(figure)
+    return found
+
+
+def _cpu_seconds(entry: Path) -> float:
+    try:
+        fields = entry.joinpath("stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    # User and system time, counted from the state behind the name.
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(entry: Path) -> dict[str, str]:
@@ -104,24 +122,24 @@ def _kind(entry: Path, pid: int) -> str:
     except OSError:
         return "gone"
     name = Path(command[0].decode(errors="replace")).name
-    if name.startswith("postgres"):
-        return "postgres"
+    if name.startswith(("postgres", "valkey")):
+        return name.partition("-")[0]
     return next((word.decode() for word in reversed(command) if word in {b"worker", b"scheduler"}), name)
 
 
 @contextmanager
-def watched_memory() -> Iterator[PeakMemory]:
-    """Look at our processes' memory until the block ends."""
-    memory, ended = PeakMemory(), threading.Event()
+def watched_usage() -> Iterator[Usage]:
+    """Look at what our processes use until the block ends."""
+    usage, ended = Usage(), threading.Event()
 
     def watch() -> None:
         while not ended.wait(_LOOK_SECONDS):
-            memory.look()
+            usage.look()
 
-    watcher = threading.Thread(target=watch, name="memory", daemon=True)
+    watcher = threading.Thread(target=watch, name="usage", daemon=True)
     watcher.start()
     try:
-        yield memory
+        yield usage
     finally:
         ended.set()
         watcher.join()
@@ -153,10 +171,11 @@ def submission_of(file_id: str) -> Submission:
 
 def measure(stack: Stack, source: Path, *, rows: int, cold_start_seconds: float) -> dict[str, object]:
     """Submit, wait for the end, and return the figures."""
-    began = time.time()
+    began, began_cpu = time.time(), time.process_time()
     file_id = store_input(stack, source)
     stored = time.time()
     view = submit(stack, submission_of(file_id))
+    intake_cpu_seconds = time.process_time() - began_cpu
     while not view.state.is_terminal:
         time.sleep(_LOOK_SECONDS)
         view = stack.batches.get(view.batch_id)
@@ -171,6 +190,7 @@ def measure(stack: Stack, source: Path, *, rows: int, cold_start_seconds: float)
         "store_seconds": round(stored - began, 2),
         "take_in_seconds": round(admitted - stored, 2),
         "intake_rows_per_second": round(rows / (admitted - began)),
+        "intake_rows_per_cpu_second": round(rows / intake_cpu_seconds),
         "run_seconds": round(done - admitted, 2),
         "run_rows_per_second": round(rows / (done - admitted)),
         "finalize_seconds": round(ended - done, 2),
@@ -241,7 +261,7 @@ def main() -> None:
         size_bytes = write_input(folder / "input.jsonl", options.rows)
         settings = Settings(home=folder / "home", workers=options.workers, database_url=None, redis_url=None)
         supervisor = supervisor_of(settings, workers=options.workers)
-        with watched_memory() as memory:
+        with watched_usage() as usage:
             began = time.monotonic()
             with supervisor as urls:
                 cold_start_seconds = time.monotonic() - began
@@ -262,8 +282,9 @@ def main() -> None:
         "bytes_per_request": round(size_bytes / options.rows, 1),
         **figures,
         "object_bytes": objects_bytes,
-        "peak_rss_mib": memory.by_kind(),
-        "promises_kept": promises(figures, memory.by_kind()),
+        "peak_rss_mib": usage.peaks_by_kind(),
+        "cpu_seconds": usage.cpu_by_kind(),
+        "promises_kept": promises(figures, usage.peaks_by_kind()),
     }
     json.dump(report, sys.stdout, indent=2)
     sys.stdout.write("\n")

@@ -252,7 +252,7 @@ def test_a_server_that_keeps_everything_is_accepted(redis_url: str) -> None:
 def test_a_server_that_evicts_keys_is_refused_with_what_to_set(redis_url: str, client: redis.Redis) -> None:
     client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        with pytest.raises(UsageError, match="allkeys-lru.*set maxmemory-policy to noeviction"):
+        with pytest.raises(UsageError, match=r"allkeys-lru.*set maxmemory-policy to noeviction"):
             check_server(redis_url)
     finally:
         client.config_set("maxmemory-policy", "noeviction")

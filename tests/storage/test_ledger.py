@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +29,7 @@ def test_a_split_loses_nothing_and_no_part_is_a_micro_off_its_share(total: int, 
 @given(st.integers(0, 10**10), st.lists(st.integers(0, 10**11), min_size=2, max_size=20))
 def test_the_price_of_a_life_does_not_depend_on_where_it_is_cut(rate: int, cuts: list[int]) -> None:
     ordered = sorted(cuts)
-    pieces = [metered_cost_micros(rate, start, stop) for start, stop in zip(ordered, ordered[1:], strict=False)]
+    pieces = [metered_cost_micros(rate, start, stop) for start, stop in pairwise(ordered)]
 
     assert sum(pieces) == metered_cost_micros(rate, ordered[0], ordered[-1])
 
@@ -107,9 +108,13 @@ def test_an_interval_that_is_not_charged_in_full_is_refused_at_commit(world: Wor
         INSERT INTO ledger (worker_id, start_us, account, kind, amount_micros, currency)
         VALUES (:id, 0, 'overhead:idle', 'idle', 999999, 'USD')"""
 
-    with pytest.raises(DBAPIError, match="costs 1000000 but 999999 is charged"), world.database.transaction() as tx:
-        tx.execute(text(interval), {"id": worker})
-        tx.execute(text(entry), {"id": worker})
+    def charge_too_little() -> None:
+        with world.database.transaction() as connection:
+            connection.execute(text(interval), {"id": worker})
+            connection.execute(text(entry), {"id": worker})
+
+    with pytest.raises(DBAPIError, match="costs 1000000 but 999999 is charged"):
+        charge_too_little()
     with pytest.raises(DBAPIError, match="costs 1000000 but"):
         world.execute(interval, id=worker)
 

@@ -117,7 +117,13 @@ def test_errors_in_leasing_do_not_end_the_feed() -> None:
 def test_after_the_object_store_failed_the_next_lease_waits_longer_each_time() -> None:
     feed = make(Packs())
     rests: list[float] = []
-    feed._stopped.wait = lambda timeout=None: bool(rests.append(timeout))  # type: ignore[method-assign,arg-type] # it notes and does not wait
+
+    def note(timeout: float | None = None) -> bool:
+        assert timeout is not None
+        rests.append(timeout)
+        return False
+
+    feed._stopped.wait = note  # type: ignore[method-assign] # it notes and does not wait
 
     for _ in range(3):
         feed.pack_ended(is_store_failing=True)
@@ -135,7 +141,7 @@ def test_after_the_object_store_failed_the_next_lease_waits_longer_each_time() -
 def test_it_stops_at_once_though_it_polls_rarely_and_though_nobody_takes() -> None:
     idle = make(Packs(), poll_seconds=600.0)
     full = make(Packs(*(lease(number, parts=0) for number in range(2))), poll_seconds=600.0)
-    eventually(lambda: full._queue.full())
+    eventually(full._queue.full)
 
     for feed in (idle, full):
         feed.close()

@@ -13,7 +13,7 @@ from pipeline.entrypoints.cli.exits import ExitCode
 
 
 class Detached(NightrateError):  # noqa: N818 -- a way to end, not a failure
-    """The command was interrupted; nothing was submitted."""
+    """Interrupted before a batch was taken in; `nightrate list` shows whether one was made."""
 
     code = "detached"
     exit_code = ExitCode.DETACHED

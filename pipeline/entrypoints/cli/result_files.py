@@ -41,12 +41,10 @@ class Targets:
 
 def targets_of(file: str, *, output: Path | None, errors: Path | None, force: bool) -> Targets:
     """Return where the files go, having seen that they can go there; raises `UsageError` or `ConflictError`."""
-    stem = "stdin" if file == STDIN else Path(file).name
+    stem = "stdin" if file == STDIN else Path(file).name.removesuffix(".jsonl") or "input"
     folder = Path() if file == STDIN else Path(file).parent
-    base = folder / (stem.removesuffix(".jsonl") or stem)
     targets = Targets(
-        output=output or base.with_name(f"{base.name}.output.jsonl"),
-        errors=errors or base.with_name(f"{base.name}.errors.jsonl"),
+        output=output or folder / f"{stem}.output.jsonl", errors=errors or folder / f"{stem}.errors.jsonl"
     )
     if targets.output.absolute() == targets.errors.absolute():
         raise UsageError("--output and --errors name the same file")

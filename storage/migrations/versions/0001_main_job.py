@@ -173,7 +173,7 @@ def upgrade() -> None:
         ["pool", "ordinal", "id"],
         unique=False,
         schema="nightrate",
-        postgresql_where=sa.text("state IN ('ready', 'retryable') AND NOT is_convicted"),
+        postgresql_where=sa.text("state IN ('ready', 'retryable')"),
     )
     op.create_table(
         "attempts",

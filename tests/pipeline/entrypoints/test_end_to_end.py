@@ -1,0 +1,216 @@
+"""The commands against a real stack: real servers, a scheduler, a worker, and the echo model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.services import eventually
+
+ROOT = Path(__file__).parents[3]
+ROWS = 50
+REFUSED, DUPLICATE = 9, 7
+#: A model that no worker can load: its batches wait.
+MODELS = {"nobody": "torch:/nonexistent/model"}
+SECONDS_MAX = 180
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs the command line in a data folder of its own."""
+
+    folder: Path
+
+    @property
+    def _options(self) -> dict[str, object]:
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTRATE_")}
+        given = {
+            "NIGHTRATE_HOME": str(self.folder / "home"),
+            "NIGHTRATE_MODELS": json.dumps(MODELS),
+            "PYTHONPATH": str(ROOT),
+        }
+        return {
+            "cwd": self.folder,
+            "env": plain | given,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        command = [sys.executable, "-m", "pipeline.entrypoints.cli", *arguments]
+        return subprocess.Popen(command, **self._options)  # type: ignore[call-overload,no-any-return] # options as data
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a command to its end, which must be `code`; return what it wrote to stdout."""
+        child = self.start(*arguments)
+        out, talk = child.communicate(timeout=SECONDS_MAX)
+        assert child.returncode == code, f"{arguments} ended with {child.returncode}: {talk}"
+        assert "Traceback" not in talk
+        return out
+
+
+def requests(*, model: str = "echo") -> str:
+    """Return fifty lines: one of them refused, one that says the same as the line before."""
+    lines = []
+    for number in range(ROWS):
+        said = number - 1 if number == DUPLICATE else number
+        body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": f"line {said}"}]}
+        if number == REFUSED:
+            body["temperature"] = 99
+        line = {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines.append(json.dumps(line))
+    return "\n".join(lines) + "\n"
+
+
+def custom_ids(text: str) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "in.jsonl").write_text(requests())
+    (folder / "waiting.jsonl").write_text(requests(model="nobody"))
+    shell = Shell(folder)
+    shell.run("up", "--json")
+    yield shell
+    shell.run("down")
+
+
+@pytest.fixture(scope="module")
+def batch_id(shell: Shell) -> str:
+    """A batch that ran: 49 rows have a result, one has none."""
+    return shell.run("submit", "in.jsonl", "--wait", "--meta", "team=a", code=5).strip()
+
+
+def test_a_batch_ends_partial_with_its_rows_in_input_order(shell: Shell, batch_id: str) -> None:
+    expected = [f"r{number}" for number in range(ROWS) if number != REFUSED]
+
+    assert custom_ids(shell.run("results", batch_id)) == expected
+    assert custom_ids(shell.run("results", batch_id, "--errors")) == [f"r{REFUSED}"]
+
+
+def test_a_duplicate_has_its_leaders_answer(shell: Shell, batch_id: str) -> None:
+    results = [json.loads(line) for line in shell.run("results", batch_id).splitlines()]
+
+    said = {result["custom_id"]: result["response"]["body"]["choices"][0]["message"]["content"] for result in results}
+    assert said[f"r{DUPLICATE}"] == said[f"r{DUPLICATE - 1}"]
+
+
+def test_show_list_and_status_are_json_documents(shell: Shell, batch_id: str) -> None:
+    shown = json.loads(shell.run("show", batch_id, "--json"))
+    listed = json.loads(shell.run("list", "--json"))
+    status = json.loads(shell.run("status", "--json"))
+
+    assert shown["rows"]["completed"] == ROWS - 1
+    assert shown["rows"]["duplicate"] == shown["rows"]["refused"] == shown["rows"]["failed"] == 1
+    assert shown["metadata"] == {"team": "a"}
+    assert batch_id in [batch["id"] for batch in listed]
+    assert status["phase"] == "ready"
+    assert [worker["state"] for worker in status["workers"]] == ["ready"]
+    assert status["batches"]["completed"] >= 1
+    assert {"postgres", "valkey", "scheduler", "worker-1"} <= set(status["pids"])
+
+
+def test_people_get_text_without_control_characters_when_there_is_no_terminal(shell: Shell, batch_id: str) -> None:
+    for command in (("show", batch_id), ("list",), ("status",), ("db", "check"), ("doctor",)):
+        assert "\x1b" not in shell.run(*command)
+
+
+def test_an_ended_batch_is_watched_to_its_end_at_once(shell: Shell, batch_id: str) -> None:
+    line = shell.run("watch", batch_id, code=5)
+    document = json.loads(shell.run("watch", batch_id, "--json", code=5))
+
+    assert line.startswith(f"{batch_id} completed · 50/50 rows · 1 failed")
+    assert document["state"] == "completed"
+
+
+def test_results_go_to_a_file_and_overwrite_nothing(shell: Shell, batch_id: str) -> None:
+    shell.run("results", batch_id, "--output", "out.jsonl")
+
+    shell.run("results", batch_id, "--output", "out.jsonl", code=4)
+    document = json.loads(shell.run("results", batch_id, "--output", "out.jsonl", "--force", "--json"))
+    assert document["path"] == str(shell.folder / "out.jsonl")
+    assert len((shell.folder / "out.jsonl").read_text().splitlines()) == ROWS - 1
+
+
+def test_what_is_not_there_is_not_found(shell: Shell) -> None:
+    for command in ("show", "watch", "results", "cancel"):
+        shell.run(command, "batch_unknown", code=3)
+
+
+def test_bad_lines_fail_the_batch_and_are_shown(shell: Shell) -> None:
+    (shell.folder / "bad.jsonl").write_text(requests() + "{broken\n")
+
+    batch_id = shell.run("submit", "bad.jsonl", code=1).strip()
+
+    assert f"line {ROWS + 1}" in shell.run("show", batch_id)
+    shell.run("results", batch_id, code=3)
+
+
+def test_the_same_key_returns_the_same_batch(shell: Shell) -> None:
+    first, second = (shell.run("submit", "waiting.jsonl", "--idempotency-key", "once").strip() for _ in range(2))
+
+    assert first == second
+    shell.run("submit", "waiting.jsonl", "--idempotency-key", "once", "--tier", "bulk", code=4)
+    shell.run("cancel", first)
+
+
+def test_ctrl_c_detaches_and_the_batch_goes_on(shell: Shell) -> None:
+    child = shell.start("submit", "waiting.jsonl", "--wait")
+    assert child.stdout is not None
+    batch_id = child.stdout.readline().strip()
+    child.send_signal(signal.SIGINT)
+    _, talk = child.communicate(timeout=SECONDS_MAX)
+
+    assert child.returncode == 130
+    assert f"nightrate watch {batch_id}" in talk
+    eventually(lambda: json.loads(shell.run("show", batch_id, "--json"))["state"] == "in_progress")
+    shell.run("results", batch_id, code=4)
+    shell.run("cancel", batch_id)
+    assert json.loads(shell.run("watch", batch_id, "--json", code=1).splitlines()[-1])["state"] == "cancelled"
+    shell.run("results", batch_id, code=3)
+
+
+def test_run_uses_the_stack_that_is_up_and_leaves_it_up(shell: Shell) -> None:
+    document = json.loads(shell.run("run", "in.jsonl", "--json", code=5))
+
+    assert document["rows"]["completed"] == ROWS - 1
+    assert document["cost_micros"] >= 0
+    assert {item["kind"] for item in document["overhead"]} <= {"boot", "load", "idle", "drain", "late", "lost"}
+    assert custom_ids((shell.folder / "in.errors.jsonl").read_text()) == [f"r{REFUSED}"]
+    shell.run("run", "in.jsonl", code=4)
+    assert json.loads(shell.run("status", "--json"))["phase"] == "ready"
+
+
+def test_a_second_up_changes_nothing(shell: Shell) -> None:
+    assert json.loads(shell.run("up", "--json"))["was_up"] is True
+
+
+def test_a_run_of_its_own_stops_on_ctrl_c_and_the_batch_stays(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(requests(model="nobody"))
+    shell = Shell(tmp_path)
+    child = shell.start("run", "in.jsonl")
+    assert child.stderr is not None
+    batch_id = next(line.split()[1] for line in child.stderr if line.startswith("batch "))
+    child.send_signal(signal.SIGINT)
+    _, talk = child.communicate(timeout=SECONDS_MAX)
+
+    assert child.returncode == 130
+    assert "nightrate up" in talk
+    assert f"nightrate watch {batch_id}" in talk
+    assert "Nothing runs" in shell.run("status")
+    shell.run("up", "--workers", "0")
+    assert json.loads(shell.run("show", batch_id, "--json"))["state"] in {"validating", "in_progress"}
+    shell.run("down")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, pool, text
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+from storage.migrations import upgrade, versions
+from storage.tables import SCHEMA, Base
+from tests.services import fresh_database
+
+ENUMS: dict[str, type[StrEnum]] = {
+    "ck_attempts_outcome": AttemptOutcome,
+    "ck_batches_endpoint": Endpoint,
+    "ck_batches_reason": Reason,
+    "ck_batches_state": BatchState,
+    "ck_batches_tier": Tier,
+    "ck_decisions_reason": Reason,
+    "ck_ledger_kind": IntervalKind,
+    "ck_packs_endpoint": Endpoint,
+    "ck_packs_state": PackState,
+    "ck_packs_tier": Tier,
+    "ck_worker_intervals_kind": IntervalKind,
+    "ck_workers_state": WorkerState,
+}
+
+
+@pytest.fixture(scope="module")
+def migrated(template_url: str) -> Iterator[Connection]:
+    with fresh_database(template_url) as url:
+        # The test server's user is named like the schema, which would make it the schema of its sessions.
+        options = {"options": "-c search_path=public"}
+        engine = create_engine(url, poolclass=pool.NullPool, connect_args=options)
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+
+def test_four_processes_that_upgrade_an_empty_database_at_once_all_succeed(postgres_url: str) -> None:
+    program = "import sys; from storage.migrations import upgrade; upgrade(sys.argv[1])"
+
+    with fresh_database(postgres_url, template="template0") as url:
+        assert versions(url)[0] is None
+        # As people write it: the driver is ours to add.
+        written = url.replace("postgresql+psycopg://", "postgresql://")
+        upgrades = [
+            subprocess.Popen([sys.executable, "-c", program, written], stderr=subprocess.PIPE) for _ in range(4)
+        ]
+        said = [process.communicate()[1].decode() for process in upgrades]
+        assert [process.returncode for process in upgrades] == [0] * 4, said
+        found, wanted = versions(written)
+        assert found == wanted
+        assert wanted is not None
+        upgrade(url)
+        assert versions(url) == (found, wanted)
+
+
+def test_the_models_are_what_the_migrations_make(migrated: Connection) -> None:
+    context = MigrationContext.configure(
+        migrated,
+        opts={
+            "include_schemas": True,
+            "version_table_schema": SCHEMA,
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
+        },
+    )
+
+    assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_constraints_of_the_models_are_those_of_the_database(migrated: Connection) -> None:
+    # Alembic compares neither CHECK nor EXCLUDE constraints, so a database made from the models stands in.
+    statement = text("""
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+          FROM pg_constraint
+         WHERE connamespace = CAST(:schema AS regnamespace) AND contype IN ('c', 'x', 'f', 'p', 'u')
+           AND conrelid::regclass::text <> 'nightrate.alembic_version'
+    """)
+    migrations = {tuple(row) for row in migrated.execute(statement, {"schema": SCHEMA})}
+    migrated.rollback()
+    nested = migrated.begin()
+    migrated.execute(text("ALTER SCHEMA nightrate RENAME TO kept"))
+    migrated.execute(text("CREATE SCHEMA nightrate"))
+    Base.metadata.create_all(migrated)
+    models = {tuple(row) for row in migrated.execute(statement, {"schema": SCHEMA})}
+    nested.rollback()
+
+    assert models == migrations
+
+
+def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connection) -> None:
+    statement = text("""
+        SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint
+         WHERE connamespace = CAST(:schema AS regnamespace) AND contype = 'c'
+    """)
+    checks = {row.conname: row.definition for row in migrated.execute(statement, {"schema": SCHEMA})}
+    migrated.rollback()
+
+    for name, words in ENUMS.items():
+        assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
+    # What is stored of an enum is checked, in whatever table it is.
+    listed = re.compile(r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome)$")
+    assert {name for name in checks if listed.match(name)} == set(ENUMS)
+
+
+def test_a_new_database_has_the_default_tenant_and_nothing_else(migrated: Connection) -> None:
+    assert migrated.execute(text("SELECT id FROM nightrate.tenants")).scalars().all() == ["tnt_default"]
+    for table in Base.metadata.sorted_tables:
+        if table.name != "tenants":
+            assert migrated.execute(table.select()).first() is None, table.name
+    migrated.rollback()

@@ -1,0 +1,231 @@
+"""The statements every cycle, lease and heartbeat runs, on tables that have been in use for a year.
+
+What is nearly all history must not be read to find what is live: no statement here may scan a big table
+in full, each must use the index made for it, and none may touch more pages than its answer deserves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import TextClause, text
+
+from storage import batch_statements, batch_views, costs, cycles, packs, rescue, snapshots, workers
+from tests.services import fresh_database
+from tests.storage.world import World, open_world
+
+ROWS = 50_000
+#: Slices are dear to insert, because of their exclusion constraints; the last packs have them.
+SLICES = 20_000
+BIG = frozenset(
+    {"batches", "shards", "packs", "pack_slices", "attempts", "parts", "part_slices", "worker_intervals", "ledger"}
+)
+#: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
+PAGES_MAX = 100
+
+#: Batch n has shard n, pack n, part n, interval n and ledger entry n. The live ones are the last.
+SEED = (
+    # Neither triggers nor foreign keys: this is history, and it is consistent by construction.
+    "SET LOCAL session_replication_role = replica",
+    """
+    INSERT INTO files (id, tenant_id, purpose, filename, size_bytes, sha256, object_key)
+    VALUES ('file_0', 'tnt_default', 'batch', 'x', 1, repeat('0', 64), 'file_0')
+    """,
+    """
+    INSERT INTO workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency, ended_at)
+    SELECT 'wrk_' || n, 'local', 'spot', 'h', 1, CASE WHEN n < 10 THEN 'ready' ELSE 'lost' END,
+           '["echo"]', 0, 'USD', CASE WHEN n < 10 THEN NULL ELSE now() END
+      FROM generate_series(0, 999) AS n
+    """,
+    """
+    INSERT INTO batches (id, tenant_id, state, reason, endpoint, completion_window, tier, idempotency_key,
+                         input_file_id, errors, rows_total, rows_completed, rows_failed, created_at, deadline_at,
+                         in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at)
+    SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_default', state, 'all_committed', '/v1/chat/completions', '24h',
+           'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0,
+           at, at + interval '1 day', at, at, at, at, at, at, at
+      FROM generate_series(1, :rows) AS n,
+           LATERAL (SELECT now() - (:rows - n) * interval '10 min' AS at,
+                           CASE WHEN n > :rows - 10 THEN 'validating'
+                                WHEN n > :rows - 90 THEN 'in_progress'
+                                WHEN n > :rows - 95 THEN 'cancelling'
+                                WHEN n > :rows - 100 THEN 'finalizing'
+                                WHEN n % 20 = 0 THEN 'cancelled'
+                                WHEN n % 33 = 0 THEN 'expired'
+                                WHEN n % 50 = 0 THEN 'failed'
+                                ELSE 'completed' END AS state) AS story
+    """,
+    """
+    INSERT INTO shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total, rows_packed,
+                        rows_succeeded, input_tokens_estimated, output_tokens_estimated)
+    SELECT id, 0, CASE WHEN id < 'batch_000025000' THEN 'chat' ELSE 'echo' END, id, '', 1, 10,
+           -- Rows of cancelled and expired batches stay in no pack for ever.
+           CASE WHEN state IN ('completed', 'finalizing') THEN 10 WHEN state = 'validating' THEN 0 ELSE 5 END,
+           CASE WHEN state IN ('completed', 'finalizing') THEN 10 WHEN state = 'validating' THEN 0 ELSE 2 END, 1, 1
+      FROM batches ORDER BY id
+    """,
+    """
+    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, lease_token, hinted_at,
+                       lease_worker_id, lease_expires_at, is_convicted, ended_at)
+    SELECT 'pack_' || lpad(n::text, 9, '0'), CASE WHEN n % 3 = 0 THEN 'cheap' ELSE 'local' END, 'echo',
+           '/v1/chat/completions', 'standard', state, n, 1, 1, CASE WHEN n % 2 = 0 THEN now() END,
+           CASE WHEN state = 'leased' THEN 'wrk_' || n % 10 END, CASE WHEN state = 'leased' THEN now() END,
+           state = 'ready' AND n % 40 = 0, CASE WHEN state IN ('committed', 'discarded') THEN now() END
+      FROM generate_series(1, :rows) AS n,
+           LATERAL (SELECT CASE WHEN n > :rows - 80 THEN 'ready' WHEN n > :rows - 100 THEN 'leased'
+                                WHEN n % 20 = 0 THEN 'discarded' ELSE 'committed' END AS state) AS story
+    """,
+    """
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
+    SELECT 'pack_' || lpad(n::text, 9, '0'), 'batch_' || lpad(n::text, 9, '0'), n, '{[0,5)}'
+      FROM generate_series(:rows - :slices + 1, :rows) AS n
+    """,
+    """
+    INSERT INTO attempts (pack_id, lease_token, outcome, ended_at, rows_asked)
+    SELECT id, 1, CASE WHEN state <> 'leased' THEN 'succeeded' END, CASE WHEN state <> 'leased' THEN now() END, 5
+      FROM packs
+    """,
+    """
+    INSERT INTO parts (id, batch_id, pack_id, lease_token, object_key, sha256, size_bytes, rows_succeeded,
+                       rows_errored, input_tokens, output_tokens)
+    SELECT 'part_' || n, 'batch_' || lpad(n::text, 9, '0'), 'pack_' || lpad(n::text, 9, '0'), 1, 'p' || n, '', 1, 2, 0,
+           1, 1
+      FROM generate_series(1, :rows) AS n
+    """,
+    """
+    INSERT INTO part_slices (part_id, shard_id, rows)
+    SELECT 'part_' || n, n, '{[0,2)}' FROM generate_series(:rows - :slices + 1, :rows) AS n
+    """,
+    """
+    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, model, tokens, rate_micros_per_hour,
+                                  cost_micros, created_at)
+    SELECT 'wrk_' || n % 1000, n, n + 1, CASE WHEN n % 3 = 0 THEN 'idle' ELSE 'work' END,
+           CASE WHEN n % 3 = 0 THEN NULL ELSE 'pack_' || lpad(n::text, 9, '0') END,
+           CASE WHEN n % 2 = 0 THEN 'echo' ELSE 'chat' END, 10, 0, 0, now() - (:rows - n) * interval '10 min'
+      FROM generate_series(1, :rows) AS n
+    """,
+    """
+    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, tokens, amount_micros, currency)
+    SELECT worker_id, start_us, coalesce('batch_' || substr(pack_id, 6), 'overhead:idle'),
+           'batch_' || substr(pack_id, 6), kind, 10, 0, 'USD'
+      FROM worker_intervals
+    """,
+)
+
+LIVE = f"batch_{ROWS - 50:09d}"
+LIVE_PACK = f"pack_{ROWS - 50:09d}"
+LEASED_PACK = f"pack_{ROWS - 90:09d}"
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    statement: TextClause
+    indexes: frozenset[str]
+    #: More for statements that touch everything that is live, or a page of a list.
+    pages_max: int
+    arguments: Mapping[str, object]
+
+
+def case(name: str, statement: TextClause, indexes: str, pages_max: int = PAGES_MAX, **arguments: object) -> Case:
+    return Case(name, statement, frozenset(indexes.split()), pages_max, arguments)
+
+
+CASES = (
+    case("lease", packs._NEXT, "ix_packs_waiting", pool="local", models=["echo"]),
+    case("lease of a convicted pack", packs._NEXT_CONVICTED, "ix_packs_convicted"),
+    case("batches of a lease", packs._HOLD_BATCHES, "ix_pack_slices_pack_id pk_batches", pack_id=LIVE_PACK),
+    case(
+        "rows left",
+        packs._ROWS_LEFT,
+        "ix_pack_slices_pack_id pk_shards ex_part_slices_one_result_a_row",
+        pack_id=LIVE_PACK,
+    ),
+    case("expired leases", rescue._EXPIRED, "ix_packs_leased"),
+    case("leases of a silent worker", rescue._HELD, "ix_packs_lease_worker", worker_id="wrk_3"),
+    case(
+        "renewal",
+        workers._RENEW,
+        "pk_packs",
+        lease_for=MINUTE,
+        pack_ids=[LEASED_PACK],
+        tokens=[1],
+        worker_id="wrk_3",
+    ),
+    case("withdrawn batches", workers._WITHDRAWN, "ix_pack_slices_pack_id pk_batches", pack_ids=[LEASED_PACK]),
+    case("due hints", cycles._DUE_HINTS, "ix_packs_waiting", 1000, again_after=MINUTE),
+    case("withdrawn packs", cycles._DISCARD_WITHDRAWN, "ix_packs_waiting ix_pack_slices_pack_id", 1500),
+    case("advance", cycles._ADVANCE, "ix_batches_live ix_shards_undone", epoch=1),
+    case("standings", cycles._STAND, "pk_batches", 200, batch_ids=[LIVE], reasons=["running"], epoch=1),
+    case(
+        "backlogs",
+        snapshots._BACKLOGS,
+        "ix_batches_listing_by_state ix_shards_unpacked ix_shards_undone ix_ledger_batch_id",
+        1000,
+    ),
+    case("open shards", snapshots._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
+    case("pools", snapshots._POOLS, "ix_packs_waiting"),
+    case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", models=["echo", "chat"], intervals=32),
+    case("highest ordinal", snapshots._CLOCK, "ix_packs_ordinal"),
+    case(
+        "claim",
+        batch_statements.CLAIM,
+        "ix_batches_live",
+        states=["finalizing", "cancelling"],
+        batch_id=None,
+        claim_for=MINUTE,
+    ),
+    case("one batch", batch_views.ONE, "pk_batches ix_parts_batch_id ix_ledger_batch_id", batch_id=LIVE),
+    case("listing", batch_views.NEWEST, "ix_batches_listing ix_parts_batch_id ix_ledger_batch_id", 400, limit=20),
+    case(
+        "listing by state",
+        batch_views.NEWEST_IN,
+        "ix_batches_listing_by_state",
+        400,
+        limit=20,
+        states=["cancelling", "completed"],
+    ),
+    case("a batch's bill", costs._BATCH_COST, "ix_ledger_batch_id", batch_id=LIVE),
+)
+
+
+@pytest.fixture(scope="module")
+def seasoned(template_url: str) -> Iterator[World]:
+    with fresh_database(template_url) as url, open_world(url) as world:
+        with world.database.transaction() as connection:
+            for statement in SEED:
+                counts = {
+                    name: count for name, count in (("rows", ROWS), ("slices", SLICES)) if f":{name}" in statement
+                }
+                connection.execute(text(statement), counts)
+        with world.database.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (ANALYZE)"))
+        yield world
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    children: Sequence[Mapping[str, Any]] = plan.get("Plans", ())
+    for child in children:
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_live_is_found_without_reading_the_history(seasoned: World, case: Case) -> None:
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {case.statement.text}")
+    with seasoned.database.engine.connect() as connection:
+        (found,) = connection.execute(explain, case.arguments).scalar_one()
+        connection.rollback()
+
+    plan = list(nodes(found["Plan"]))
+    pages = plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"]
+    assert [
+        node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG
+    ] == []
+    assert case.indexes <= {node["Index Name"] for node in plan if "Index Name" in node}
+    assert pages < case.pages_max
