@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -52,6 +53,8 @@ _LOG = logging.getLogger(__name__)
 _CLAIM_FOR: Final = timedelta(seconds=30)
 _HINT_AGAIN_AFTER: Final = timedelta(seconds=5)
 _STAND_AGAIN_SECONDS: Final = 1.0
+#: Of a worker's garbage collector; Python's own are made for programs with few objects.
+_GC_THRESHOLDS: Final = (50_000, 20, 100)
 #: Longer than an embedded Postgres takes to be brought back.
 _AWAY_SECONDS_MAX: Final = 60.0
 
@@ -339,6 +342,9 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         redis_url = _required(settings.redis_url, "NIGHTRATE_REDIS_URL")
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
+        # Rows come and go by the thousand and hold no cycles: looking for some in them took a quarter of the time.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         worker.run(must_stop.is_set)
         listener.stop()
 

@@ -1,4 +1,4 @@
-"""The tables of schema `nightrate`: what is true.
+"""The tables of the work itself: files, batches, shards, packs, attempts, parts, workers.
 
 Invariants that must survive any bug above them are here as constraints; the triggers that no
 constraint can express are in the migrations, beside a comment that says which and why.
@@ -7,55 +7,28 @@ constraint can express are in the migrations, beside a comment that says which a
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
-    MetaData,
     String,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INT4MULTIRANGE, JSONB, ExcludeConstraint, Range
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects.postgresql import INT4MULTIRANGE, ExcludeConstraint
+from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
+from pipeline.domain.lifecycle import AttemptOutcome, BatchState, PackState, WorkerState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-
-SCHEMA = "nightrate"
-
-
-class Base(DeclarativeBase):
-    """Every table of the schema."""
-
-    metadata = MetaData(
-        schema=SCHEMA,
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        },
-    )
-    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012 -- SQLAlchemy's own declaration
-
-
-def one_of(column: str, words: type[StrEnum]) -> CheckConstraint:
-    """Return a CHECK that `column` holds one of the enum's words."""
-    listed = ", ".join(f"'{word}'" for word in words)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
+from storage.base import Base, one_of
 
 
 class TenantRow(Base):
@@ -356,100 +329,3 @@ class PartSliceRow(Base):
         ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_part_slices_one_result_a_row"),
         CheckConstraint("NOT isempty(rows)", name="not_empty"),
     )
-
-
-class IntervalRow(Base):
-    """A span of a worker's life with its price; spans follow one another without a gap."""
-
-    __tablename__ = "worker_intervals"
-    worker_id: Mapped[str] = mapped_column(ForeignKey(WorkerRow.id), primary_key=True)
-    start_us: Mapped[int] = mapped_column(primary_key=True)
-    stop_us: Mapped[int]
-    kind: Mapped[str]
-    pack_id: Mapped[str | None] = mapped_column(ForeignKey(PackRow.id))
-    lease_token: Mapped[int | None]
-    model: Mapped[str | None]
-    tokens: Mapped[int] = mapped_column(server_default="0")
-    rate_micros_per_hour: Mapped[int]
-    cost_micros: Mapped[int]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    __table_args__ = (
-        one_of("kind", IntervalKind),
-        CheckConstraint("0 <= start_us AND start_us < stop_us", name="forward"),
-        # The telescoping price of pipeline.domain.money.metered_cost_micros, checked by the database.
-        CheckConstraint(
-            "cost_micros = div(rate_micros_per_hour::numeric * stop_us, 3600000000)"
-            " - div(rate_micros_per_hour::numeric * start_us, 3600000000)",
-            name="price",
-        ),
-        CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
-        Index("ix_worker_intervals_speed", "model", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
-    )
-
-
-class LedgerRow(Base):
-    """One charge: append-only, and each interval's charges sum to its price."""
-
-    __tablename__ = "ledger"
-    worker_id: Mapped[str] = mapped_column(primary_key=True)
-    start_us: Mapped[int] = mapped_column(primary_key=True)
-    #: The batch that pays, or the overhead account named for the interval's kind.
-    account: Mapped[str] = mapped_column(primary_key=True)
-    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
-    kind: Mapped[str]
-    tokens: Mapped[int] = mapped_column(server_default="0")
-    amount_micros: Mapped[int]
-    currency: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    __table_args__ = (
-        ForeignKeyConstraint(["worker_id", "start_us"], [IntervalRow.worker_id, IntervalRow.start_us]),
-        one_of("kind", IntervalKind),
-        CheckConstraint("amount_micros >= 0", name="amount"),
-        CheckConstraint("(kind = 'work') = (batch_id IS NOT NULL)", name="work_is_charged"),
-        CheckConstraint("account = coalesce(batch_id, 'overhead:' || kind)", name="account"),
-        Index("ix_ledger_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
-    )
-
-
-class RateRow(Base):
-    """What an hour of a pool's worker costs from an instant on."""
-
-    __tablename__ = "rates"
-    pool: Mapped[str] = mapped_column(primary_key=True)
-    market: Mapped[str] = mapped_column(primary_key=True)
-    effective_at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.now())
-    rate_micros_per_hour: Mapped[int]
-    currency: Mapped[str]
-    __table_args__ = (
-        CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
-        CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
-    )
-
-
-class LeadershipRow(Base):
-    """Which scheduler leads; each write of a scheduler names the epoch it leads in."""
-
-    __tablename__ = "leadership"
-    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default="true")
-    epoch: Mapped[int]
-    holder: Mapped[str]
-    elected_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    #: The fair queue's memory between cycles, as `scheduler` wrote it.
-    fair_tags: Mapped[list[Any]] = mapped_column(server_default="[]")
-    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
-
-
-class DecisionRow(Base):
-    """Why a batch came to stand where it stands: one row for each change of reason."""
-
-    __tablename__ = "decisions"
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
-    reason: Mapped[str]
-    epoch: Mapped[int | None]
-    decided_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    __table_args__ = (one_of("reason", Reason), Index("ix_decisions_batch_id", "batch_id", "id"))
-
-
-#: A multirange as psycopg takes and gives it.
-RowRange = Range[int]

@@ -247,8 +247,9 @@ class Runner:
 
     def _drain(self) -> None:
         """Finish what is in flight if time allows, hand the rest back, and account for the time."""
-        self._enter(WorkerState.DRAINING)
+        # First, since a draining worker is refused leases.
         self._feed.stop()
+        self._enter(WorkerState.DRAINING)
         give_up_at = time.monotonic() + self._drain_seconds
         while self._in_flight and time.monotonic() < give_up_at and self._committer.failure is None:
             self._step()

@@ -10,8 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool, text
 
+from storage.base import SCHEMA
 from storage.database import driver_url
-from storage.tables import SCHEMA
 
 #: Serialises processes that migrate at once; any constant will do.
 _MIGRATION_LOCK = 0x4E_52_4D_49

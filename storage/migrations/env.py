@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from storage.tables import SCHEMA, Base
+from storage.base import SCHEMA
+from storage.ledger_tables import LedgerRow
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=LedgerRow.metadata,
     version_table_schema=SCHEMA,
     include_schemas=True,
     compare_server_default=False,

@@ -122,8 +122,9 @@ def _kind(entry: Path, pid: int) -> str:
     except OSError:
         return "gone"
     name = Path(command[0].decode(errors="replace")).name
-    if name.startswith(("postgres", "valkey")):
-        return name.partition("-")[0]
+    for server in ("postgres", "valkey", "initdb"):
+        if name.startswith(server):
+            return server
     return next((word.decode() for word in reversed(command) if word in {b"worker", b"scheduler"}), name)
 
 

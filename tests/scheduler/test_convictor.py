@@ -104,7 +104,7 @@ def test_the_row_of_a_withdrawn_batch_is_nobodys_to_convict(world: World, object
     batch, _ = convicted(world)
     world.execute("UPDATE batches SET state = 'cancelling', cancelling_at = now() WHERE id = :id", id=batch)
 
-    assert Convictor(world.packs, objects).run_once()
+    assert not Convictor(world.packs, objects).run_once()
 
     assert world.scalars("SELECT count(*) FROM parts") == [0]
-    assert world.scalars("SELECT state FROM packs") == ["committed"]
+    assert world.scalars("SELECT state FROM packs") == ["discarded"]

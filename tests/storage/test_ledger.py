@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,28 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
-from pipeline.domain.money import metered_cost_micros, split_by_weight
 from pipeline.ports.packs import Interval
 from tests.storage.world import World
-
-
-@given(st.integers(0, 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=50))
-def test_a_split_loses_nothing_and_no_part_is_a_micro_off_its_share(total: int, weights: list[int]) -> None:
-    parts = split_by_weight(total, weights)
-
-    assert sum(parts) == total
-    if sum(weights):
-        for part, weight in zip(parts, weights, strict=True):
-            assert abs(part - total * weight / sum(weights)) < 1 + 1e-3
-            assert weight or part == 0
-
-
-@given(st.integers(0, 10**10), st.lists(st.integers(0, 10**11), min_size=2, max_size=20))
-def test_the_price_of_a_life_does_not_depend_on_where_it_is_cut(rate: int, cuts: list[int]) -> None:
-    ordered = sorted(cuts)
-    pieces = [metered_cost_micros(rate, start, stop) for start, stop in pairwise(ordered)]
-
-    assert sum(pieces) == metered_cost_micros(rate, ordered[0], ordered[-1])
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,110 @@
+"""The tables of record: what time cost and who pays, who led, and what was decided.
+
+Whoever imports this module has all tables in `Base.metadata`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pipeline.domain.lifecycle import IntervalKind
+from pipeline.domain.reasons import Reason
+from storage.base import Base, one_of
+from storage.tables import BatchRow, PackRow, WorkerRow
+
+
+class IntervalRow(Base):
+    """A span of a worker's life with its price; spans follow one another without a gap."""
+
+    __tablename__ = "worker_intervals"
+    worker_id: Mapped[str] = mapped_column(ForeignKey(WorkerRow.id), primary_key=True)
+    start_us: Mapped[int] = mapped_column(primary_key=True)
+    stop_us: Mapped[int]
+    kind: Mapped[str]
+    pack_id: Mapped[str | None] = mapped_column(ForeignKey(PackRow.id))
+    lease_token: Mapped[int | None]
+    model: Mapped[str | None]
+    tokens: Mapped[int] = mapped_column(server_default="0")
+    rate_micros_per_hour: Mapped[int]
+    cost_micros: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        one_of("kind", IntervalKind),
+        CheckConstraint("0 <= start_us AND start_us < stop_us", name="forward"),
+        # The telescoping price of pipeline.domain.money.metered_cost_micros, checked by the database.
+        CheckConstraint(
+            "cost_micros = div(rate_micros_per_hour::numeric * stop_us, 3600000000)"
+            " - div(rate_micros_per_hour::numeric * start_us, 3600000000)",
+            name="price",
+        ),
+        CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
+        Index("ix_worker_intervals_speed", "model", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
+    )
+
+
+class LedgerRow(Base):
+    """One charge: append-only, and each interval's charges sum to its price."""
+
+    __tablename__ = "ledger"
+    worker_id: Mapped[str] = mapped_column(primary_key=True)
+    start_us: Mapped[int] = mapped_column(primary_key=True)
+    #: The batch that pays, or the overhead account named for the interval's kind.
+    account: Mapped[str] = mapped_column(primary_key=True)
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
+    kind: Mapped[str]
+    tokens: Mapped[int] = mapped_column(server_default="0")
+    amount_micros: Mapped[int]
+    currency: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        ForeignKeyConstraint(["worker_id", "start_us"], [IntervalRow.worker_id, IntervalRow.start_us]),
+        one_of("kind", IntervalKind),
+        CheckConstraint("amount_micros >= 0", name="amount"),
+        CheckConstraint("(kind = 'work') = (batch_id IS NOT NULL)", name="work_is_charged"),
+        CheckConstraint("account = coalesce(batch_id, 'overhead:' || kind)", name="account"),
+        Index("ix_ledger_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+    )
+
+
+class RateRow(Base):
+    """What an hour of a pool's worker costs from an instant on."""
+
+    __tablename__ = "rates"
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    market: Mapped[str] = mapped_column(primary_key=True)
+    effective_at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.now())
+    rate_micros_per_hour: Mapped[int]
+    currency: Mapped[str]
+    __table_args__ = (
+        CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
+        CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
+    )
+
+
+class LeadershipRow(Base):
+    """Which scheduler leads; each write of a scheduler names the epoch it leads in."""
+
+    __tablename__ = "leadership"
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default="true")
+    epoch: Mapped[int]
+    holder: Mapped[str]
+    elected_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: The fair queue's memory between cycles, as `scheduler` wrote it.
+    fair_tags: Mapped[list[Any]] = mapped_column(server_default="[]")
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class DecisionRow(Base):
+    """Why a batch came to stand where it stands: one row for each change of reason."""
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
+    reason: Mapped[str]
+    epoch: Mapped[int | None]
+    decided_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (one_of("reason", Reason), Index("ix_decisions_batch_id", "batch_id", "id"))
