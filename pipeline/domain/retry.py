@@ -29,6 +29,9 @@ class Verdict(StrEnum):
 def judge(*, outcome: AttemptOutcome, rows_left: int, failures: int, is_suspect: bool) -> Verdict:
     """Return what to do with `rows_left` rows after `failures` failed attempts, this one included.
 
+    For a single row only attempts that asked for nothing else count: what failed in company proves
+    nothing against it.
+
     `is_suspect` marks a pack made by bisection: its rows have already failed together.
     """
     if rows_left == 0:

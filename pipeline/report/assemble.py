@@ -26,9 +26,9 @@ from pipeline.ports.objects import ObjectStore
 from pipeline.report.gather import MISSING, Results
 
 #: Result bytes held while rows are brought from the parts' order into the input's.
-_HELD_BYTES_MAX: Final = 48 * 1024 * 1024
-#: Rows read between two releases of mapped memory. A row may map 64 KiB around it.
-_RELEASE_ROWS: Final = 1024
+_HELD_BYTES_MAX: Final = 32 * 1024 * 1024
+#: Rows read between two releases of mapped memory (a row may map 64 KiB around it), and rows written at once.
+_ROWS_AT_ONCE: Final = 1024
 
 
 def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *, spool_folder: Path) -> Assembled:
@@ -97,22 +97,29 @@ class _ResultWriter:
             rows = list(decode_roster(objects.read(ref.object_key, sha256=ref.sha256)))
         except ValueError as error:
             raise ObjectCorruptError(f"roster {ref.object_key!r} has a line that makes no sense") from error
-        places = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
-        numbers = self._results.numbers_of(ref.object_key, places[:, 0], places[:, 1])
+        if not rows:
+            return
+        shard_nos, positions, custom_ids = zip(*rows, strict=True)
+        places = np.array([shard_nos, positions], dtype=np.int64)
+        numbers = self._results.numbers_of(ref.object_key, places[0], places[1])
         for low, high in _cuts(self._results.lengths[numbers]):
-            self._write_some([row[2] for row in rows[low:high]], numbers[low:high])
+            self._write_some(custom_ids[low:high], numbers[low:high])
 
     def _write_some(self, custom_ids: Sequence[bytes], numbers: NDArray[np.int64]) -> None:
         starts, is_success = self._results.starts[numbers], self._results.is_success[numbers]
         # A result's own opening brace gives way to the id's; its newline is taken along.
         found = self._read(starts + 1, starts + self._results.lengths[numbers] + 1)
-        row_id, first = self._id, self.rows_total + 1
-        lines = [
-            b'{"id":"%b_%d","custom_id":%b,%b' % (row_id, row_no, custom_id, result or self._missing)
-            for row_no, (custom_id, result) in enumerate(zip(custom_ids, found, strict=True), first)
-        ]
-        self._route(lines, is_success.tolist())
-        self.rows_total += len(lines)
+        row_id, missing = self._id, self._missing
+        for low in range(0, len(found), _ROWS_AT_ONCE):
+            some = slice(low, low + _ROWS_AT_ONCE)
+            lines = [
+                b'{"id":"%b_%d","custom_id":%b,%b' % (row_id, row_no, custom_id, result or missing)
+                for row_no, (custom_id, result) in enumerate(
+                    zip(custom_ids[some], found[some], strict=True), self.rows_total + 1
+                )
+            ]
+            self._route(lines, is_success[some].tolist())
+            self.rows_total += len(lines)
         self.rows_succeeded += int(np.count_nonzero(is_success))
         self.rows_missing += int(np.count_nonzero(starts == MISSING))
 
@@ -127,8 +134,8 @@ class _ResultWriter:
         stops = np.where(starts == MISSING + 1, 0, stops)
         order = np.argsort(starts)
         found: list[bytes] = []
-        for low in range(0, len(order), _RELEASE_ROWS):
-            some = order[low : low + _RELEASE_ROWS]
+        for low in range(0, len(order), _ROWS_AT_ONCE):
+            some = order[low : low + _ROWS_AT_ONCE]
             found += [
                 mapped[start:stop] for start, stop in zip(starts[some].tolist(), stops[some].tolist(), strict=True)
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import count
 
@@ -19,6 +19,7 @@ from storage.multiranges import from_value
 from storage.packs import PackRepository
 from storage.workers import WorkerRepository
 from tests.simulation.conformance import Observation, Setup, check_pack_store
+from tests.simulation.worlds import Piece
 from tests.storage.world import SHA, World
 
 SEEDS = range(20)
@@ -109,40 +110,40 @@ class PostgresWorld:
             self.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
 
     def observe(self) -> Observation:
-        # A failed pack rests before its next attempt; the driver's time stands still.
-        self._world.execute("UPDATE packs SET available_at = now() WHERE available_at > now()")
-        pieces: dict[str, list[tuple[str, int, tuple[tuple[int, int], ...]]]] = {}
-        for row in self._rows(_SLICES):
+        with self._world.database.transaction() as connection:
+            # A failed pack rests before its next attempt; the driver's time stands still.
+            connection.execute(text("UPDATE packs SET available_at = now() WHERE available_at > now()"))
+            packs, slices, shards, ledger, spans, workers = (
+                connection.execute(text(sql)).all() for sql in (_PACKS, _SLICES, _SHARDS, _LEDGER, _SPANS, _WORKERS)
+            )
+        pieces: dict[str, list[Piece]] = {}
+        for row in slices:
             piece = (self._names[row.batch_id], row.shard_no, from_value(row.rows))
             pieces.setdefault(row.pack_id, []).append(piece)
-        packs = [
-            (
-                row.ordinal,
-                row.shown,
-                tuple(sorted(pieces.get(row.id, []))),
-                row.lease_token,
-                row.failures,
-                row.is_suspect,
-                row.lease_worker_id,
-            )
-            for row in self._rows(_PACKS)
-        ]
         return Observation(
-            packs=tuple(sorted(packs, key=repr)),
-            shards=tuple(sorted((self._names[batch], *rest) for batch, *rest in self._rows(_SHARDS))),
+            packs=tuple(sorted((_pack_seen(row, pieces.get(row.id, [])) for row in packs), key=repr)),
+            shards=tuple(sorted((self._names[batch], *rest) for batch, *rest in shards)),
             ledger=tuple(
                 sorted(
                     (worker, start_us, self._names.get(account, account), int(micros))
-                    for worker, start_us, account, micros in self._rows(_LEDGER)
+                    for worker, start_us, account, micros in ledger
                 )
             ),
-            spans=tuple(sorted(tuple(row) for row in self._rows(_SPANS))),
-            workers=tuple(sorted(tuple(row) for row in self._rows(_WORKERS))),
+            spans=tuple(sorted(tuple(row) for row in spans)),
+            workers=tuple(sorted(tuple(row) for row in workers)),
         )
 
-    def _rows(self, sql: str) -> Iterator[Row]:
-        with self._world.database.transaction() as connection:
-            yield from connection.execute(text(sql)).all()
+
+def _pack_seen(row: Row, pieces: list[Piece]) -> tuple[float, str, tuple[Piece, ...], int, int, bool, str | None]:
+    return (
+        row.ordinal,
+        row.shown,
+        tuple(sorted(pieces)),
+        row.lease_token,
+        row.failures,
+        row.is_suspect,
+        row.lease_worker_id,
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

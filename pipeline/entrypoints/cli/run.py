@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,8 @@ def _run(
     from pipeline.entrypoints.cli.submission import submit_input
     from pipeline.entrypoints.cli.summary import summarize
 
+    began_at = datetime.now(UTC)
+
     def created(view: BatchView) -> None:
         watched.batch_id = view.batch_id
         say(f"batch {view.batch_id}")
@@ -90,5 +93,7 @@ def _run(
         with talking_display() as display:
             view = follow(looking(stack, view.batch_id), display, check=check)
         written = targets.write(stack, view)
-        summarize(stack, view, written, as_json=as_json)
+        # On a stack of our own all overhead since we began is ours; on a shared one, what fell beside the batch.
+        since = began_at if watched.owns_stack else view.created_at
+        summarize(stack, view, written, overhead_since=since, as_json=as_json)
     return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.domain.lifecycle import BatchState
@@ -16,11 +17,11 @@ if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.ports.batches import BatchView
 
 
-def summarize(stack: Stack, view: BatchView, written: Written, *, as_json: bool) -> None:
+def summarize(stack: Stack, view: BatchView, written: Written, *, overhead_since: datetime, as_json: bool) -> None:
     """Say what the run did; with `as_json` as one document on stdout."""
     costs = CostRepository(stack.database)
     cost = costs.batch_cost(view.batch_id)
-    overhead = costs.overhead_since(view.created_at)
+    overhead = costs.overhead_since(overhead_since)
     seconds, running_seconds = _seconds(view)
     speed = view.output_tokens / running_seconds if running_seconds else 0.0
     if as_json:

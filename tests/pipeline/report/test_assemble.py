@@ -152,7 +152,7 @@ def test_a_header_in_several_chunks_is_the_same_header(
 ) -> None:
     monkeypatch.setattr(header_module, "_CHUNK_BYTES", 10)
     monkeypatch.setattr(assemble_module, "_HELD_BYTES_MAX", 1000)
-    monkeypatch.setattr(assemble_module, "_RELEASE_ROWS", 3)
+    monkeypatch.setattr(assemble_module, "_ROWS_AT_ONCE", 3)
     batch.refuse(100)
     batch.roster(*((-1, position, str(position)) for position in range(100)))
 

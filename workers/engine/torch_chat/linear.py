@@ -19,9 +19,9 @@ def has_fast_bf16() -> bool:
 class Linear:
     """`x @ weight.T + bias` for one (outputs, inputs) weight.
 
-    On a CPU the weight is packed into oneDNN's blocked layout, as torch.compile's freezing does: 1.2 times
-    (square projections) to 1.7 times (output head) faster at 64 rows than torch's own call, which packs anew
-    each time.
+    On a CPU the weight is packed into oneDNN's blocked layout, as torch.compile's freezing does, where torch's
+    own call packs anew each time: at 64 rows of float32 on AVX2, 1.1 to 1.3 times faster for projections and
+    1.8 times for a 49,152-wide output head. Not measured in bf16.
     """
 
     __slots__ = ("_bias", "_is_packed", "_weight")
