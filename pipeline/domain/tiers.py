@@ -18,9 +18,7 @@ class Tier(StrEnum):
 
 
 #: Shares of a contended pool, relative to one another: an urgent batch gets twice a standard one's.
-WEIGHTS: Final[Mapping[Tier, int]] = MappingProxyType(
-    {Tier.URGENT: 8, Tier.STANDARD: 4, Tier.BULK: 2, Tier.NIGHTLY: 1}
-)
+WEIGHTS: Final[Mapping[Tier, int]] = MappingProxyType({Tier.URGENT: 8, Tier.STANDARD: 4, Tier.BULK: 2, Tier.NIGHTLY: 1})
 
 DEFAULT_WINDOWS: Final[Mapping[Tier, str]] = MappingProxyType(
     {Tier.URGENT: "1h", Tier.STANDARD: "24h", Tier.BULK: "24h", Tier.NIGHTLY: "24h"}

@@ -131,7 +131,6 @@ class _ResultWriter:
         mapped = self._mapped
         if mapped is None:
             return [b""] * len(starts)
-        stops = np.where(starts == MISSING + 1, 0, stops)
         order = np.argsort(starts)
         found: list[bytes] = []
         for low in range(0, len(order), _ROWS_AT_ONCE):

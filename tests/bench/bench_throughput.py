@@ -277,7 +277,7 @@ def main() -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.platform(),
         "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[2],
+        "load_average_15_minutes": round(os.getloadavg()[2], 2),
         "rows": options.rows,
         "workers": options.workers,
         "bytes_per_request": round(size_bytes / options.rows, 1),

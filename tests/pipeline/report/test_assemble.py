@@ -230,7 +230,7 @@ def other_content(batch: Batch) -> str:
 
 def other_roster(batch: Batch) -> str:
     batch.roster((0, 0, "x"))
-    batch.objects.contents["roster-0"] += b" "
+    batch.objects.contents["roster-0"] = b'0 0 "y"\n'
     return "roster-0"
 
 

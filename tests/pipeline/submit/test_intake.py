@@ -14,7 +14,7 @@ from pipeline.domain.objects.part import PartRow, encode_part
 from pipeline.domain.objects.shard import decode_rows
 from pipeline.ports.batches import Admitted, ShardDraft
 from pipeline.ports.objects import StoredObject
-from pipeline.submit import reading, writing
+from pipeline.submit import reading, refusals, writing
 from pipeline.submit.intake import take_in
 from pipeline.submit.lines import read_lines
 from tests.pipeline.files import BATCH_HEX, CHAT, ENCODER, MODELS, admitted, chat, claim_of, line, places, rejected
@@ -142,14 +142,15 @@ def test_what_no_engine_honours_is_refused_as_a_row_and_the_batch_goes_on() -> N
     assert json.loads(answers[0])["error"] is None
 
 
-def test_the_refusals_part_is_a_part_like_any_other() -> None:
+def test_the_refusals_part_is_a_part_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_HEADER_ROWS_AT_ONCE", 2)
     objects = MemoryStore()
-    outcome = admitted(joined([line(str(n), chat(temperature=9)) for n in range(3)]), objects=objects)
+    outcome = admitted(joined([line(str(n), chat(temperature=9)) for n in range(5)]), objects=objects)
 
     assert outcome.refusals is not None
     assert outcome.shards == ()
     content = objects.read(outcome.refusals.object_key)
-    rows = [PartRow(-1, position, is_success=False) for position in range(3)]
+    rows = [PartRow(-1, position, is_success=False) for position in range(5)]
     assert content == encode_part(rows, content.splitlines()[1:])
 
 
