@@ -37,12 +37,14 @@ _OPEN_SHARDS = text("""
 """)
 
 _POOLS = text("""
-    SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT served.model) AS models,
-           (SELECT count(*) FROM packs WHERE packs.pool = workers.pool AND state IN ('ready', 'retryable')
-               AND NOT is_convicted) AS packs_waiting
-      FROM workers, jsonb_array_elements_text(models) AS served (model)
-     WHERE state NOT IN ('stopped', 'lost') AND state <> 'draining' AND NOT must_stop
-     GROUP BY pool ORDER BY pool
+    -- Packs that no live worker can serve do not count as waiting: they would take up the room of others.
+    SELECT served.*, (SELECT count(*) FROM packs WHERE packs.pool = served.pool AND state IN ('ready', 'retryable')
+                         AND NOT is_convicted AND packs.model = ANY(served.models)) AS packs_waiting
+      FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.model) AS models
+              FROM workers, jsonb_array_elements_text(models) AS named (model)
+             WHERE state NOT IN ('stopped', 'lost') AND state <> 'draining' AND NOT must_stop
+             GROUP BY pool) AS served
+     ORDER BY pool
 """)
 
 _SPEEDS = text("""

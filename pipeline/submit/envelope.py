@@ -117,7 +117,7 @@ class EnvelopeChecker:
         return self._model
 
     def check(self, line: bytes) -> tuple[str, dict[str, Any], bytes]:
-        """Return the line's custom id, its body, and the body as compact JSON.
+        """Return the line's custom id, its body, and the body as compact JSON with its keys in order.
 
         Raises:
             BadLineError: The line is no request of this batch.
@@ -151,7 +151,11 @@ class EnvelopeChecker:
         if body.get(self._required) is None:
             message = f"{self._required.capitalize()} parameter is required."
             raise BadLineError("invalid_request", message, f"body.{self._required}")
-        return custom_id, body, _compact(line, row, custom_id, body)
+        body_json = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        if len(body_json) > LINE_BYTES_MAX:  # 1e15 is written out as 1000000000000000.0
+            raise too_long()
+        _check_lossless(line, row, body_json.count(b'"') + custom_id.count('"') + _ENVELOPE_QUOTES)
+        return custom_id, body, body_json
 
     def _check_envelope(self, row: Mapping[str, Any]) -> None:
         for key in _ENVELOPE_KEYS:
@@ -184,29 +188,27 @@ class EnvelopeChecker:
         self._model = model
 
 
-def _compact(line: bytes, row: Mapping[str, Any], custom_id: str, body: Mapping[str, Any]) -> bytes:
-    """Return `body` as compact JSON, once nothing of the line was lost in parsing it."""
-    body_json = orjson.dumps(body)
-    if len(body_json) > LINE_BYTES_MAX:  # 1e15 is written out as 1000000000000000.0
-        raise too_long()
+def _check_lossless(line: bytes, row: Mapping[str, Any], quotes: int) -> None:
+    """Raise where parsing lost something of `line`, or where it holds what later readers would lose.
+
+    `quotes` is how many the parsed `row` has when it is written again. A parser keeps the last of equal keys,
+    so the quotes of the others are missing there. Nothing else changes their number, except an escape that
+    spells a quote.
+    """
     # Looking for one byte is many times faster than for four, and finds where to begin.
     first_escape = line.find(b"\\")
     has_low_escape = first_escape >= 0 and line.find(b"\\u00", first_escape) >= 0
     if has_low_escape and strict.has_nul(line):
         raise BadLineError("nul_character", "This line has the character U+0000 in a string, which is not supported.")
-    # A parser keeps the last of equal keys, so the quotes of the others are missing from what it wrote.
-    # Nothing else changes their number, except an escape that spells a quote.
-    if len(row) == len(_ENVELOPE_KEYS):
-        quotes = body_json.count(b'"') + _ENVELOPE_QUOTES + custom_id.count('"')
-    else:
-        quotes = orjson.dumps(row).count(b'"')
-    if line.count(b'"') != quotes or (has_low_escape and b"\\u0022" in line):
-        try:
-            strict.check_keys(line)
-        except strict.DuplicateKeyError as error:
-            message = f"The key '{_shown(error.key)}' appears twice in one object."
-            raise BadLineError("duplicate_key", message) from None
-    return body_json
+    if line.count(b'"') == quotes and not (has_low_escape and b"\\u0022" in line):
+        return
+    if len(row) > len(_ENVELOPE_KEYS) and not has_low_escape and line.count(b'"') == orjson.dumps(row).count(b'"'):
+        return
+    try:
+        strict.check_keys(line)
+    except strict.DuplicateKeyError as error:
+        message = f"The key '{_shown(error.key)}' appears twice in one object."
+        raise BadLineError("duplicate_key", message) from None
 
 
 def _check_custom_id(custom_id: object) -> None:

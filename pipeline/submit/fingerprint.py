@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 DIGEST_BYTES: Final = 16
 
 
 def digests(contents: Iterable[bytes]) -> list[bytes]:
-    """Return 128 bits of BLAKE2b of each: two of ten million contents meet by chance once in 10^25 files."""
-    return [blake2b(content, digest_size=DIGEST_BYTES).digest() for content in contents]
+    """Return 128 bits of BLAKE2b of each: two of ten million contents meet by chance once in 10^25 files.
 
-
-def fingerprint(body: Mapping[str, Any]) -> bytes:
-    """Return the digest of `body` with its keys in order: equal for bodies that ask the same.
-
-    Engines derive their seed from the body, so equal bodies get equal answers, sampled or not, and one of
-    them is enough to run. No field that `check_body` honours has keys whose order an engine would see.
+    Bodies are told apart by the digest of their JSON with its keys in order. Engines derive their seed from
+    the body, so equal bodies get equal answers, sampled or not, and one of them is enough to run. No field
+    that `check_body` honours has keys whose order an engine would see.
     """
-    return blake2b(orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=DIGEST_BYTES).digest()
+    return [blake2b(content, digest_size=DIGEST_BYTES).digest() for content in contents]
 
 
 def leaders(all_digests: NDArray[np.uint64]) -> NDArray[np.int32]:

@@ -20,6 +20,8 @@ from pipeline.domain.parameters import prompt_of, text_of
 #: block that engines share.
 _PREFIX_BYTES_MIN: Final = 64
 _PREFIX_CHARS_MAX: Final = 1024
+#: First messages whose keys are remembered.
+_KNOWN_MAX: Final = 1024
 
 _HALF_BITS: Final = np.uint64(32)
 _UPPER_HALF: Final = np.uint64(0xFFFF_FFFF_0000_0000)
@@ -37,16 +39,33 @@ def prefix_key_of(endpoint: Endpoint) -> PrefixKey:
     """
     match endpoint:
         case Endpoint.CHAT_COMPLETIONS:
-            return _chat_key
+            return _ChatKeys().key_of
         case Endpoint.COMPLETIONS:
             return _completion_key
         case Endpoint.EMBEDDINGS:
             return _no_key
 
 
-def _chat_key(body: Mapping[str, Any]) -> int:
-    content = body["messages"][0].get("content")
-    return _text_key(content if type(content) is str else text_of(content))
+class _ChatKeys:
+    """Keys of first messages, which in most files are a few system prompts that come again and again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def key_of(self, body: Mapping[str, Any]) -> int:
+        content = body["messages"][0].get("content")
+        try:
+            return self._known[content]
+        except (KeyError, TypeError):  # new, or a list of parts
+            return self._key_of_new(content if type(content) is str else text_of(content))
+
+    def _key_of_new(self, text: str) -> int:
+        key = _text_key(text)
+        if len(text) <= _PREFIX_CHARS_MAX:  # so the bound on entries bounds memory
+            if len(self._known) == _KNOWN_MAX:
+                self._known.clear()
+            self._known[text] = key
+        return key
 
 
 def _completion_key(body: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ from pipeline.domain.parameters import check_body
 from pipeline.ports.batches import BatchClaim, LineError
 from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, too_long, truncated
 from pipeline.submit.estimate import output_tokens, output_tokens_assumed
-from pipeline.submit.fingerprint import digests, fingerprint
+from pipeline.submit.fingerprint import digests
 from pipeline.submit.lines import LineBlock, read_lines
 from pipeline.submit.order import prefix_key_of
 from pipeline.submit.refusals import Refusals
@@ -89,7 +89,7 @@ class RequestReader:
         line_nos: list[int] = []
         custom_ids: list[str] = []
         refused: list[tuple[int, RequestRefusedError]] = []
-        bodies: list[tuple[bytes, int, int, bytes]] = []
+        bodies: list[tuple[int, bytes, int, int]] = []
         for line_no, line in enumerate(block.lines, block.first_line_no):
             try:
                 if line is None:
@@ -107,8 +107,7 @@ class RequestReader:
             except RequestRefusedError as refusal:
                 refused.append((line_no, refusal))
                 continue
-            row = encode_row(line_no, body_json)
-            bodies.append((fingerprint(body), prefix_key(body), output_tokens(body, assumed), row))
+            bodies.append((line_no, body_json, prefix_key(body), output_tokens(body, assumed)))
         self.rows_total += len(line_nos)
         self._spool(line_nos, custom_ids, refused, bodies)
 
@@ -123,7 +122,7 @@ class RequestReader:
         line_nos: list[int],
         custom_ids: list[str],
         refused: list[tuple[int, RequestRefusedError]],
-        bodies: list[tuple[bytes, int, int, bytes]],
+        bodies: list[tuple[int, bytes, int, int]],
     ) -> None:
         if not custom_ids:
             return
@@ -140,8 +139,9 @@ class RequestReader:
         requests.refusals.extend(refused)
         if not bodies:
             return
-        fingerprints, prefixes, tokens, rows = zip(*bodies, strict=True)
-        requests.fingerprints.extend(fingerprints)
+        run_line_nos, body_jsons, prefixes, tokens = zip(*bodies, strict=True)
+        rows = list(map(encode_row, run_line_nos, body_jsons))
+        requests.fingerprints.extend(digests(body_jsons))
         requests.prefixes.extend(prefixes)
         requests.output_tokens.extend(tokens)
         requests.row_bytes.extend(list(map(len, rows)))

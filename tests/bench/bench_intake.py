@@ -31,7 +31,7 @@ from pipeline.ports.batches import Admitted, BatchClaim, PartRef, ResultSources
 from pipeline.ports.objects import ObjectStore
 from pipeline.report.assemble import assemble
 from pipeline.submit.envelope import EnvelopeChecker
-from pipeline.submit.fingerprint import digests, fingerprint
+from pipeline.submit.fingerprint import digests
 from pipeline.submit.intake import take_in
 from pipeline.submit.order import prefix_key_of
 from storage.objects import open_store
@@ -148,7 +148,7 @@ def breakdown(sample: list[bytes]) -> dict[str, float]:
         "orjson_loads": (orjson.loads, sample),
         "envelope_check_with_loads": (EnvelopeChecker(Endpoint.CHAT_COMPLETIONS, MODELS).check, sample),
         "check_body": (lambda body: check_body(Endpoint.CHAT_COMPLETIONS, body), good),
-        "fingerprint": (fingerprint, good),
+        "fingerprint": (lambda row: digests([row[2]]), checked),
         "prefix_key": (key, good),
         "encode_row": (lambda row: encode_row(1, row[2]), checked),
         "custom_id_digest": (lambda row: digests([row[0].encode()]), checked),

@@ -338,3 +338,16 @@ def test_a_waiting_pack_is_hinted_once_then_again_after_a_while(world: World) ->
     # A pack that is handed back is news at once.
     world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.PREEMPTED)
     assert world.cycles.due_hints(again_after=AGAIN) == [(first, "local")]
+
+
+def test_packs_no_live_worker_can_serve_leave_the_room_to_others(world: World) -> None:
+    batch = world.admit(10)
+    (shard,) = world.shard_ids(batch)
+    world.pack((batch, shard, 0, 5))
+    world.pack((batch, shard, 5, 10))
+    world.execute("UPDATE packs SET model = 'gone'")
+    world.worker()
+
+    (pool,) = world.cycles.snapshot().pools
+
+    assert pool.packs_waiting == 0
