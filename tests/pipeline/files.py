@@ -39,7 +39,7 @@ def claim_of(endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, *, token: int = 1) 
     )
 
 
-def chat(text: str = "2+2?", **fields: object) -> dict[str, Any]:
+def chat(text: object = "2+2?", **fields: object) -> dict[str, Any]:
     return {"model": CHAT, "messages": [{"role": "user", "content": text}]} | fields
 
 
