@@ -13,24 +13,33 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from infra.clock import SystemClock
 from infra.lending import lent_folder
 from pipeline.config import Settings
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.errors import ConflictError, LeaseLostError, StoreUnavailableError, UsageError
+from pipeline.domain.errors import (
+    ConflictError,
+    LeaseLostError,
+    ObjectCorruptError,
+    ObjectMissingError,
+    StoreUnavailableError,
+    UsageError,
+)
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id, new_pack_id, new_worker_id
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.limits import CLAIM_FAILURES_MAX
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
 from pipeline.domain.objects.keys import file_key
-from pipeline.ports.batches import Admitted, BatchClaim, BatchView, Submission
+from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Rejected, Submission
 from pipeline.ports.engine import Engine
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import WorkerRegistration
 from pipeline.ports.vigil import vigil
 from pipeline.report.assemble import assemble
 from pipeline.submit.intake import take_in
+from pipeline.submit.sealed import SealedSource
 from scheduler.convictor import Convictor
 from scheduler.cycle import decide
 from scheduler.doers import Doer, run_doers
@@ -49,8 +58,6 @@ if TYPE_CHECKING:  # Celery costs half a second that a command which only opens 
 
 _LOG = logging.getLogger(__name__)
 
-#: A claim on a batch lasts this long without being renewed.
-_CLAIM_FOR: Final = timedelta(seconds=30)
 _HINT_AGAIN_AFTER: Final = timedelta(seconds=5)
 _STAND_AGAIN_SECONDS: Final = 1.0
 #: Of the garbage collector; Python's own are made for programs with few objects.
@@ -108,7 +115,7 @@ def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MA
             settings=settings,
             database=database,
             objects=open_store(objects_url_of(settings), endpoint_url=settings.s3_endpoint_url),
-            batches=BatchRepository(database, claim_for=_CLAIM_FOR),
+            batches=BatchRepository(database, claim_for=timedelta(seconds=settings.lease_seconds)),
             models=models_of(settings),
             spool_folder=spool_folder,
         )
@@ -121,6 +128,13 @@ def _required(url: object, name: str) -> str:
     if secret is None:
         raise UsageError(f"{name} is not set and no embedded server runs", hint="`nightrate up` starts one")
     return str(secret())
+
+
+def collect_seldom() -> None:
+    """Look for garbage in cycles seldom from here on: rows come and go by the thousand and hold none."""
+    # Looking again and again took a worker a quarter of its time, the finalizer half and intake 7 %.
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 # --- submitting -------------------------------------------------------------------------------
@@ -165,43 +179,78 @@ def submit(
 
 def take_in_claimed(stack: Stack, claim: BatchClaim, *, on_progress: Callable[[int], None] | None = None) -> None:
     """Take a claimed batch in, unless it was cancelled or another took over meanwhile."""
-    with ExitStack() as resources:
-        resources.enter_context(_claim_kept(stack, claim))
-        source: BinaryIO = resources.enter_context(stack.objects.open(claim.input_key))
-        folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="intake-"))
-        outcome = take_in(
-            claim, source, stack.objects, models=stack.endpoints_of, spool_folder=folder, on_progress=on_progress
-        )
-        try:
-            if isinstance(outcome, Admitted):
-                stack.batches.admit(claim, outcome)
-            else:
-                stack.batches.reject(claim, outcome)
-        except LeaseLostError:
-            return
+    with _claim_kept(stack, claim):
+        outcome = _take_in(stack, claim, on_progress)
+        if isinstance(outcome, Admitted):
+            stack.batches.admit(claim, outcome)
+        else:
+            stack.batches.reject(claim, outcome)
+
+
+def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None] | None) -> Admitted | Rejected:
+    try:
+        with ExitStack() as resources:
+            opened: BinaryIO = resources.enter_context(stack.objects.open(claim.input_key))
+            source = SealedSource(opened, sha256=claim.input_sha256, where=claim.input_key)
+            folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="intake-"))
+            outcome = take_in(
+                claim,
+                cast("BinaryIO", source),
+                stack.objects,
+                models=stack.endpoints_of,
+                spool_folder=folder,
+                on_progress=on_progress,
+            )
+            source.check()
+            return outcome
+    except (ObjectMissingError, ObjectCorruptError) as error:
+        if claim.failures < CLAIM_FAILURES_MAX:
+            raise
+        lost = LineError(code="input_lost", message=f"The input file cannot be read: {error}", param=None, line=None)
+        return Rejected(errors=(lost,), errors_total=1, rows_total=0)
 
 
 def finalize_claimed(stack: Stack, claim: BatchClaim) -> None:
-    """Write a claimed batch's files and end it, unless another took over meanwhile."""
-    with ExitStack() as resources:
-        resources.enter_context(_claim_kept(stack, claim))
-        folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="result-"))
-        sources = stack.batches.result_sources(claim)
-        assembled = assemble(claim, sources, stack.objects, spool_folder=folder)
-        rows_total = stack.batches.get(claim.batch_id).rows_total
+    """Write a claimed batch's files and end it, unless another took over meanwhile.
+
+    What is missing or damaged is looked for again for some minutes. Then the batch ends without it.
+    """
+    has_patience = claim.failures < CLAIM_FAILURES_MAX
+    with _claim_kept(stack, claim), lent_folder(stack.spool_folder, prefix="result-") as folder:
+        rows_of_lost = None if has_patience else stack.batches.rows_of_part
         try:
-            stack.batches.publish(claim, assembled, rows_total=rows_total)
-        except LeaseLostError:
+            assembled = assemble(
+                claim,
+                stack.batches.result_sources(claim),
+                stack.objects,
+                spool_folder=folder,
+                rows_of_lost=rows_of_lost,
+            )
+        except (ObjectMissingError, ObjectCorruptError) as error:
+            if has_patience:
+                raise
+            lost = LineError(
+                code="results_lost", message=f"The files cannot be written: {error}", param=None, line=None
+            )
+            stack.batches.give_up(claim, lost)
             return
+        stack.batches.publish(claim, assembled, rows_total=stack.batches.get(claim.batch_id).rows_total)
 
 
 @contextmanager
 def _claim_kept(stack: Stack, claim: BatchClaim) -> Iterator[None]:
+    """Keep the claim while the block works on it; a claim that another took over ends the block in peace."""
     try:
-        with vigil(lambda: stack.batches.renew_claim(claim), every_seconds=_CLAIM_FOR.total_seconds() / 3):
+        with vigil(lambda: stack.batches.renew_claim(claim), every_seconds=stack.settings.lease_seconds / 3):
             yield
+    except LeaseLostError:
+        return
+    except Exception as error:
+        # Others come first; without this the batch would wait for the claim to run out, and then be the first again.
+        stack.batches.fail_claim(claim, str(error) or type(error).__name__)
+        raise
     except BaseException:
-        # Another may try at once; without this the batch would wait for the claim to run out.
+        # Interrupted: another may try at once.
         stack.batches.release_claim(claim)
         raise
 
@@ -226,7 +275,7 @@ def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
             if leadership is None:
                 must_stop.wait(_STAND_AGAIN_SECONDS)
                 continue
-            _collect_seldom()
+            collect_seldom()
             with leadership:
                 term_over = threading.Event()
                 _end_with(must_stop, term_over)
@@ -240,13 +289,6 @@ def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
         term_over.set()
 
     threading.Thread(target=pass_on, name="stop", daemon=True).start()
-
-
-def _collect_seldom() -> None:
-    """Look for garbage in cycles seldom: rows come and go by the thousand and hold none."""
-    # Looking again and again took a worker a quarter of its time and the finalizer half.
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 class _Duties:
@@ -350,7 +392,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         redis_url = _required(settings.redis_url, "NIGHTRATE_REDIS_URL")
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
-        _collect_seldom()
+        collect_seldom()
         worker.run(must_stop.is_set)
         listener.stop()
 

@@ -38,10 +38,11 @@ def refusal_of(backlog: Backlog, *, models_served: frozenset[str], now_us: int) 
         return Reason.DEADLINE_PASSED
     if backlog.budget_micros is not None and backlog.spent_micros >= backlog.budget_micros:
         return Reason.BUDGET_REACHED
+    if backlog.model not in models_served:
+        # First: what is packed waits for a worker too.
+        return Reason.NO_WORKER
     if all(shard.rows_packed >= shard.rows_total for shard in backlog.shards):
         return Reason.ALL_PACKED
-    if backlog.model not in models_served:
-        return Reason.NO_WORKER
     return None
 
 

@@ -46,7 +46,7 @@ CLAIM = text("""
          ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE batches SET claim_token = claim_token + 1, claim_expires_at = clock_timestamp() + :claim_for
       FROM next, files WHERE batches.id = next.id AND files.id = batches.input_file_id
-    RETURNING batches.id, batches.tenant_id, claim_token, state, endpoint, files.object_key, files.sha256
+    RETURNING batches.id, batches.tenant_id, claim_token, claim_failures, state, endpoint, files.object_key, files.sha256
 """)
 
 HOLD_CLAIM = text("""
@@ -63,8 +63,15 @@ RELEASE_CLAIM = text("""
      WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
 """)
 
+FAIL_CLAIM = text("""
+    -- Nobody claims the batch for a while, twice as long each time, so that it does not stand in the way of others.
+    UPDATE batches SET claim_failures = claim_failures + 1, claim_error = :error,
+           claim_expires_at = clock_timestamp() + least(make_interval(secs => power(2, least(claim_failures, 10))), :pause_max)
+     WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
+""")
+
 ADMIT = text("""
-    UPDATE batches SET state = 'in_progress', in_progress_at = clock_timestamp(), claim_expires_at = NULL,
+    UPDATE batches SET state = 'in_progress', in_progress_at = clock_timestamp(), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
            reason = 'queued', reason_at = clock_timestamp(),
            rows_total = :rows_total, rows_duplicate = :rows_duplicate, rows_refused = :rows_refused,
            refusals_key = :refusals_key, refusals_sha256 = :refusals_sha256
@@ -72,7 +79,7 @@ ADMIT = text("""
 """)
 
 REJECT = text("""
-    UPDATE batches SET state = 'failed', failed_at = clock_timestamp(), claim_expires_at = NULL,
+    UPDATE batches SET state = 'failed', failed_at = clock_timestamp(), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
            reason = 'bad_input', reason_at = clock_timestamp(),
            rows_total = :rows_total, errors = CAST(:errors AS jsonb), errors_total = :errors_total
      WHERE id = :batch_id AND claim_token = :claim_token AND state = 'validating'
@@ -90,7 +97,7 @@ ADD_ROSTER = text("""
 """)
 
 PUBLISH = text("""
-    UPDATE batches SET state = CAST(:target AS text), claim_expires_at = NULL,
+    UPDATE batches SET state = CAST(:target AS text), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
            completed_at = CASE WHEN CAST(:target AS text) = 'completed' THEN clock_timestamp() END,
            expired_at = CASE WHEN CAST(:target AS text) = 'expired' THEN clock_timestamp() END,
            cancelled_at = CASE WHEN CAST(:target AS text) = 'cancelled' THEN clock_timestamp() END,
@@ -100,9 +107,18 @@ PUBLISH = text("""
 """)
 
 CANCEL = text("""
-    UPDATE batches SET state = 'cancelling', cancelling_at = clock_timestamp(), claim_expires_at = NULL,
+    UPDATE batches SET state = 'cancelling', cancelling_at = clock_timestamp(), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
            reason = 'user_cancelled', reason_at = clock_timestamp()
      WHERE id = :batch_id AND state IN ('validating', 'in_progress')
+""")
+
+GIVE_UP = text("""
+    UPDATE batches SET state = CAST(:target AS text), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
+           failed_at = CASE WHEN CAST(:target AS text) = 'failed' THEN clock_timestamp() END,
+           cancelled_at = CASE WHEN CAST(:target AS text) = 'cancelled' THEN clock_timestamp() END,
+           reason = 'results_lost', reason_at = clock_timestamp(),
+           errors = CAST(:errors AS jsonb), errors_total = :errors_total
+     WHERE id = :batch_id AND claim_token = :claim_token AND state = :state
 """)
 
 DECIDE = text("INSERT INTO decisions (batch_id, reason) SELECT id, reason FROM batches WHERE id = :batch_id")

@@ -11,9 +11,11 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import NotFoundError
 from pipeline.domain.ids import BatchId, FileId, TenantId
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.ranges import Ranges
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import BatchView, LineError, PartRef, ResultSources
+from storage.multiranges import from_value
 
 _VIEW = """
     SELECT page.*, progress.*, tokens.*, bill.*
@@ -80,17 +82,28 @@ def result_sources(connection: Connection, batch_id: BatchId) -> ResultSources:
     rosters = text("SELECT object_key, sha256 FROM rosters WHERE batch_id = :batch_id ORDER BY roster_no")
     shards = text("SELECT rows_total FROM shards WHERE batch_id = :batch_id ORDER BY shard_no")
     parts = text("SELECT object_key, sha256 FROM parts WHERE batch_id = :batch_id ORDER BY id")
-    own = text("SELECT reason, refusals_key, refusals_sha256 FROM batches WHERE id = :batch_id")
+    own = text("SELECT reason, rows_refused, refusals_key, refusals_sha256 FROM batches WHERE id = :batch_id")
     row = connection.execute(own, batch).one()
     missing = _MISSING.get(Reason(row.reason), ("batch_failed", "This request has no result."))
     return ResultSources(
         rosters=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(rosters, batch)),
         shard_rows=tuple(connection.execute(shards, batch).scalars()),
+        rows_refused=row.rows_refused,
         refusals=row.refusals_key and PartRef(object_key=row.refusals_key, sha256=row.refusals_sha256),
         parts=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(parts, batch)),
         missing_code=missing[0],
         missing_message=missing[1],
     )
+
+
+def rows_of_part(connection: Connection, object_key: str) -> list[tuple[int, Ranges]]:
+    """Return which rows (shard number, positions) a part holds."""
+    statement = text("""
+        SELECT shards.shard_no, part_slices.rows FROM parts
+          JOIN part_slices ON part_slices.part_id = parts.id JOIN shards ON shards.id = part_slices.shard_id
+         WHERE parts.object_key = :object_key ORDER BY shards.shard_no
+    """)
+    return [(row.shard_no, from_value(row.rows)) for row in connection.execute(statement, {"object_key": object_key})]
 
 
 def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
@@ -114,6 +127,7 @@ def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
         error_file_id=FileId(row.error_file_id) if row.error_file_id else None,
         errors=tuple(LineError(**error) for error in row.errors or ()),
         errors_total=row.errors_total,
+        trouble=row.claim_error,
         rows_total=row.rows_total,
         rows_duplicate=row.rows_duplicate,
         rows_refused=row.rows_refused,

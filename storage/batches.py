@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Final
 
 import orjson
 from psycopg.errors import ForeignKeyViolation
@@ -14,6 +16,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ConflictError, LeaseLostError, NotFoundError
 from pipeline.domain.ids import BatchId, FileId, TenantId, new_batch_id, new_file_id
 from pipeline.domain.lifecycle import BATCH_EDGES, BatchState, advance
+from pipeline.domain.ranges import Ranges
 from pipeline.domain.windows import parse_window
 from pipeline.ports.batches import (
     Admitted,
@@ -21,6 +24,8 @@ from pipeline.ports.batches import (
     BatchClaim,
     BatchView,
     FileView,
+    LineError,
+    PartRef,
     Rejected,
     ResultFile,
     ResultSources,
@@ -36,6 +41,8 @@ from storage.batch_statements import (
     CANCEL,
     CLAIM,
     DECIDE,
+    FAIL_CLAIM,
+    GIVE_UP,
     HOLD_CLAIM,
     PUBLISH,
     REJECT,
@@ -44,8 +51,11 @@ from storage.batch_statements import (
     SAME_INPUT,
     entered_under,
 )
-from storage.batch_views import list_views, result_sources, view_of
+from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
+
+#: Longest rest of a batch between two tries at taking it in or writing its files.
+_PAUSE_MAX: Final = timedelta(seconds=60)
 
 
 class BatchRepository:
@@ -109,6 +119,7 @@ class BatchRepository:
             tenant_id=view.tenant_id,
             batch_id=view.batch_id,
             claim_token=1,
+            failures=0,
             state=BatchState.VALIDATING,
             endpoint=view.endpoint,
             input_key=file.object_key,
@@ -167,6 +178,7 @@ class BatchRepository:
             tenant_id=TenantId(row.tenant_id),
             batch_id=BatchId(row.id),
             claim_token=row.claim_token,
+            failures=row.claim_failures,
             state=BatchState(row.state),
             endpoint=Endpoint(row.endpoint),
             input_key=row.object_key,
@@ -187,6 +199,11 @@ class BatchRepository:
         """Give the claim back, so that another may take the batch at once."""
         arguments = _claim_arguments(claim)
         self._database.run(lambda connection: connection.execute(RELEASE_CLAIM, arguments))
+
+    def fail_claim(self, claim: BatchClaim, error: str) -> None:
+        """Give the claim back after a failure; the batch rests before the next try, which hears of it."""
+        arguments = _claim_arguments(claim) | {"error": error, "pause_max": _PAUSE_MAX}
+        self._database.run(lambda connection: connection.execute(FAIL_CLAIM, arguments))
 
     def admit(self, claim: BatchClaim, admitted: Admitted) -> None:
         """Publish what intake wrote, and let the batch run."""
@@ -234,13 +251,9 @@ class BatchRepository:
 
     def reject(self, claim: BatchClaim, rejected: Rejected) -> None:
         """Fail the batch with its bad lines."""
-        errors = [
-            {"code": error.code, "message": error.message, "param": error.param, "line": error.line}
-            for error in rejected.errors
-        ]
         arguments = _claim_arguments(claim) | {
             "rows_total": rejected.rows_total,
-            "errors": orjson.dumps(errors).decode(),
+            "errors": _errors_document(rejected.errors),
             "errors_total": rejected.errors_total,
         }
 
@@ -249,6 +262,27 @@ class BatchRepository:
             connection.execute(DECIDE, {"batch_id": claim.batch_id})
 
         self._move(claim, BatchState.FAILED, work)
+
+    def give_up(self, claim: BatchClaim, error: LineError) -> BatchState:
+        """End the batch without files, because what they are made from is lost; returns the state it ended in."""
+        target = BatchState.CANCELLED if claim.state is BatchState.CANCELLING else BatchState.FAILED
+        advance(BATCH_EDGES, claim.state, target)
+        arguments = _claim_arguments(claim) | {
+            "target": target,
+            "errors": _errors_document([error]),
+            "errors_total": 1,
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(GIVE_UP, arguments)
+            connection.execute(DECIDE, {"batch_id": claim.batch_id})
+
+        self._move(claim, target, work)
+        return target
+
+    def rows_of_part(self, part: PartRef) -> Sequence[tuple[int, Ranges]]:
+        """Return which rows (shard number, positions) a part holds, from the books."""
+        return self._database.run(lambda connection: rows_of_part(connection, part.object_key))
 
     def result_sources(self, claim: BatchClaim) -> ResultSources:
         """Return all that the batch's files are made from."""
@@ -300,6 +334,10 @@ def _claim_ended(claim: BatchClaim) -> LeaseLostError:
 
 def _claim_arguments(claim: BatchClaim) -> dict[str, object]:
     return {"batch_id": claim.batch_id, "claim_token": claim.claim_token, "state": claim.state}
+
+
+def _errors_document(errors: Iterable[LineError]) -> str:
+    return orjson.dumps([asdict(error) for error in errors]).decode()
 
 
 def _file_arguments(

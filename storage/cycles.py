@@ -70,6 +70,7 @@ _ADVANCE = text("""
          ORDER BY id FOR NO KEY UPDATE),
     advanced AS (
         UPDATE batches SET state = 'finalizing', finalizing_at = clock_timestamp(), claim_expires_at = NULL,
+               claim_failures = 0, claim_error = NULL,
                reason = CASE WHEN EXISTS (
                     SELECT FROM shards WHERE shards.batch_id = batches.id
                        AND rows_succeeded + rows_errored < rows_total)

@@ -18,7 +18,7 @@ from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_pack_id
 from pipeline.domain.lifecycle import AttemptOutcome
 from pipeline.domain.ranges import count_rows, halve
 from pipeline.domain.retry import Verdict, judge
-from pipeline.ports.packs import LeasedSlice, PackLease, PartDraft, WorkCommit
+from pipeline.ports.packs import Conviction, LeasedSlice, PackLease, PartDraft, WorkCommit
 from storage.database import Database
 from storage.ledger import record_work
 from storage.multiranges import from_value, to_literal
@@ -26,14 +26,14 @@ from storage.workers import prove_alive
 
 _NEXT = text("""
     -- Rows that others lock are stepped over: two workers never wait for one another here.
-    SELECT id, model, endpoint, last_error FROM packs
+    SELECT id, model, endpoint, failures > 0 OR is_suspect AS has_failed FROM packs
      WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
        AND model = ANY(:models) AND available_at <= clock_timestamp()
      ORDER BY ordinal, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 _NEXT_CONVICTED = text("""
-    SELECT id, model, endpoint, last_error FROM packs
+    SELECT id, model, endpoint, true AS has_failed FROM packs
      WHERE is_convicted AND state IN ('ready', 'retryable')
      ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
@@ -78,7 +78,7 @@ _ROWS_LEFT = text("""
 """)
 
 _OWN = text("""
-    SELECT failures, lone_failures, is_suspect FROM packs
+    SELECT failures, lone_failures, unreads, is_suspect FROM packs
      WHERE id = :pack_id AND state = 'leased' AND lease_token = :lease_token FOR NO KEY UPDATE
 """)
 
@@ -90,15 +90,23 @@ _END_ATTEMPT = text("""
 
 _END_PACK = text("""
     UPDATE packs SET state = CAST(:state AS text), lease_worker_id = NULL, lease_expires_at = NULL,
-           failures = :failures, lone_failures = :lone_failures, is_convicted = :is_convicted, last_error = coalesce(:error, last_error),
+           failures = :failures, lone_failures = :lone_failures, unreads = :unreads, is_convicted = :is_convicted,
+           last_error = coalesce(:error, last_error),
            available_at = clock_timestamp() + :pause, hinted_at = NULL,
            ended_at = CASE WHEN CAST(:state AS text) IN ('committed', 'discarded') THEN clock_timestamp() END
      WHERE id = :pack_id
 """)
 
+_LAST_ENDED = text("""
+    SELECT outcome, error FROM attempts WHERE pack_id = :pack_id AND worker_id IS NOT NULL
+       AND outcome IN ('failed', 'lease_lost', 'unread')
+     ORDER BY lease_token DESC LIMIT 1
+""")
+
 _ADD_CHILD = text("""
-    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, is_suspect, parent_id)
-    SELECT :child_id, pool, model, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, true, id
+    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, unreads, is_suspect,
+                       parent_id)
+    SELECT :child_id, pool, model, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, :unreads, true, id
       FROM packs WHERE id = :parent_id
 """)
 
@@ -124,8 +132,10 @@ _COUNT_DONE = text("""
      WHERE id = :shard_id
 """)
 
-#: A pack that failed rests this long before its next attempt, so that a passing fault can pass.
+#: A pack that failed rests this long before its next attempt, so that a passing fault can pass. One whose
+#: shard was not there rests twice as long each time.
 _FAILURE_PAUSE: Final = timedelta(seconds=0.5)
+_UNREAD_PAUSE_MAX: Final = timedelta(seconds=60)
 #: Packs without rows that one call discards on the way to one it can lease.
 _EMPTY_PACKS_MAX: Final = 64
 
@@ -138,32 +148,49 @@ class PackRepository:
         self._database = database
         self._lease_for = lease_for
 
-    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
+    def lease(
+        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+    ) -> PackLease | None:
         """Lease the pool's first waiting pack of one of `models`, or return None when none waits.
 
-        Raises `LeaseLostError` for a worker that is draining, stopped or lost.
+        With `in_company`, none is returned either where that pack has failed before. Raises `LeaseLostError` for a worker that is draining, stopped or lost.
         """
         arguments = {"pool": pool, "models": list(models)}
 
         def work(connection: Connection) -> PackLease | None:
-            found = self._take(connection, _NEXT, arguments, worker_id)
+            lease = self._take(connection, _NEXT, arguments, worker_id, in_company=in_company)
             # Last, because the worker's row is; a refusal here undoes the lease.
             prove_alive(connection, worker_id)
-            return None if found is None else found[0]
+            return lease
 
         return self._database.run(work)
 
-    def lease_convicted(self) -> tuple[PackLease, str] | None:
-        """Lease a pack whose single row is to be errored, with the error of its last attempt."""
-        return self._database.run(lambda connection: self._take(connection, _NEXT_CONVICTED, {}, None))
+    def lease_convicted(self) -> Conviction | None:
+        """Lease a pack whose rows are to be errored, with what they were convicted for."""
+
+        def work(connection: Connection) -> Conviction | None:
+            lease = self._take(connection, _NEXT_CONVICTED, {}, None, in_company=False)
+            if lease is None:
+                return None
+            last = connection.execute(_LAST_ENDED, {"pack_id": lease.pack_id}).one()
+            return Conviction(lease=lease, outcome=AttemptOutcome(last.outcome), error=last.error or "unknown")
+
+        return self._database.run(work)
 
     def _take(
-        self, connection: Connection, statement: TextClause, arguments: Mapping[str, object], worker_id: WorkerId | None
-    ) -> tuple[PackLease, str] | None:
+        self,
+        connection: Connection,
+        statement: TextClause,
+        arguments: Mapping[str, object],
+        worker_id: WorkerId | None,
+        *,
+        in_company: bool,
+    ) -> PackLease | None:
         """Lease the statement's pack; one whose rows are all withdrawn is discarded and passed over."""
         for _ in range(_EMPTY_PACKS_MAX):
             found = connection.execute(statement, arguments).one_or_none()
-            if found is None:
+            if found is None or (in_company and found.has_failed):
+                # Not passed over: a worker that never runs out of packs would never come to this one.
                 return None
             pack_id = PackId(found.id)
             connection.execute(_HOLD_BATCHES, {"pack_id": pack_id})
@@ -175,14 +202,14 @@ class PackRepository:
                     "lease_for": self._lease_for,
                     "rows_asked": _count(slices),
                 }
-                lease = PackLease(
+                return PackLease(
                     pack_id=pack_id,
                     lease_token=connection.execute(_GRANT, granted).scalar_one(),
                     model=found.model,
                     endpoint=Endpoint(found.endpoint),
                     slices=slices,
+                    has_failed=found.has_failed,
                 )
-                return lease, found.last_error or "the worker died"
             connection.execute(_DISCARD, {"pack_id": pack_id})
         return None
 
@@ -210,15 +237,18 @@ def finish_attempt(
     is_failure = outcome in {AttemptOutcome.FAILED, AttemptOutcome.LEASE_LOST}
     failures = own.failures + int(is_failure)
     lone_failures = own.lone_failures + int(is_failure and rows_asked == 1)
+    unreads = own.unreads + int(outcome is AttemptOutcome.UNREAD)
+    # What a row did in company proves nothing against it: the others may be done or withdrawn by now.
+    blamed = lone_failures if rows_left == 1 else failures
     verdict = judge(
         outcome=outcome,
         rows_left=rows_left,
-        # What a row did in company proves nothing against it: the others may be done or withdrawn by now.
-        failures=lone_failures if rows_left == 1 else failures,
+        failures=unreads if outcome is AttemptOutcome.UNREAD else blamed,
         is_suspect=own.is_suspect,
+        shards_left=len({part.shard_id for part in left}),
     )
     if verdict is Verdict.BISECT:
-        _bisect(connection, pack_id, left)
+        _bisect(connection, pack_id, left, unreads=unreads)
     state = {Verdict.DONE: "committed", Verdict.BISECT: "discarded"}.get(verdict, "retryable")
     connection.execute(
         _END_PACK,
@@ -227,12 +257,19 @@ def finish_attempt(
             "state": state,
             "failures": failures,
             "lone_failures": lone_failures,
+            "unreads": unreads,
             "is_convicted": verdict is Verdict.CONVICT,
             "error": error,
-            "pause": _FAILURE_PAUSE if outcome is AttemptOutcome.FAILED else timedelta(),
+            "pause": _pause(outcome, unreads=unreads),
         },
     )
     return verdict
+
+
+def _pause(outcome: AttemptOutcome, *, unreads: int) -> timedelta:
+    if outcome is AttemptOutcome.UNREAD:
+        return min(timedelta(seconds=_FAILURE_PAUSE.total_seconds() * 2.0 ** min(unreads, 10)), _UNREAD_PAUSE_MAX)
+    return _FAILURE_PAUSE if outcome is AttemptOutcome.FAILED else timedelta()
 
 
 def _rows_left(connection: Connection, pack_id: PackId) -> tuple[LeasedSlice, ...]:
@@ -254,13 +291,13 @@ def _count(slices: Iterable[LeasedSlice]) -> int:
     return sum(count_rows(part.ranges) for part in slices)
 
 
-def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...]) -> None:
+def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...], *, unreads: int) -> None:
     # The parent lets go of its rows first: the exclusion constraint allows a row one pack.
     connection.execute(text("DELETE FROM pack_slices WHERE pack_id = :pack_id"), {"pack_id": pack_id})
     batch_of = {part.shard_id: part.batch_id for part in left}
     for half in halve([(part.shard_id, part.ranges) for part in left]):
         child_id = new_pack_id()
-        connection.execute(_ADD_CHILD, {"child_id": child_id, "parent_id": pack_id})
+        connection.execute(_ADD_CHILD, {"child_id": child_id, "parent_id": pack_id, "unreads": unreads})
         connection.execute(
             _ADD_SLICE,
             [

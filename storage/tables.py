@@ -84,6 +84,9 @@ class BatchRow(Base):
     #: Fencing token and holder of intake and finalizing.
     claim_token: Mapped[int] = mapped_column(server_default="0")
     claim_expires_at: Mapped[datetime | None]
+    #: Tries in a row at what the batch waits for now that came to nothing, and what the last one said.
+    claim_failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    claim_error: Mapped[str | None]
     refusals_key: Mapped[str | None]
     refusals_sha256: Mapped[str | None]
     rows_total: Mapped[int] = mapped_column(server_default="0")
@@ -222,9 +225,11 @@ class PackRow(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Failed attempts that asked for one row only: what convicts a row.
     lone_failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Attempts that found a shard missing or damaged.
+    unreads: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Made by bisection: its rows have failed together before.
     is_suspect: Mapped[bool] = mapped_column(server_default="false")
-    #: Its single row brought every attempt down; the convictor errors it.
+    #: Its single row brought every attempt down, or its shard is lost; the convictor errors what is left.
     is_convicted: Mapped[bool] = mapped_column(server_default="false")
     last_error: Mapped[str | None]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("nightrate.packs.id"))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.domain.errors import LeaseLostError, NightrateError
 from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_part_id
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
+from pipeline.domain.limits import PART_BYTES_MAX
 from pipeline.domain.objects.keys import part_key
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.domain.ranges import ranges_of
@@ -71,8 +72,8 @@ class Finish:
     lease: PackLease
     outcome: AttemptOutcome
     error: str | None = None
-    #: The object store did not hand out the pack's rows.
-    is_unread: bool = False
+    #: The object store was out of reach before the pack's rows were read.
+    is_store_failing: bool = False
 
 
 Job = Work | Overhead | Finish
@@ -102,7 +103,7 @@ class Committer:
         *,
         on_ended: Callable[[PackLease, bool], None],
     ) -> None:
-        """Call `on_ended` when an attempt is over, however it ended, and say whether its parts were refused."""
+        """Call `on_ended` when an attempt is over, however it ended, and say whether the object store was at fault."""
         self._worker_id = worker_id
         self._packs = packs
         self._workers = workers
@@ -193,23 +194,26 @@ class Committer:
             by_batch.setdefault((row.part.tenant_id, row.part.batch_id), []).append(row)
         drafts = []
         for (tenant_id, batch_id), rows in by_batch.items():
-            lease = work.lease
-            key = part_key(tenant_id, batch_id, lease.pack_id, lease.lease_token, attempt.parts)
-            attempt.parts += 1
-            stored = self._objects.put(key, _encode(batch_id, rows))
-            drafts.append(
-                PartDraft(
-                    part_id=new_part_id(),
-                    batch_id=batch_id,
-                    object_key=key,
-                    sha256=stored.sha256,
-                    size_bytes=stored.size_bytes,
-                    shards=_shard_rows(rows),
-                    input_tokens=sum(row.result.input_tokens for row in rows),
-                    output_tokens=sum(row.result.output_tokens for row in rows),
-                )
-            )
+            lines = _encode(batch_id, rows)
+            for start, stop in _cuts(lines):
+                key = part_key(tenant_id, batch_id, work.lease.pack_id, work.lease.lease_token, attempt.parts)
+                attempt.parts += 1
+                drafts.append(self._write_part(key, batch_id, rows[start:stop], lines[start:stop]))
         return tuple(drafts)
+
+    def _write_part(self, key: str, batch_id: BatchId, rows: list[FinishedRow], lines: list[bytes]) -> PartDraft:
+        heads = [PartRow(row.part.shard_no, row.position, row.result.status_code == _OK) for row in rows]
+        stored = self._objects.put(key, encode_part(heads, lines))
+        return PartDraft(
+            part_id=new_part_id(),
+            batch_id=batch_id,
+            object_key=key,
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+            shards=_shard_rows(rows),
+            input_tokens=sum(row.result.input_tokens for row in rows),
+            output_tokens=sum(row.result.output_tokens for row in rows),
+        )
 
     def _finish(self, finish: Finish) -> None:
         pack_id, lease_token = lease = _key(finish.lease)
@@ -224,7 +228,7 @@ class Committer:
         except LeaseLostError:
             _LOG.warning("finish_refused", extra={"pack_id": pack_id})
         finally:
-            self._on_ended(finish.lease, attempt.outcome is AttemptOutcome.PREEMPTED or finish.is_unread)
+            self._on_ended(finish.lease, attempt.outcome is AttemptOutcome.PREEMPTED or finish.is_store_failing)
 
 
 def _key(lease: PackLease) -> tuple[PackId, int]:
@@ -238,14 +242,23 @@ def _tellable(error: str | None) -> str | None:
     return error[:_ERROR_CHARS_MAX].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _encode(batch_id: BatchId, rows: list[FinishedRow]) -> bytes:
+def _encode(batch_id: BatchId, rows: list[FinishedRow]) -> list[bytes]:
     suffix = batch_id.removeprefix("batch_")
     try:
-        lines = [encode_answer(row.result.status_code, f"req_{suffix}_{row.line}", row.result.body) for row in rows]
+        return [encode_answer(row.result.status_code, f"req_{suffix}_{row.line}", row.result.body) for row in rows]
     except TypeError as error:
         raise _UnspeakableError(f"a result is not JSON: {error}") from error
-    heads = [PartRow(row.part.shard_no, row.position, row.result.status_code == _OK) for row in rows]
-    return encode_part(heads, lines)
+
+
+def _cuts(lines: list[bytes]) -> Iterator[tuple[int, int]]:
+    """Cut lines into half-open ranges of `PART_BYTES_MAX` at most, each at least one line."""
+    start = size_bytes = 0
+    for index, line in enumerate(lines):
+        if index > start and size_bytes + len(line) > PART_BYTES_MAX:
+            yield start, index
+            start, size_bytes = index, 0
+        size_bytes += len(line) + 1
+    yield start, len(lines)
 
 
 def _shard_rows(rows: list[FinishedRow]) -> tuple[ShardRows, ...]:

@@ -14,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.domain.errors import NightrateError
+from pipeline.domain.errors import NightrateError, ObjectCorruptError, ObjectMissingError
 from pipeline.domain.ids import WorkerId
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import LeasedSlice, PackLease, PackStore
 
 _LOG = logging.getLogger(__name__)
 
+#: Packs held at a time: one to run, one to read ahead.
+_PACKS_HELD_MAX: Final = 2
 #: Shards read ahead of the engine.
 _BLOCKS_AHEAD: Final = 2
 #: Longest rest before the next lease while the object store keeps failing.
@@ -49,6 +51,8 @@ class Closed:
     """The last opened pack has no further blocks; `error` says why when it should have."""
 
     error: str | None = None
+    #: A shard is missing or damaged, so asking again soon is no use; else the store was out of reach.
+    is_shard_lost: bool = False
 
 
 Fed = Opened | Block | Closed
@@ -82,8 +86,11 @@ class Feed:
         self._queue: queue.Queue[Fed] = queue.Queue(maxsize=_BLOCKS_AHEAD)
         self._woken = threading.Event()
         self._stopped = threading.Event()
-        #: Packs that may be leased now: one to run, one to read ahead.
-        self._permits = threading.Semaphore(2)
+        #: Guards the two below, which the runner's side changes as packs end.
+        self._changed = threading.Condition()
+        self._packs_held = 0
+        #: The pack held has failed before. It is held alone: what goes down beside it would share the blame.
+        self._is_quarantined = False
         #: Attempts in a row that the object store brought to nothing.
         self._store_failures = 0
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -96,7 +103,8 @@ class Feed:
         """Lease nothing more; what was leased stays in the queue for the runner to hand back."""
         self._stopped.set()
         self._woken.set()
-        self._permits.release()
+        with self._changed:
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Stop, and throw away what nobody will take."""
@@ -119,7 +127,10 @@ class Feed:
     def pack_ended(self, *, is_store_failing: bool = False) -> None:
         """Allow another pack to be leased; after a rest when the object store would not have this one's parts."""
         self._store_failures = self._store_failures + 1 if is_store_failing else 0
-        self._permits.release()
+        with self._changed:
+            self._packs_held -= 1
+            self._is_quarantined = False
+            self._changed.notify_all()
         self._woken.set()
 
     def take(self, timeout_seconds: float) -> Fed | None:
@@ -131,15 +142,20 @@ class Feed:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            if not self._permits.acquire(timeout=self._poll_seconds):
-                continue
+            with self._changed:
+                self._changed.wait_for(self._may_look)
             self._rest()
             lease = self._next_lease()
             if lease is None:
-                self._permits.release()
                 continue
+            with self._changed:
+                self._packs_held += 1
+                self._is_quarantined = lease.has_failed
             self._put(Opened(lease))
             self._put(self._read(lease))
+
+    def _may_look(self) -> bool:
+        return self._stopped.is_set() or (self._packs_held < _PACKS_HELD_MAX and not self._is_quarantined)
 
     def _rest(self) -> None:
         # A pack handed back waits for its next lease at once: without a rest the two would go in circles.
@@ -161,7 +177,9 @@ class Feed:
 
     def _lease(self) -> PackLease | None:
         asked_at = time.monotonic()
-        lease = self._packs.lease(self._worker_id, pool=self._pool, models=self._models())
+        lease = self._packs.lease(
+            self._worker_id, pool=self._pool, models=self._models(), in_company=self._packs_held > 0
+        )
         if lease is not None:
             self._on_lease(lease, asked_at)
         return lease
@@ -174,7 +192,8 @@ class Feed:
                 content = self._objects.read(part.object_key, sha256=part.sha256)
             except NightrateError as error:
                 _LOG.warning("shard_not_read", extra={"pack_id": lease.pack_id, "reason": error.code})
-                return Closed(f"{error.code}: {error}")
+                is_lost = isinstance(error, ObjectMissingError | ObjectCorruptError)
+                return Closed(f"{error.code}: {error}", is_shard_lost=is_lost)
             except Exception as error:  # noqa: BLE001 -- as above; and the pack must not stay open
                 _LOG.exception("shard_read_crashed", extra={"pack_id": lease.pack_id})
                 return Closed(f"{type(error).__name__}: {error}")

@@ -38,8 +38,8 @@ class PackRun:
     finished: list[FinishedRow] = field(default_factory=list)
     outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED
     error: str | None = None
-    #: The object store did not hand out all of the rows.
-    is_unread: bool = False
+    #: The object store was out of reach before all rows were read.
+    is_store_failing: bool = False
 
     @property
     def has_rows(self) -> bool:
@@ -50,11 +50,6 @@ class PackRun:
     def is_over(self) -> bool:
         """Say whether nothing of this pack is waiting, in flight, or still to come."""
         return self.is_fed and not self.has_rows and self.in_flight == 0
-
-    @property
-    def is_retried(self) -> bool:
-        """Say whether an earlier attempt at this pack ended without finishing it."""
-        return self.lease.lease_token > 1
 
     def add(self, block: Block) -> None:
         """Take a block in, unless the run has ended early: then nobody wants it."""

@@ -98,11 +98,11 @@ class Runner:
                 self._runs.append(PackRun(lease))
             case Block():
                 self._runs[-1].add(fed)
-            case Closed(error):
+            case Closed(error, is_shard_lost):
                 self._runs[-1].is_fed = True
                 if error is not None:
-                    self._runs[-1].is_unread = True
-                    self._runs[-1].end(AttemptOutcome.PREEMPTED, error)
+                    self._runs[-1].is_store_failing = not is_shard_lost
+                    self._runs[-1].end(AttemptOutcome.UNREAD if is_shard_lost else AttemptOutcome.PREEMPTED, error)
             case _:
                 assert_never(fed)
 
@@ -113,10 +113,6 @@ class Runner:
                 self._abandon(run, AttemptOutcome.LEASE_LOST, "the lease was lost")
             elif self._committer.has_given_up(run.lease):
                 self._abandon(run, AttemptOutcome.PREEMPTED, "its parts are refused")
-            first = self._runs[0]
-            if run is not first and (run.is_retried or first.is_retried):
-                # Nobody who shared an engine with a poison row may be convicted for it.
-                return
             if run.has_rows:
                 engine = self._engine_for(run)
                 if engine is None:
@@ -229,7 +225,7 @@ class Runner:
             self._finish(run)
 
     def _finish(self, run: PackRun) -> None:
-        self._committer.hand_over(Finish(run.lease, run.outcome, run.error, is_unread=run.is_unread))
+        self._committer.hand_over(Finish(run.lease, run.outcome, run.error, is_store_failing=run.is_store_failing))
 
     def _commit_all(self) -> None:
         for run in self._runs:

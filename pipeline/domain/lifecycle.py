@@ -53,6 +53,8 @@ class AttemptOutcome(StrEnum):
     FAILED = "failed"
     PREEMPTED = "preempted"
     LEASE_LOST = "lease_lost"
+    #: A shard is missing or damaged in the object store.
+    UNREAD = "unread"
     CANCELLED = "cancelled"
 
 
@@ -110,8 +112,9 @@ BATCH_EDGES: Final[Edges[BatchState]] = _edges(
         BatchState.FINALIZING: {
             BatchState.COMPLETED: "files written",
             BatchState.EXPIRED: "files written, rows were left at the deadline",
+            BatchState.FAILED: "what the files are made from is lost",
         },
-        BatchState.CANCELLING: {BatchState.CANCELLED: "in-flight rows ended, partial files written"},
+        BatchState.CANCELLING: {BatchState.CANCELLED: "in-flight rows ended, partial files written if they can be"},
         BatchState.COMPLETED: {},
         BatchState.FAILED: {},
         BatchState.EXPIRED: {},

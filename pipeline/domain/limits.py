@@ -38,6 +38,13 @@ PACK_ROWS_MAX: Final = 65_536
 PACK_SLICES_MAX: Final = 256
 #: Failed attempts of one pack before it is bisected; a single-row pack is convicted at this count.
 PACK_FAILURES_BEFORE_BISECT: Final = 2
+#: Attempts that found a shard missing or damaged before its rows are given up, minutes apart in all:
+#: a disk that is not mounted looks the same for a while.
+PACK_UNREAD_BEFORE_CONVICTED: Final = 8
+
+# --- intake and finalizing ---------------------------------------------------------------------
+#: Tries that met a missing or damaged object before the batch ends without it.
+CLAIM_FAILURES_MAX: Final = 8
 
 # --- money -------------------------------------------------------------------------------------
 #: 10,000 currency units an hour: past it a rate is a typing error.

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     DEADLINE_PASSED = "deadline_passed"
     USER_CANCELLED = "user_cancelled"
     ALL_COMMITTED = "all_committed"
+    RESULTS_LOST = "results_lost"
 
 
 SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -33,6 +34,7 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.DEADLINE_PASSED: "The completion window ended before the last row ran.",
         Reason.USER_CANCELLED: "The batch was cancelled.",
         Reason.ALL_COMMITTED: "Every row has a result.",
+        Reason.RESULTS_LOST: "The object store lost what the result files are made from; the errors name it.",
     }
 )
 

@@ -23,6 +23,8 @@ class BatchClaim:
     tenant_id: TenantId
     batch_id: BatchId
     claim_token: int
+    #: Tries before this one, in the same state, that came to nothing.
+    failures: int
     state: BatchState
     endpoint: Endpoint
     #: Key and hash of the input file.
@@ -107,6 +109,7 @@ class ResultSources:
     rosters: tuple[PartRef, ...]
     #: Rows of each shard, by shard number from 0.
     shard_rows: tuple[int, ...]
+    rows_refused: int
     refusals: PartRef | None
     parts: tuple[PartRef, ...]
     #: Code and message for rows that have no result, such as `batch_expired`.
@@ -166,6 +169,8 @@ class BatchView:
     error_file_id: FileId | None
     errors: tuple[LineError, ...]
     errors_total: int
+    #: What the last try at taking the batch in or writing its files failed of; it is tried again.
+    trouble: str | None
     #: Lines of the input; 0 until it is validated.
     rows_total: int
     rows_duplicate: int

@@ -39,6 +39,17 @@ class PackLease:
     model: str
     endpoint: Endpoint
     slices: tuple[LeasedSlice, ...]
+    #: An attempt at these rows has failed before. Such a pack is run alone, so that it alone is to blame.
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conviction:
+    """A lease of rows to be errored, and what the last attempt at them that failed ended with."""
+
+    lease: PackLease
+    outcome: AttemptOutcome
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +126,14 @@ class WorkerRegistration:
 class PackStore(Protocol):
     """Leases and commits."""
 
-    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
-        """Lease the pool's first waiting pack of one of `models`, or return None when none waits."""
+    def lease(
+        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+    ) -> PackLease | None:
+        """Lease the pool's first waiting pack of one of `models`, or return None when none waits.
+
+        With `in_company`, because the worker holds another, none is returned either where that pack has
+        failed before: such a one is run alone.
+        """
 
     def commit(self, worker_id: WorkerId | None, commit: WorkCommit) -> None:
         """Record parts, counts, the worker's span and its charges in one transaction.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final, Self
@@ -17,13 +17,14 @@ from typing import BinaryIO, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain.errors import ObjectCorruptError
+from pipeline.domain.errors import ObjectCorruptError, ObjectMissingError
 from pipeline.domain.objects.keys import result_key
 from pipeline.domain.objects.part import encode_unanswered
 from pipeline.domain.objects.roster import decode_roster
+from pipeline.domain.ranges import Ranges
 from pipeline.ports.batches import Assembled, BatchClaim, PartRef, ResultFile, ResultSources
 from pipeline.ports.objects import ObjectStore
-from pipeline.report.gather import MISSING, Results
+from pipeline.report.gather import LOST, MISSING, Results
 
 #: Result bytes held while rows are brought from the parts' order into the input's.
 _HELD_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -31,7 +32,22 @@ _HELD_BYTES_MAX: Final = 32 * 1024 * 1024
 _ROWS_AT_ONCE: Final = 1024
 
 
-def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *, spool_folder: Path) -> Assembled:
+#: Says which rows (shard number, positions) a part holds according to the books.
+RowsOf = Callable[[PartRef], Iterable[tuple[int, Ranges]]]
+
+_LOST = encode_unanswered(
+    "result_lost", "This request was answered, but the object store lost the answer: its part is missing or damaged."
+)
+
+
+def assemble(
+    claim: BatchClaim,
+    sources: ResultSources,
+    objects: ObjectStore,
+    *,
+    spool_folder: Path,
+    rows_of_lost: RowsOf | None = None,
+) -> Assembled:
     """Write the batch's output and error files under the claim's token; a file without rows is not written.
 
     Each line is `{"id":"batch_req_<batch>_<n>","custom_id":…,"response":…,"error":…}`; n counts the batch's
@@ -42,8 +58,11 @@ def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *,
         sources: Every roster and part of it.
         objects: Where those lie and the files go.
         spool_folder: Local folder for temporary files, about twice the results; emptied on any exit.
+        rows_of_lost: Given, the rows of a part that is missing or damaged are answered with `result_lost`;
+            without it such a part is an error.
 
     Raises:
+        ObjectMissingError: A roster or part is not there.
         ObjectCorruptError: A hash differs, or rosters and parts contradict each other; the message says where.
         NightrateError: The object store refused.
         OSError: The spool cannot be written.
@@ -52,10 +71,7 @@ def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *,
     folder = Path(tempfile.mkdtemp(prefix="assemble-", dir=spool_folder))
     try:
         with closing(Results(folder / "results", sources.shard_rows)) as results:
-            if sources.refusals is not None:
-                results.add_refusals(sources.refusals, objects)
-            for part in sources.parts:
-                results.add(part, objects)
+            _gather(results, sources, objects, rows_of_lost)
             with _ResultWriter(folder, claim, results, sources) as writer:
                 for roster in sources.rosters:
                     writer.write(roster, objects)
@@ -68,6 +84,23 @@ def assemble(claim: BatchClaim, sources: ResultSources, objects: ObjectStore, *,
         shutil.rmtree(folder)
 
 
+def _gather(results: Results, sources: ResultSources, objects: ObjectStore, rows_of_lost: RowsOf | None) -> None:
+    if sources.refusals is not None:
+        try:
+            results.add_refusals(sources.refusals, objects)
+        except (ObjectMissingError, ObjectCorruptError):
+            if rows_of_lost is None:
+                raise
+            results.lose_refusals(sources.rows_refused)
+    for part in sources.parts:
+        try:
+            results.add(part, objects)
+        except (ObjectMissingError, ObjectCorruptError):
+            if rows_of_lost is None:
+                raise
+            results.lose(part.object_key, rows_of_lost(part))
+
+
 class _ResultWriter:
     """Writes both files, roster by roster."""
 
@@ -77,7 +110,9 @@ class _ResultWriter:
         self.rows_missing = 0
         self._results = results
         self._id = b"batch_req_%b" % claim.batch_id.rpartition("_")[2].encode()
-        self._missing = encode_unanswered(sources.missing_code, sources.missing_message)[1:] + b"\n"
+        #: What to say of a row without a result: it never ran, or its result is lost.
+        self._missing = _tail(encode_unanswered(sources.missing_code, sources.missing_message))
+        self._lost = _tail(_LOST)
         self._mapped: mmap.mmap | None = results.mapped()
         self._output: BinaryIO = (folder / "output").open("xb")
         self._error: BinaryIO = (folder / "error").open("xb")
@@ -107,8 +142,10 @@ class _ResultWriter:
 
     def _write_some(self, custom_ids: Sequence[bytes], numbers: NDArray[np.int64]) -> None:
         starts, is_success = self._results.starts[numbers], self._results.is_success[numbers]
-        # A result's own opening brace gives way to the id's; its newline is taken along.
+        # As in `_tail`.
         found = self._read(starts + 1, starts + self._results.lengths[numbers] + 1)
+        for index in np.flatnonzero(starts == LOST).tolist():
+            found[index] = self._lost
         row_id, missing = self._id, self._missing
         for low in range(0, len(found), _ROWS_AT_ONCE):
             some = slice(low, low + _ROWS_AT_ONCE)
@@ -151,6 +188,11 @@ class _ResultWriter:
         pairs = list(zip(lines, is_success, strict=True))
         self._output.write(b"".join([line for line, succeeded in pairs if succeeded]))
         self._error.write(b"".join([line for line, succeeded in pairs if not succeeded]))
+
+
+def _tail(line: bytes) -> bytes:
+    """Return a result line as it follows the id: its own opening brace gives way, its newline is taken along."""
+    return line[1:] + b"\n"
 
 
 def _cuts(lengths: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:

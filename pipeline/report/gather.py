@@ -7,7 +7,7 @@ check its hash. So parts are copied one after the other into one file, and rows 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain.errors import ObjectCorruptError
 from pipeline.domain.objects.roster import REFUSED_SHARD_NO
+from pipeline.domain.ranges import Ranges
 from pipeline.ports.batches import PartRef
 from pipeline.ports.objects import ObjectStore
 from pipeline.report.header import read_header
@@ -24,6 +25,8 @@ _BLOCK_BYTES: Final = 1024 * 1024
 _NEWLINE: Final = 0x0A
 #: Offset of a row that no part holds.
 MISSING: Final = -1
+#: Offset of a row whose part is missing or damaged. Both offsets have the length 0.
+LOST: Final = -2
 
 
 class Results:
@@ -58,12 +61,12 @@ class Results:
             rows = read_header(ref.object_key, part)
             if not (np.all(rows[:, 0] == REFUSED_SHARD_NO) and np.all(rows[:, 1] == np.arange(len(rows)))):
                 raise ObjectCorruptError(f"refusals {ref.object_key!r} name rows other than the refused ones, in order")
-            self._rows[-1] = len(rows)
-            self.starts = np.append(self.starts, np.full(len(rows), MISSING, dtype=np.int64))
-            for name in ("lengths", "is_success", "_part_nos"):
-                column = getattr(self, name)
-                setattr(self, name, np.append(column, np.zeros(len(rows), dtype=column.dtype)))
+            self._extend(len(rows), MISSING)
             self._place(ref.object_key, rows, part)
+
+    def lose_refusals(self, rows: int) -> None:
+        """Take note that the answers of the rows refused at intake are lost; instead of `add_refusals`."""
+        self._extend(rows, LOST)
 
     def add(self, ref: PartRef, objects: ObjectStore) -> None:
         """Add a part.
@@ -77,6 +80,14 @@ class Results:
             if np.any(rows[:, 0] == REFUSED_SHARD_NO):
                 raise ObjectCorruptError(f"part {ref.object_key!r} names rows that were refused at intake")
             self._place(ref.object_key, rows, part)
+
+    def lose(self, where: str, rows: Iterable[tuple[int, Ranges]]) -> None:
+        """Take note that the results of these rows (shard number, positions) are lost; `where` names their part."""
+        for shard_no, ranges in rows:
+            for start, stop in ranges:
+                positions = np.arange(start, stop, dtype=np.int64)
+                numbers = self.numbers_of(where, np.full(len(positions), shard_no, dtype=np.int64), positions)
+                self.starts[numbers] = LOST
 
     def numbers_of(self, where: str, shard_nos: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row numbers at these places; `where` names the object that says them.
@@ -101,6 +112,15 @@ class Results:
         with self._path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
+    def _extend(self, rows: int, start: int) -> None:
+        """Make room for the rows refused at intake; a second call finds the room made by a first that failed."""
+        base = int(self._bases[-1])
+        self._rows[-1] = rows
+        self.starts = np.append(self.starts[:base], np.full(rows, start, dtype=np.int64))
+        for name in ("lengths", "is_success", "_part_nos"):
+            column = getattr(self, name)[:base]
+            setattr(self, name, np.append(column, np.zeros(rows, dtype=column.dtype)))
+
     def _place(self, key: str, rows: NDArray[np.int64], part: BinaryIO) -> None:
         numbers = self.numbers_of(key, rows[:, 0], rows[:, 1])
         self._refuse_second_results(key, rows, numbers)
@@ -114,7 +134,7 @@ class Results:
         self._keys.append(key)
 
     def _refuse_second_results(self, key: str, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
-        if len(numbers) and np.any(again := self.starts[numbers] != MISSING):
+        if len(numbers) and np.any(again := self.starts[numbers] >= 0):
             index = int(np.argmax(again))
             other = self._keys[self._part_nos[numbers[index]]]
         elif len(np.unique(numbers)) != len(numbers):

@@ -91,6 +91,7 @@ def claim_of(token: int) -> BatchClaim:
         tenant_id=TenantId("tnt_bench"),
         batch_id=BatchId("batch_01920000000070008000000000000000"),
         claim_token=token,
+        failures=0,
         state=BatchState.VALIDATING,
         endpoint=Endpoint.CHAT_COMPLETIONS,
         input_key="",
@@ -116,6 +117,7 @@ def answer_all(claim: BatchClaim, admitted: Admitted, objects: ObjectStore) -> R
     return ResultSources(
         rosters=tuple(PartRef(object_key=each.object_key, sha256=each.sha256) for each in admitted.rosters),
         shard_rows=tuple(shard.rows for shard in admitted.shards),
+        rows_refused=admitted.rows_refused,
         refusals=None
         if admitted.refusals is None
         else PartRef(object_key=admitted.refusals.object_key, sha256=admitted.refusals.sha256),

@@ -20,6 +20,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m-instruct"
@@ -109,10 +110,11 @@ def nightrate(rows: int, home: Path) -> None:
     from sqlalchemy import text
 
     from tests.bench.stack import running_stack, submit_and_wait
+    from tests.bench.usage import watched_usage
 
     source = home / "requests.jsonl"
     source.write_text("".join(json.dumps(request) + "\n" for request in requests(rows)), encoding="utf-8")
-    with running_stack(home, workers=1) as stack:
+    with watched_usage() as usage, running_stack(home / "home", workers=1) as stack:
         started = time.monotonic()
         view = submit_and_wait(stack, source)
         seconds = time.monotonic() - started
@@ -127,15 +129,16 @@ def nightrate(rows: int, home: Path) -> None:
                 "load_seconds": load_seconds,
                 "output_tokens": view.output_tokens,
                 "cost_micros": view.cost_micros,
+                "cpu_seconds": usage.cpu_by_kind(),
             }
         )
     )
 
 
-def _run_side(side: str, rows: int, folder: Path) -> dict[str, float]:
+def _run_side(side: str, rows: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.bench.bench_overhead", "--side", side, "--rows", str(rows)]
     done = subprocess.run([*command, "--folder", str(folder)], cwd=ROOT, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

@@ -12,26 +12,22 @@ import os
 import platform
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import SecretStr
 from sqlalchemy import text
 
-from pipeline.app import Stack, open_stack, store_input, submit
-from pipeline.config import Settings
+from pipeline.app import Stack, collect_seldom, store_input, submit
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.tiers import Tier
-from pipeline.entrypoints.cli.local_stack import supervisor_of
 from pipeline.ports.batches import BatchView, Submission
 from tests.bench.bench_intake import MODEL, lines
+from tests.bench.stack import running_stack
+from tests.bench.usage import watched_usage
 
 #: What is promised on two cores that nobody else uses.
 INTAKE_ROWS_PER_SECOND_MIN = 30_000
@@ -50,100 +46,6 @@ _TABLES = (
     "worker_intervals",
     "ledger",
 )
-
-
-@dataclass
-class Usage:
-    """What each of our processes used, looked up while they run: memory at its peak, and processor time."""
-
-    peaks_mib: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-
-    def look(self) -> None:
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            fields = _status(entry)
-            if fields:
-                children.setdefault(int(fields["PPid"]), []).append(int(entry.name))
-        waiting = [os.getpid()]
-        while waiting:
-            pid = waiting.pop()
-            waiting += children.get(pid, [])
-            self._note(pid)
-
-    def _note(self, pid: int) -> None:
-        entry = Path("/proc", str(pid))
-        fields = _status(entry)
-        if "VmHWM" not in fields:
-            return
-        name = f"{_kind(entry, pid)} {pid}"
-        peak = round(int(fields["VmHWM"].split()[0]) / 1024, 1)
-        self.peaks_mib[name] = max(peak, self.peaks_mib.get(name, 0.0))
-        self.cpu_seconds[name] = max(_cpu_seconds(entry), self.cpu_seconds.get(name, 0.0))
-
-    def peaks_by_kind(self) -> dict[str, float]:
-        """Return the largest peak of each kind of process."""
-        return {kind: max(values) for kind, values in _by_kind(self.peaks_mib).items()}
-
-    def cpu_by_kind(self) -> dict[str, float]:
-        """Return the processor time of each kind of process, all of them together; it compares on a shared machine."""
-        return {kind: round(sum(values), 1) for kind, values in _by_kind(self.cpu_seconds).items()}
-
-
-def _by_kind(figures: Mapping[str, float]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for name, figure in sorted(figures.items()):
-        found.setdefault(name.rpartition(" ")[0], []).append(figure)
-    return found
-
-
-def _cpu_seconds(entry: Path) -> float:
-    try:
-        fields = entry.joinpath("stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    # User and system time, counted from the state behind the name.
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _status(entry: Path) -> dict[str, str]:
-    try:
-        content = entry.joinpath("status").read_text()
-    except OSError:
-        return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in content.splitlines())}
-
-
-def _kind(entry: Path, pid: int) -> str:
-    if pid == os.getpid():
-        return "submitter"
-    try:
-        command = entry.joinpath("cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "gone"
-    name = Path(command[0].decode(errors="replace")).name
-    for server in ("postgres", "valkey", "initdb"):
-        if name.startswith(server):
-            return server
-    return next((word.decode() for word in reversed(command) if word in {b"worker", b"scheduler"}), name)
-
-
-@contextmanager
-def watched_usage() -> Iterator[Usage]:
-    """Look at what our processes use until the block ends."""
-    usage, ended = Usage(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            usage.look()
-
-    watcher = threading.Thread(target=watch, name="usage", daemon=True)
-    watcher.start()
-    try:
-        yield usage
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def write_input(path: Path, rows: int) -> int:
@@ -260,17 +162,14 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o711)
         size_bytes = write_input(folder / "input.jsonl", options.rows)
-        settings = Settings(home=folder / "home", workers=options.workers, database_url=None, redis_url=None)
-        supervisor = supervisor_of(settings, workers=options.workers)
+        collect_seldom()
         with watched_usage() as usage:
             began = time.monotonic()
-            with supervisor as urls:
+            with running_stack(folder / "home", workers=options.workers) as stack:
                 cold_start_seconds = time.monotonic() - began
-                update = {"database_url": SecretStr(urls.database_url), "redis_url": SecretStr(urls.redis_url)}
-                with open_stack(settings.model_copy(update=update)) as stack:
-                    figures = measure(
-                        stack, folder / "input.jsonl", rows=options.rows, cold_start_seconds=cold_start_seconds
-                    )
+                figures = measure(
+                    stack, folder / "input.jsonl", rows=options.rows, cold_start_seconds=cold_start_seconds
+                )
         objects_bytes = sum(path.stat().st_size for path in (folder / "home" / "objects").rglob("*") if path.is_file())
     report = {
         "benchmark": "throughput",

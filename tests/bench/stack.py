@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,39 +10,24 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from infra.embedded.folder import DataFolder
-from infra.embedded.supervisor import Supervisor
-from infra.processes import ProcessSpec
 from pipeline import app
 from pipeline.config import Settings
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.tiers import Tier
+from pipeline.entrypoints.cli.local_stack import supervisor_of
 from pipeline.ports.batches import BatchView, Submission
-from storage.migrations import upgrade
 
-_MODULE = "pipeline.entrypoints.cli"
 _READY_SECONDS_MAX = 120.0
 
 
 @contextmanager
 def running_stack(home: Path, *, workers: int) -> Iterator[app.Stack]:
     """Run a stack in `home` until the block ends; its workers are ready when the block begins."""
-    os.environ["NIGHTRATE_WORKERS"] = str(workers)
-    roles = ["scheduler", *(f"worker-{number}" for number in range(workers))]
-    specs = [
-        ProcessSpec(name=role, command=(sys.executable, "-m", _MODULE, role.partition("-")[0]), grace_seconds=30)
-        for role in roles
-    ]
-    supervisor = Supervisor(DataFolder(home), specs, on_services_up=lambda urls: upgrade(urls.database_url))
-    with supervisor as urls:
-        settings = Settings(
-            home=home,
-            database_url=SecretStr(urls.database_url),
-            redis_url=SecretStr(urls.redis_url),
-            workers=workers,
-        )
-        with app.open_stack(settings) as stack:
+    settings = Settings(home=home, workers=workers, database_url=None, redis_url=None)
+    with supervisor_of(settings, workers=workers) as urls:
+        update = {"database_url": SecretStr(urls.database_url), "redis_url": SecretStr(urls.redis_url)}
+        with app.open_stack(settings.model_copy(update=update)) as stack:
             _await_workers(stack, workers)
             yield stack
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.lifecycle import AttemptOutcome
-from pipeline.domain.limits import PACK_FAILURES_BEFORE_BISECT
+from pipeline.domain.limits import PACK_FAILURES_BEFORE_BISECT, PACK_UNREAD_BEFORE_CONVICTED
 from pipeline.domain.retry import Verdict, judge
 
 FAILURES = (AttemptOutcome.FAILED, AttemptOutcome.LEASE_LOST)
-INNOCENT = tuple(outcome for outcome in AttemptOutcome if outcome not in FAILURES)
+INNOCENT = tuple(outcome for outcome in AttemptOutcome if outcome not in {*FAILURES, AttemptOutcome.UNREAD})
 
 
 @given(st.sampled_from(AttemptOutcome), st.integers(0, 9), st.booleans())
@@ -51,6 +51,30 @@ def test_a_failure_that_repeats_narrows_down_to_the_row(
     outcome: AttemptOutcome, rows_left: int, failures: int, *, is_suspect: bool, verdict: Verdict
 ) -> None:
     assert judge(outcome=outcome, rows_left=rows_left, failures=failures, is_suspect=is_suspect) is verdict
+
+
+@pytest.mark.parametrize(
+    ("rows_left", "unreads", "shards_left", "verdict"),
+    [
+        (9, 1, 1, Verdict.RETRY),
+        (1, PACK_UNREAD_BEFORE_CONVICTED - 1, 1, Verdict.RETRY),
+        (9, PACK_UNREAD_BEFORE_CONVICTED, 2, Verdict.BISECT),
+        (9, PACK_UNREAD_BEFORE_CONVICTED, 1, Verdict.CONVICT),
+        (1, PACK_UNREAD_BEFORE_CONVICTED, 1, Verdict.CONVICT),
+    ],
+)
+def test_a_lost_shard_gets_time_to_come_back_before_its_rows_are_given_up(
+    rows_left: int, unreads: int, shards_left: int, verdict: Verdict
+) -> None:
+    found = judge(
+        outcome=AttemptOutcome.UNREAD,
+        rows_left=rows_left,
+        failures=unreads,
+        is_suspect=False,
+        shards_left=shards_left,
+    )
+
+    assert found is verdict
 
 
 @given(st.integers(1, 65_536))

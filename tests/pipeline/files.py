@@ -32,6 +32,7 @@ def claim_of(endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, *, token: int = 1) 
         tenant_id=TenantId("tnt_test"),
         batch_id=BatchId(f"batch_{BATCH_HEX}"),
         claim_token=token,
+        failures=0,
         state=BatchState.VALIDATING,
         endpoint=endpoint,
         input_key="",

@@ -56,6 +56,7 @@ def answered(outcome: Admitted, objects: ObjectStore, chance: random.Random, *, 
     return ResultSources(
         rosters=tuple(PartRef(object_key=each.object_key, sha256=each.sha256) for each in outcome.rosters),
         shard_rows=tuple(shard.rows for shard in outcome.shards),
+        rows_refused=outcome.rows_refused,
         refusals=None if refusals is None else PartRef(object_key=refusals.object_key, sha256=refusals.sha256),
         parts=tuple(parts),
         missing_code="batch_expired",

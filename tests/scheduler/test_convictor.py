@@ -66,6 +66,27 @@ def test_a_convicted_row_gets_an_error_with_its_cause_and_costs_nothing(world: W
     assert not Convictor(world.packs, objects).run_once()
 
 
+def test_a_lost_shards_rows_are_errored_together(world: World, objects: LocalStore) -> None:
+    batch = world.admit(3)
+    world.pack((batch, world.shard_ids(batch)[0], 0, 3))
+    worker = world.worker()
+    verdict = Verdict.RETRY
+    while verdict is Verdict.RETRY:
+        world.execute("UPDATE packs SET available_at = now()")
+        lease = world.lease(worker)
+        verdict = world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.UNREAD, "object_missing: gone")
+
+    assert verdict is Verdict.CONVICT
+    assert Convictor(world.packs, objects).run_once()
+
+    (key,) = world.scalars("SELECT object_key FROM parts WHERE batch_id = :id", id=batch)
+    head, *lines = (orjson.loads(line) for line in objects.read(str(key)).splitlines())
+    assert head == {"rows": [[0, 0, 0], [0, 1, 0], [0, 2, 0]]}
+    assert {line["error"]["code"] for line in lines} == {"input_lost"}
+    assert lines[0]["error"]["message"].endswith("object_missing: gone")
+    assert world.scalars("SELECT rows_errored FROM shards") == [3]
+
+
 def test_a_verdict_that_could_not_be_written_is_passed_again(world: World, objects: LocalStore) -> None:
     class Refusing(LocalStore):
         def put(self, key: str, content: object) -> StoredObject:

@@ -163,6 +163,71 @@ def test_a_claim_given_back_is_free_at_once_and_one_kept_is_not(shared: World) -
     assert claim(shared, first.batch_id, BatchState.VALIDATING).claim_token == 2
 
 
+def test_a_try_that_failed_says_why_and_makes_way_for_other_batches(world: World) -> None:
+    first = world.submit()
+    second = world.submit()
+    for each in (first, second):
+        world.batches.release_claim(each)
+    pauses = []
+
+    for failures in range(3):
+        lapse(world, first.batch_id)
+        tried = claim(world, first.batch_id, BatchState.VALIDATING)
+        assert tried.failures == failures
+        world.batches.fail_claim(tried, "the disk is away")
+        (pause,) = world.scalars(
+            "SELECT extract(epoch FROM claim_expires_at - clock_timestamp()) FROM batches WHERE id = :id",
+            id=first.batch_id,
+        )
+        pauses.append(round(float(str(pause))))
+
+    assert pauses == [1, 2, 4]
+    assert world.batches.get(first.batch_id).trouble == "the disk is away"
+    following = world.batches.claim([BatchState.VALIDATING])
+    assert following is not None
+    assert following.batch_id == second.batch_id
+
+    lapse(world, first.batch_id)
+    world.batches.admit(claim(world, first.batch_id, BatchState.VALIDATING), admitted(first.batch_id, 1))
+    assert world.batches.get(first.batch_id).trouble is None
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [(BatchState.FINALIZING, BatchState.FAILED), (BatchState.CANCELLING, BatchState.CANCELLED)]
+)
+def test_a_batch_whose_files_cannot_be_made_ends_and_says_why(
+    shared: World, state: BatchState, end: BatchState
+) -> None:
+    batch = shared.admit(2)
+    if state is BatchState.CANCELLING:
+        shared.batches.cancel(batch)
+    else:
+        shared.overdue(batch)
+        shared.advance()
+    ending = claim(shared, batch, state)
+    error = LineError(code="results_lost", message="roster 0 is gone", param=None, line=None)
+
+    assert shared.batches.give_up(ending, error) is end
+    assert shared.batches.give_up(ending, error) is end, "an answer that was lost is asked for again"
+
+    view = shared.batches.get(batch)
+    assert (view.state, view.reason, view.errors) == (end, Reason.RESULTS_LOST, (error,))
+    assert decisions(shared, batch)[-1] == "results_lost"
+
+
+def test_the_books_know_which_rows_a_part_holds(world: World) -> None:
+    batch = world.admit(4, 4)
+    first, second = world.shard_ids(batch)
+    world.pack((batch, first, 0, 4), (batch, second, 0, 4))
+    worker = world.worker()
+    lease = world.lease(worker)
+    commit = world.work(worker, lease, (batch, second, ((0, 1), (2, 4)), 8), (batch, first, ((3, 4),), 8))
+    world.packs.commit(worker, commit)
+
+    for part, rows in zip(commit.parts, [[(1, ((0, 1), (2, 4)))], [(0, ((3, 4),))]], strict=True):
+        assert list(world.batches.rows_of_part(PartRef(object_key=part.object_key, sha256=SHA))) == rows
+
+
 def test_the_oldest_free_batch_is_claimed_first_and_each_by_one(world: World) -> None:
     batches = [world.submit().batch_id for _ in range(6)]
     world.execute("UPDATE batches SET claim_expires_at = NULL")

@@ -84,7 +84,7 @@ class PostgresWorld:
 
     def convict(self) -> None:
         while (found := self.packs.lease_convicted()) is not None:
-            lease, _ = found
+            lease = found.lease
             parts = tuple(
                 PartDraft(
                     part_id=(part_id := PartId(f"convicted_{next(self._part_numbers)}")),

@@ -5,6 +5,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
+from pipeline.domain.limits import PACK_UNREAD_BEFORE_CONVICTED
 from pipeline.domain.retry import Verdict
 from tests.storage.world import World
 
@@ -151,9 +152,58 @@ def test_a_poison_row_is_alone_after_log2_n_plus_3_attempts_and_the_others_finis
     assert world.scalars("SELECT rows_succeeded FROM shards") == [rows - 1]
     found = world.packs.lease_convicted()
     assert found is not None
-    lease, cause = found
-    assert lease.slices[0].ranges == ((poison, poison + 1),)
-    assert cause == "segmentation fault"
+    assert found.lease.slices[0].ranges == ((poison, poison + 1),)
+    assert (found.outcome, found.error) == (AttemptOutcome.FAILED, "segmentation fault")
+
+
+def test_a_lost_shards_rows_alone_are_given_up_after_a_while(world: World) -> None:
+    batch = world.admit(4, 4)
+    lost, kept = world.shard_ids(batch)
+    world.pack((batch, lost, 0, 4), (batch, kept, 0, 4))
+    worker = world.worker()
+    pauses = []
+
+    for _ in range(60):
+        world.execute("UPDATE packs SET available_at = now()")
+        lease = world.packs.lease(worker, pool="local", models=["echo"])
+        if lease is None:
+            break
+        is_lost = any(part.shard_id == lost for part in lease.slices)
+        if not is_lost:
+            rows = [(part.batch_id, part.shard_id, part.ranges, 1) for part in lease.slices]
+            world.packs.commit(worker, world.work(worker, lease, *rows))
+        outcome = AttemptOutcome.UNREAD if is_lost else AttemptOutcome.SUCCEEDED
+        world.packs.finish(lease.pack_id, lease.lease_token, outcome, "it is gone" if is_lost else None)
+        (pause,) = world.scalars(
+            "SELECT extract(epoch FROM available_at - clock_timestamp()) FROM packs WHERE id = :id", id=lease.pack_id
+        )
+        pauses.append(round(float(str(pause))))
+
+    assert pauses[:PACK_UNREAD_BEFORE_CONVICTED] == sorted(pauses[:PACK_UNREAD_BEFORE_CONVICTED])
+    assert sum(pauses[: PACK_UNREAD_BEFORE_CONVICTED - 1]) > 120
+    assert world.scalars("SELECT rows_succeeded FROM shards ORDER BY shard_no") == [0, 4]
+    found = world.packs.lease_convicted()
+    assert found is not None
+    assert (found.outcome, found.error) == (AttemptOutcome.UNREAD, "it is gone")
+    assert {part.shard_id for part in found.lease.slices} == {lost}
+
+
+def test_a_pack_that_has_failed_is_not_leased_beside_another(world: World) -> None:
+    batch = world.admit(4)
+    (shard,) = world.shard_ids(batch)
+    failed = world.pack((batch, shard, 0, 2), ordinal=1.0)
+    fresh = world.pack((batch, shard, 2, 4), ordinal=2.0)
+    worker = world.worker()
+    lease = world.lease(worker)
+    world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.FAILED, "it raised")
+
+    # It rests for a moment; until then it is in nobody's way.
+    assert world.lease(worker).pack_id == fresh
+    world.execute("UPDATE packs SET available_at = now()")
+
+    assert world.packs.lease(worker, pool="local", models=["echo"], in_company=True) is None
+    alone = world.lease(worker)
+    assert (alone.pack_id, alone.has_failed) == (failed, True)
 
 
 def test_a_withdrawn_batch_leaves_the_lease_and_the_pack_still_ends(world: World) -> None:

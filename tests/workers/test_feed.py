@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ObjectMissingError, StoreUnavailableError
 from pipeline.domain.ids import DEFAULT_TENANT, BatchId, PackId, WorkerId
@@ -20,13 +22,14 @@ PART = LeasedSlice(
 )
 
 
-def lease(number: int, *, parts: int = 1) -> PackLease:
+def lease(number: int, *, parts: int = 1, has_failed: bool = False) -> PackLease:
     return PackLease(
         pack_id=PackId(f"pck_{number}"),
         lease_token=1,
         model="echo",
         endpoint=Endpoint.CHAT_COMPLETIONS,
         slices=(PART,) * parts,
+        has_failed=has_failed,
     )
 
 
@@ -37,9 +40,13 @@ class Packs:
         self.leases = list(leases)
         self.asked = 0
 
-    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
+    def lease(
+        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+    ) -> PackLease | None:
         del worker_id, pool, models
         self.asked += 1
+        if in_company and self.leases and isinstance(first := self.leases[0], PackLease) and first.has_failed:
+            return None
         found = self.leases.pop(0) if self.leases else None
         if isinstance(found, Exception):
             raise found
@@ -75,6 +82,10 @@ def missing() -> bytes:
     raise ObjectMissingError("gone")
 
 
+def away() -> bytes:
+    raise StoreUnavailableError("away")
+
+
 def broken() -> bytes:
     raise RuntimeError("what nobody expects")
 
@@ -98,13 +109,39 @@ def test_at_most_two_packs_are_held_at_a_time() -> None:
     feed.close()
 
 
-def test_a_shard_that_cannot_be_read_closes_its_pack_with_the_reason() -> None:
-    for read, reason in ((missing, "object_missing: gone"), (broken, "RuntimeError: what nobody expects")):
-        feed = make(Packs(lease(1)), Shelf(read))
+def test_a_pack_that_has_failed_before_is_held_alone() -> None:
+    packs = Packs(lease(1, parts=0), lease(2, parts=0, has_failed=True), lease(3, parts=0))
+    feed = make(packs)
+    assert [type(feed.take(10)) for _ in range(2)] == [Opened, Closed]
+    eventually(lambda: packs.asked > 2)
+    assert feed.is_empty(), "it is not leased beside another"
 
-        assert isinstance(feed.take(10), Opened)
-        assert feed.take(10) == Closed(reason)
-        feed.close()
+    feed.pack_ended()
+    assert [type(feed.take(10)) for _ in range(2)] == [Opened, Closed]
+    asked = packs.asked
+    feed.wake()
+    assert feed.take(0.1) is None
+    assert packs.asked == asked, "and nothing is leased beside it"
+
+    feed.pack_ended()
+    assert isinstance(feed.take(10), Opened)
+    feed.close()
+
+
+@pytest.mark.parametrize(
+    ("read", "closed"),
+    [
+        (missing, Closed("object_missing: gone", is_shard_lost=True)),
+        (away, Closed("store_unavailable: away")),
+        (broken, Closed("RuntimeError: what nobody expects")),
+    ],
+)
+def test_a_shard_that_cannot_be_read_closes_its_pack_with_the_reason(read: Callable[[], bytes], closed: Closed) -> None:
+    feed = make(Packs(lease(1)), Shelf(read))
+
+    assert isinstance(feed.take(10), Opened)
+    assert feed.take(10) == closed
+    feed.close()
 
 
 def test_errors_in_leasing_do_not_end_the_feed() -> None:

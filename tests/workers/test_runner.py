@@ -11,6 +11,7 @@ from pipeline.ports.engine import EngineRequest
 from pipeline.ports.packs import PackStore
 from tests.services import eventually
 from tests.workers.floor import QUIET, Floor, ScriptedEngine
+from workers import committer
 
 
 def test_every_row_is_answered_once_and_the_ledger_holds_the_workers_whole_life(floor: Floor) -> None:
@@ -186,6 +187,20 @@ def test_rows_whose_parts_are_refused_are_handed_back_and_run_again(floor: Floor
     assert floor.world.scalars("SELECT failures FROM packs WHERE id = :id", id=pack) == [0]
     outcomes = floor.world.scalars("SELECT outcome FROM attempts ORDER BY lease_token")
     assert outcomes == ["preempted", "preempted", "succeeded"]
+    floor.check_books()
+
+
+def test_results_too_large_for_one_part_are_committed_in_several(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "PART_BYTES_MAX", 300)
+    batch, _ = floor.batch(9)
+
+    with floor.working(ScriptedEngine()):
+        floor.await_packs()
+
+    assert floor.answers(batch) == {(0, n): n for n in range(9)}
+    rows = floor.world.scalars("SELECT rows_succeeded FROM parts")
+    assert len(rows) > 2
+    assert floor.world.scalars("SELECT count(*) FROM attempts") == [1]
     floor.check_books()
 
 

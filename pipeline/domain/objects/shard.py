@@ -1,7 +1,7 @@
 """Shard: a slice of a batch's distinct requests, one JSON object a line, in scheduling order.
 
 Each line is `{"line":N,"body":{…}}`: N is the request's 1-based line in the input file, `body` is
-what the user sent, compact. A row's position in the shard is its name everywhere else.
+what the user sent, compact and with its keys in order. A row's position in the shard is its name everywhere else.
 """
 
 from __future__ import annotations

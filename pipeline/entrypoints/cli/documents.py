@@ -41,6 +41,7 @@ def batch_document(view: BatchView) -> Document:
             for error in view.errors
         ],
         "errors_total": view.errors_total,
+        "trouble": view.trouble,
         "created_at": view.created_at.isoformat(),
         "deadline_at": view.deadline_at.isoformat(),
         "entered_at": {str(state): at.isoformat() for state, at in view.entered_at.items()},
@@ -73,6 +74,8 @@ def batch_facts(view: BatchView) -> dict[str, str]:
         "tokens": f"{count(view.input_tokens)} in, {count(view.output_tokens)} out",
         "cost": money(view.cost_micros, view.currency),
     }
+    if view.trouble is not None:
+        facts["trouble"] = f"{view.trouble}; it is tried again"
     if view.budget_micros is not None:
         facts["budget"] = money(view.budget_micros, view.currency)
     facts |= {f"note {key}": value for key, value in (view.metadata or {}).items()}
@@ -83,7 +86,7 @@ def batch_facts(view: BatchView) -> dict[str, str]:
 
 
 def error_lines(view: BatchView) -> list[str]:
-    """Return what is wrong with the input, a line each."""
+    """Return what went wrong, a line each."""
     lines = []
     for error in view.errors:
         where = f"line {error.line}" if error.line else "file"

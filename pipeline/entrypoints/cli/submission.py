@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.app import Stack, store_input, submit
+from pipeline.app import Stack, collect_seldom, store_input, submit
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
@@ -55,6 +55,7 @@ def parse_terms(
 
 def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Callable[[BatchView], None]) -> BatchView:
     """Store the file, make its batch and take it in; `on_created` hears of the batch before it is read."""
+    collect_seldom()
     submission = Submission(
         tenant_id=DEFAULT_TENANT,
         input_file_id=store_input(stack, source.path),

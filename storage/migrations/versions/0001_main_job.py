@@ -118,6 +118,7 @@ def upgrade() -> None:
         sa.Column("available_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lone_failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("unreads", sa.Integer(), server_default="0", nullable=False),
         sa.Column("is_suspect", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("is_convicted", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("last_error", sa.String(), nullable=True),
@@ -189,7 +190,7 @@ def upgrade() -> None:
         sa.Column("rows_asked", sa.Integer(), nullable=False),
         sa.CheckConstraint("rows_asked > 0", name=op.f("ck_attempts_not_empty")),
         sa.CheckConstraint(
-            "outcome IN ('succeeded', 'failed', 'preempted', 'lease_lost', 'cancelled')",
+            "outcome IN ('succeeded', 'failed', 'preempted', 'lease_lost', 'unread', 'cancelled')",
             name=op.f("ck_attempts_outcome"),
         ),
         sa.CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name=op.f("ck_attempts_ended")),
@@ -226,6 +227,8 @@ def upgrade() -> None:
         sa.Column("errors_total", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("claim_token", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("claim_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("claim_failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("claim_error", sa.String(), nullable=True),
         sa.Column("refusals_key", sa.String(), nullable=True),
         sa.Column("refusals_sha256", sa.String(), nullable=True),
         sa.Column("rows_total", sa.BigInteger(), server_default="0", nullable=False),
@@ -247,7 +250,7 @@ def upgrade() -> None:
             name=op.f("ck_batches_endpoint"),
         ),
         sa.CheckConstraint(
-            "reason IN ('queued', 'running', 'no_worker', 'budget_reached', 'all_packed', 'bad_input', 'deadline_passed', 'user_cancelled', 'all_committed')",
+            "reason IN ('queued', 'running', 'no_worker', 'budget_reached', 'all_packed', 'bad_input', 'deadline_passed', 'user_cancelled', 'all_committed', 'results_lost')",
             name=op.f("ck_batches_reason"),
         ),
         sa.CheckConstraint("state <> 'cancelled' OR cancelled_at IS NOT NULL", name=op.f("ck_batches_cancelled_at")),
@@ -353,7 +356,7 @@ def upgrade() -> None:
             "decided_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.CheckConstraint(
-            "reason IN ('queued', 'running', 'no_worker', 'budget_reached', 'all_packed', 'bad_input', 'deadline_passed', 'user_cancelled', 'all_committed')",
+            "reason IN ('queued', 'running', 'no_worker', 'budget_reached', 'all_packed', 'bad_input', 'deadline_passed', 'user_cancelled', 'all_committed', 'results_lost')",
             name=op.f("ck_decisions_reason"),
         ),
         sa.ForeignKeyConstraint(["batch_id"], ["nightrate.batches.id"], name=op.f("fk_decisions_batch_id")),

@@ -28,6 +28,7 @@ RUNNING = BatchView(
     output_file_id=None,
     error_file_id=None,
     errors=(),
+    trouble=None,
     errors_total=0,
     rows_total=100,
     rows_duplicate=0,

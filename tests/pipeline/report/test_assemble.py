@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.errors import NightrateError, ObjectCorruptError
+from pipeline.domain.errors import NightrateError, ObjectCorruptError, ObjectMissingError
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part, encode_unanswered, error_body
 from pipeline.domain.objects.roster import encode_roster
 from pipeline.ports.batches import Assembled, PartRef, ResultFile, ResultSources
 from pipeline.report import assemble as assemble_module
 from pipeline.report import header as header_module
-from pipeline.report.assemble import assemble
+from pipeline.report.assemble import RowsOf, assemble
 from tests.pipeline.files import BATCH_HEX, claim_of
 from tests.pipeline.memory import MemoryStore
 
@@ -29,6 +29,7 @@ class Batch:
         self.parts: list[PartRef] = []
         self.rosters: list[PartRef] = []
         self.refusals: PartRef | None = None
+        self.rows_refused = 0
 
     def put(self, key: str, content: bytes) -> PartRef:
         return PartRef(object_key=key, sha256=self.objects.put(key, content).sha256)
@@ -43,18 +44,20 @@ class Batch:
         self.parts.append(self.put(f"part-{len(self.parts)}", encode(rows, lines)))
 
     def refuse(self, rows: int) -> None:
+        self.rows_refused = rows
         self.refusals = self.put("refusals", encode([(-1, position, False) for position in range(rows)], None))
 
-    def assemble(self, folder: Path) -> Assembled:
+    def assemble(self, folder: Path, *, rows_of_lost: RowsOf | None = None) -> Assembled:
         sources = ResultSources(
             rosters=tuple(self.rosters),
             shard_rows=(3, 2),
+            rows_refused=self.rows_refused,
             refusals=self.refusals,
             parts=tuple(self.parts),
             missing_code="batch_expired",
             missing_message="Too late.",
         )
-        assembled = assemble(claim_of(token=7), sources, self.objects, spool_folder=folder)
+        assembled = assemble(claim_of(token=7), sources, self.objects, spool_folder=folder, rows_of_lost=rows_of_lost)
         assert list(folder.iterdir()) == [], "the spool is emptied"
         return assembled
 
@@ -128,7 +131,13 @@ def test_a_file_without_rows_is_not_written(batch: Batch, tmp_path: Path) -> Non
     batch.parts.clear()
     other = replace(claim_of(), claim_token=8)
     sources = ResultSources(
-        rosters=tuple(batch.rosters), shard_rows=(3, 2), refusals=None, parts=(), missing_code="c", missing_message="m"
+        rosters=tuple(batch.rosters),
+        shard_rows=(3, 2),
+        rows_refused=0,
+        refusals=None,
+        parts=(),
+        missing_code="c",
+        missing_message="m",
     )
     assembled = assemble(other, sources, batch.objects, spool_folder=tmp_path)
     assert (assembled.output, assembled.rows_missing) == (None, 1)
@@ -287,3 +296,49 @@ def test_an_unanswered_result_in_a_part_keeps_its_own_reason(batch: Batch, tmp_p
     assembled = batch.assemble(tmp_path)
     assert batch.rows(assembled.error)[0]["error"]["code"] == "request_timeout"
     assert assembled.rows_missing == 0
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "missing"])
+def test_rows_of_a_lost_part_are_said_to_be_lost_and_the_others_have_their_results(
+    batch: Batch, tmp_path: Path, *, is_damaged: bool
+) -> None:
+    batch.roster((0, 0, "a"), (0, 1, "b"), (0, 2, "c"), (1, 0, "d"), (1, 1, "e"))
+    batch.part((0, 0, True), (1, 1, True))
+    batch.part((0, 1, True), (0, 2, True))
+    if is_damaged:
+        batch.objects.contents["part-1"] += b" "
+    else:
+        batch.objects.delete("part-1")
+
+    with pytest.raises((ObjectCorruptError, ObjectMissingError)):
+        batch.assemble(tmp_path)
+    assembled = batch.assemble(tmp_path, rows_of_lost={batch.parts[1]: [(0, ((1, 3),))]}.__getitem__)
+
+    assert [row["custom_id"] for row in batch.rows(assembled.output)] == ["a", "e"]
+    error = batch.rows(assembled.error)
+    assert [(row["custom_id"], row["error"]["code"]) for row in error] == [
+        ("b", "result_lost"),
+        ("c", "result_lost"),
+        ("d", "batch_expired"),
+    ]
+    assert assembled.rows_missing == 1, "a row that ran and was lost is not one that never ran"
+
+
+def test_the_answers_of_refused_rows_can_be_lost_too(batch: Batch, tmp_path: Path) -> None:
+    batch.refuse(2)
+    batch.roster((-1, 0, "a"), (0, 0, "b"), (-1, 1, "c"))
+    batch.part((0, 0, True))
+    batch.objects.delete("refusals")
+
+    assembled = batch.assemble(tmp_path, rows_of_lost=lambda _: [])
+
+    assert [row["custom_id"] for row in batch.rows(assembled.output)] == ["b"]
+    assert [row["error"]["code"] for row in batch.rows(assembled.error)] == ["result_lost"] * 2
+
+
+def test_without_its_rosters_a_batch_has_no_files(batch: Batch, tmp_path: Path) -> None:
+    batch.roster((0, 0, "a"))
+    batch.objects.delete("roster-0")
+
+    with pytest.raises(ObjectMissingError, match="roster-0"):
+        batch.assemble(tmp_path, rows_of_lost=lambda _: [])
