@@ -42,13 +42,14 @@ from pipeline.submit.intake import take_in
 from pipeline.submit.sealed import SealedSource
 from scheduler.convictor import Convictor
 from scheduler.cycle import decide
-from scheduler.doers import Doer, run_doers
+from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.policy import Policy
 from storage.batches import BatchRepository
 from storage.cycles import CycleRepository, Leadership
 from storage.database import Database
 from storage.objects import open_store
 from storage.packs import PackRepository
+from storage.wakeups import WakeupListener
 from storage.workers import WorkerRepository
 from workers.garage import Garage
 from workers.worker import Worker, WorkerSettings
@@ -279,8 +280,18 @@ def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
             with leadership:
                 term_over = threading.Event()
                 _end_with(must_stop, term_over)
-                run_doers(_Duties(stack, leadership, sender, term_over).doers(), term_over)
+                _lead(stack, leadership, sender, term_over)
         sender.close()
+
+
+def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event) -> None:
+    alarm = Alarm()
+    listener = WakeupListener(stack.database.url, alarm.ring)
+    listener.start()
+    try:
+        run_doers(_Duties(stack, leadership, sender, term_over, alarm).doers(), term_over, alarm)
+    finally:
+        listener.stop()
 
 
 def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
@@ -294,12 +305,15 @@ def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
 class _Duties:
     """What the leading scheduler does, one method a duty; each says whether there is more at once."""
 
-    def __init__(self, stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event) -> None:
+    def __init__(
+        self, stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event, alarm: Alarm
+    ) -> None:
         lease_for = timedelta(seconds=stack.settings.lease_seconds)
         self._stack = stack
         self._leadership = leadership
         self._sender = sender
         self._term_over = term_over
+        self._alarm = alarm
         self._cycles = CycleRepository(stack.database, silence=lease_for)
         self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
@@ -307,11 +321,14 @@ class _Duties:
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
         settings = self._stack.settings
-        rescue_seconds = min(1.0, settings.lease_seconds / 3)
         return [
             Doer(name="cycle", every_seconds=settings.cycle_seconds, run_once=self.cycle),
-            Doer(name="rescue", every_seconds=rescue_seconds, run_once=self.rescue),
-            Doer(name="intake", every_seconds=1.0, run_once=self.take_in_next),
+            Doer(
+                name="rescue",
+                every_seconds=min(settings.cycle_seconds, settings.lease_seconds / 3),
+                run_once=self.rescue,
+            ),
+            Doer(name="intake", every_seconds=settings.cycle_seconds, run_once=self.take_in_next),
             Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
         ]
 
@@ -320,7 +337,9 @@ class _Duties:
             self._term_over.set()
             return False
         epoch = self._leadership.epoch
-        self._cycles.advance_batches(epoch)
+        if self._cycles.advance_batches(epoch):
+            # The finalizer is to look at once.
+            self._alarm.ring()
         try:
             self._cycles.dispatch(epoch, decide(self._cycles.snapshot(), self._policy, new_pack_id))
         except ConflictError:

@@ -63,10 +63,10 @@ class Settings(BaseSettings):
         default=10.0, description="Predicted work of one pack."
     )
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        default=0.5, description="How often a worker looks for a pack without having been told of one."
+        default=1.0, description="How often a worker looks for a pack without having been told of one."
     )
     cycle_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        default=0.25, description="How often the scheduler runs its cycle."
+        default=2.0, description="How often the scheduler looks for work when nothing wakes it."
     )
 
     @classmethod

@@ -1,4 +1,7 @@
-"""Doers: the long-running duties of the scheduler process, each small, named and on its own thread."""
+"""Doers: the long-running duties of the scheduler process, each small, named and on its own thread.
+
+A duty is done when the alarm rings and, because alarms may be missed, every so many seconds anyway.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.domain.errors import NightrateError, NotLeaderError
 
 _LOG = logging.getLogger(__name__)
 
+#: However often the alarm rings: what comes in quick succession is done together.
+_REST_SECONDS: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doer:
-    """One duty: done, done again at once while there is more, then left for a while."""
+    """One duty: done, done again at once while there is more, then left until the alarm or for a while."""
 
     name: str
     every_seconds: float
@@ -22,9 +29,32 @@ class Doer:
     run_once: Callable[[], bool]
 
 
-def run_doers(doers: Sequence[Doer], must_stop: threading.Event) -> None:
+class Alarm:
+    """Wakes all who sleep on it; one that rings while a duty is done is not missed by that duty."""
+
+    def __init__(self) -> None:
+        """Start silent."""
+        self._rung = threading.Condition()
+        #: How often it rang so far.
+        self.rings = 0
+
+    def ring(self) -> None:
+        """Wake all."""
+        with self._rung:
+            self.rings += 1
+            self._rung.notify_all()
+
+    def sleep(self, seconds: float, *, since: int) -> None:
+        """Sleep, unless or until it has rung more than `since` times."""
+        with self._rung:
+            self._rung.wait_for(lambda: self.rings > since, timeout=seconds)
+
+
+def run_doers(doers: Sequence[Doer], must_stop: threading.Event, alarm: Alarm) -> None:
     """Run all doers until `must_stop`; returns early when one learns that another process leads."""
-    threads = [threading.Thread(target=_do, args=(doer, must_stop), name=doer.name, daemon=True) for doer in doers]
+    threads = [
+        threading.Thread(target=_do, args=(doer, must_stop, alarm), name=doer.name, daemon=True) for doer in doers
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -32,12 +62,14 @@ def run_doers(doers: Sequence[Doer], must_stop: threading.Event) -> None:
     finally:
         # Interrupted here, the duties must not go on behind whoever ends the term.
         must_stop.set()
+        alarm.ring()
         for thread in threads:
             thread.join()
 
 
-def _do(doer: Doer, must_stop: threading.Event) -> None:
+def _do(doer: Doer, must_stop: threading.Event, alarm: Alarm) -> None:
     while not must_stop.is_set():
+        rings = alarm.rings
         try:
             has_more = doer.run_once()
         except NotLeaderError:
@@ -51,4 +83,5 @@ def _do(doer: Doer, must_stop: threading.Event) -> None:
             _LOG.exception("doer_crashed", extra={"doer": doer.name})
             has_more = False
         if not has_more:
-            must_stop.wait(doer.every_seconds)
+            must_stop.wait(min(_REST_SECONDS, doer.every_seconds))
+            alarm.sleep(doer.every_seconds, since=rings)

@@ -53,6 +53,7 @@ from storage.batch_statements import (
 )
 from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
+from storage.wakeups import send_wakeup
 
 #: Longest rest of a batch between two tries at taking it in or writing its files.
 _PAUSE_MAX: Final = timedelta(seconds=60)
@@ -161,6 +162,7 @@ class BatchRepository:
         def work(connection: Connection) -> BatchView:
             if connection.execute(CANCEL, {"batch_id": batch_id}).rowcount:
                 connection.execute(DECIDE, {"batch_id": batch_id})
+                send_wakeup(connection)
             return view_of(connection, BatchId(batch_id))
 
         view = self._database.run(work)
@@ -197,8 +199,12 @@ class BatchRepository:
 
     def release_claim(self, claim: BatchClaim) -> None:
         """Give the claim back, so that another may take the batch at once."""
-        arguments = _claim_arguments(claim)
-        self._database.run(lambda connection: connection.execute(RELEASE_CLAIM, arguments))
+
+        def work(connection: Connection) -> None:
+            connection.execute(RELEASE_CLAIM, _claim_arguments(claim))
+            send_wakeup(connection)
+
+        self._database.run(work)
 
     def fail_claim(self, claim: BatchClaim, error: str) -> None:
         """Give the claim back after a failure; the batch rests before the next try, which hears of it."""
@@ -246,6 +252,7 @@ class BatchRepository:
             if rosters:
                 connection.execute(ADD_ROSTER, rosters)
             connection.execute(DECIDE, {"batch_id": claim.batch_id})
+            send_wakeup(connection)
 
         self._move(claim, BatchState.IN_PROGRESS, work)
 

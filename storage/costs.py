@@ -18,10 +18,11 @@ _BATCH_COST = text("""
 """)
 
 _OVERHEAD = text("""
-    SELECT kind, sum(amount_micros) AS amount_micros, min(currency) AS currency
-      FROM ledger WHERE batch_id IS NULL
-       AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
-     GROUP BY kind ORDER BY amount_micros DESC, kind
+    SELECT ledger.kind, sum(amount_micros) AS amount_micros, sum(stop_us - start_us) AS duration_us,
+           min(currency) AS currency
+      FROM ledger JOIN worker_intervals USING (worker_id, start_us)
+     WHERE batch_id IS NULL AND (CAST(:since AS timestamptz) IS NULL OR ledger.created_at >= :since)
+     GROUP BY ledger.kind ORDER BY amount_micros DESC, ledger.kind
 """)
 
 _RECONCILE = text("""
@@ -54,6 +55,7 @@ class Overhead:
     """What one kind of time that no batch pays for has cost."""
 
     kind: IntervalKind
+    duration_us: int
     amount_micros: int
     currency: str
 
@@ -83,7 +85,12 @@ class CostRepository:
         """Return what the time that no batch pays for has cost since then, or ever, the dearest kind first."""
         rows = self._database.run(lambda connection: connection.execute(_OVERHEAD, {"since": since}).all())
         return [
-            Overhead(kind=IntervalKind(row.kind), amount_micros=int(row.amount_micros), currency=row.currency)
+            Overhead(
+                kind=IntervalKind(row.kind),
+                duration_us=int(row.duration_us),
+                amount_micros=int(row.amount_micros),
+                currency=row.currency,
+            )
             for row in rows
         ]
 

@@ -22,6 +22,7 @@ from pipeline.ports.packs import Conviction, LeasedSlice, PackLease, PartDraft, 
 from storage.database import Database
 from storage.ledger import record_work
 from storage.multiranges import from_value, to_literal
+from storage.wakeups import send_wakeup
 from storage.workers import prove_alive
 
 _NEXT = text("""
@@ -263,6 +264,7 @@ def finish_attempt(
             "pause": _pause(outcome, unreads=unreads),
         },
     )
+    send_wakeup(connection)
     return verdict
 
 

@@ -19,11 +19,11 @@ _SPEED_INTERVALS: Final = 32
 _BACKLOGS = text("""
     SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at,
            coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
-           (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) FROM shards
-             WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS rows_in_flight
-      FROM batches
-     WHERE state = 'in_progress'
-       AND EXISTS (SELECT FROM shards WHERE batch_id = batches.id AND rows_packed < rows_total)
+           undone.*
+      FROM batches,
+      LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model
+                 FROM shards WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS undone
+     WHERE state = 'in_progress' AND undone.model IS NOT NULL
      ORDER BY created_at, id
 """)
 
@@ -60,9 +60,10 @@ _CLOCK = text("SELECT clock_timestamp() AS now, (SELECT coalesce(max(ordinal), 0
 
 
 def read_snapshot(connection: Connection) -> Snapshot:
-    """Return all batches with rows in no pack, the pools, and the memory of the last cycle."""
+    """Return all batches with rows to run, the pools, and the memory of the last cycle."""
     rows = connection.execute(_BACKLOGS).all()
-    shards: dict[tuple[str, str], list[OpenShard]] = {}
+    # A batch whose rows are all in packs is here too: whether these wait for a worker is to be known.
+    shards: dict[tuple[str, str], list[OpenShard]] = {(row.id, row.model): [] for row in rows}
     arguments = {"batch_ids": [row.id for row in rows], "shards_a_batch": _SHARDS_A_BATCH}
     for shard in connection.execute(_OPEN_SHARDS, arguments) if rows else ():
         shards.setdefault((shard.batch_id, shard.model), []).append(

@@ -14,6 +14,7 @@ from pipeline.domain.lifecycle import WORKER_EDGES, WorkerState, sources
 from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
 from storage.database import Database
 from storage.ledger import record_overhead
+from storage.wakeups import send_wakeup
 
 _REGISTER = text("""
     INSERT INTO workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency)
@@ -88,6 +89,7 @@ class WorkerRepository:
         def work(connection: Connection) -> None:
             connection.execute(_REGISTER, arguments)
             connection.execute(_NOTE_RATE, arguments)
+            send_wakeup(connection)
 
         self._database.run(work)
 

@@ -25,7 +25,7 @@ class Reason(StrEnum):
 
 SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
     {
-        Reason.QUEUED: "Other batches have a better claim on the next worker.",
+        Reason.QUEUED: "The batch waits for its turn; others may have a better claim on the next worker.",
         Reason.RUNNING: "Packs of this batch are running or about to.",
         Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
         Reason.BUDGET_REACHED: "The batch's budget is spent; raise it to go on.",

@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_overhead [--rows 512] [--rounds 3]
 
-Both sides run the same requests in the same order of rounds, each in a fresh process: the bare engine
-is fed from a list, Nightrate from `submit` to `completed`, less the seconds its worker spent loading.
+Both sides run the same requests in turn, each in a fresh process: the bare engine is fed from a list,
+Nightrate is `nightrate run` less its start-up and the seconds its worker spent loading.
 """
 
 from __future__ import annotations
@@ -106,29 +106,36 @@ def bare(rows: int, cache: Path) -> None:
 
 
 def nightrate(rows: int, home: Path) -> None:
-    """Run the requests through a whole stack and print seconds less loading, and tokens."""
-    from sqlalchemy import text
+    """Run the requests by `nightrate run` and print its seconds, less start-up and loading, and tokens.
 
-    from tests.bench.stack import running_stack, submit_and_wait
+    They are counted from the batch's creation, which is when the stack is up, to the last byte of the results.
+    """
     from tests.bench.usage import watched_usage
 
-    source = home / "requests.jsonl"
+    source, output = home / "requests.jsonl", home / "results.jsonl"
     source.write_text("".join(json.dumps(request) + "\n" for request in requests(rows)), encoding="utf-8")
-    with watched_usage() as usage, running_stack(home / "home", workers=1) as stack:
-        started = time.monotonic()
-        view = submit_and_wait(stack, source)
-        seconds = time.monotonic() - started
-        assert view.rows_completed == rows, view
-        loads = text("SELECT coalesce(sum(stop_us - start_us), 0) FROM worker_intervals WHERE kind = 'load'")
-        with stack.database.transaction() as connection:
-            load_seconds = float(connection.execute(loads).scalar_one()) / 1e6
+    command = [sys.executable, "-m", "pipeline.entrypoints.cli", "run", str(source), "--json", "--force"]
+    settings = {"NIGHTRATE_HOME": str(home / "home"), "NIGHTRATE_WORKERS": "1"}
+    with watched_usage(every_seconds=2.0) as usage:
+        done = subprocess.run(
+            [*command, "--output", str(output)],
+            cwd=ROOT,
+            env=os.environ | settings,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    batch = json.loads(done.stdout)
+    assert batch["rows"]["completed"] == rows, batch
+    seconds = output.stat().st_mtime - datetime.fromisoformat(batch["created_at"]).timestamp()
+    load_seconds = sum(item["seconds"] for item in batch["overhead"] if item["kind"] == "load")
     print(
         json.dumps(
             {
-                "seconds": seconds - load_seconds,
+                "seconds": round(seconds - load_seconds, 3),
                 "load_seconds": load_seconds,
-                "output_tokens": view.output_tokens,
-                "cost_micros": view.cost_micros,
+                "output_tokens": batch["tokens"]["output"],
+                "cost_micros": batch["cost_micros"],
                 "cpu_seconds": usage.cpu_by_kind(),
             }
         )

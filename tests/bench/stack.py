@@ -12,11 +12,7 @@ from sqlalchemy import text
 
 from pipeline import app
 from pipeline.config import Settings
-from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import DEFAULT_TENANT
-from pipeline.domain.tiers import Tier
 from pipeline.entrypoints.cli.local_stack import supervisor_of
-from pipeline.ports.batches import BatchView, Submission
 
 _READY_SECONDS_MAX = 120.0
 
@@ -30,27 +26,6 @@ def running_stack(home: Path, *, workers: int) -> Iterator[app.Stack]:
         with app.open_stack(settings.model_copy(update=update)) as stack:
             _await_workers(stack, workers)
             yield stack
-
-
-def submit_and_wait(stack: app.Stack, source: Path, *, endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS) -> BatchView:
-    """Submit a file the way `nightrate run` does and return the batch when it has ended."""
-    view = app.submit(
-        stack,
-        Submission(
-            tenant_id=DEFAULT_TENANT,
-            input_file_id=app.store_input(stack, source),
-            endpoint=endpoint,
-            completion_window="24h",
-            tier=Tier.STANDARD,
-            budget_micros=None,
-            metadata=None,
-            idempotency_key=None,
-        ),
-    )
-    while not view.state.is_terminal:
-        time.sleep(0.05)
-        view = stack.batches.get(view.batch_id)
-    return view
 
 
 def _await_workers(stack: app.Stack, workers: int) -> None:

@@ -171,19 +171,16 @@ class Striker:
 
     def _kill_two_holders(self) -> None:
         """Kill the holder of a pack, and then the holder of one that has failed before: its second failure bisects it."""
-        self.stand.set_pace(None)
-        # What was under way when the order to wait came is finished and committed first.
-        time.sleep(self.pace_seconds + _COMMITTED_SECONDS)
+        self._hold_all()
         try:
             victims = self._await(lambda: [held for held in self._held() if held.rows_left > 1])
             if not victims:
                 self.problems.append("no pack of several rows was held")
                 return
             self.kills["worker"] += strike(victims[0].pid)
-            again = self._await(
-                lambda: [held for held in self._held() if held.failures > 0 and held.rows_left > 1],
-                seconds=4 * self.lease_seconds + _SETTLE_SECONDS,
-            )
+            # A pack that has failed is leased by a worker that holds no other, so they must go on until one does.
+            self.stand.set_pace(self.pace_seconds)
+            again = self._await(self._hold_failed, seconds=4 * self.lease_seconds + _SETTLE_SECONDS)
             if not again:
                 self.problems.append("no pack of the dead worker was leased again")
                 return
@@ -193,6 +190,25 @@ class Striker:
                 self.problems.append(f"{pack_id} was not bisected after two deaths")
         finally:
             self.stand.set_pace(self.pace_seconds)
+
+    def _hold_all(self) -> None:
+        self.stand.set_pace(None)
+        # What was under way when the order to wait came is finished and committed first.
+        time.sleep(self.pace_seconds + _COMMITTED_SECONDS)
+
+    def _hold_failed(self) -> list[Held]:
+        """Stop them all over a pack of several rows that has failed before, or return nothing while none is held."""
+
+        def failed() -> list[Held]:
+            return [held for held in self._held() if held.failures > 0 and held.rows_left > 1]
+
+        if not failed():
+            return []
+        self._hold_all()
+        found = failed()
+        if not found:
+            self.stand.set_pace(self.pace_seconds)
+        return found
 
     # --- looking -------------------------------------------------------------------------------
 

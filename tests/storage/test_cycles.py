@@ -14,6 +14,8 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted
 from pipeline.ports.cycle import CyclePlan, FairTag, PackDraft, SliceDraft, Standing
 from pipeline.ports.packs import WorkerRegistration
+from scheduler.cycle import decide
+from scheduler.policy import Policy
 from storage.cycles import Leadership
 from tests.services import connect, eventually
 from tests.storage.world import World
@@ -134,7 +136,7 @@ def test_nothing_that_a_deposed_scheduler_writes_is_taken(world: World) -> None:
 # --- the snapshot -----------------------------------------------------------------------------
 
 
-def test_a_snapshot_has_every_batch_with_rows_in_no_pack_and_what_it_spent(world: World) -> None:
+def test_a_snapshot_has_every_batch_with_rows_to_run_and_what_it_spent(world: World) -> None:
     half, packed, _, withdrawn = world.admit(3, 2), world.admit(1), world.submit(), world.admit(1)
     first, second = world.shard_ids(half)
     world.pack((half, first, 0, 3), ordinal=2.5)
@@ -146,7 +148,9 @@ def test_a_snapshot_has_every_batch_with_rows_in_no_pack_and_what_it_spent(world
 
     snapshot = world.cycles.snapshot()
 
-    (backlog,) = snapshot.backlogs
+    backlog, all_packed = snapshot.backlogs
+    assert (all_packed.batch_id, all_packed.model, all_packed.shards) == (packed, "echo", ())
+    assert all_packed.rows_in_flight == 1
     assert (backlog.batch_id, backlog.model, backlog.tier) == (half, "echo", Tier.STANDARD)
     assert (backlog.rows_in_flight, backlog.spent_micros, backlog.budget_micros) == (2, 2000, None)
     (shard,) = backlog.shards
@@ -351,3 +355,11 @@ def test_packs_no_live_worker_can_serve_leave_the_room_to_others(world: World) -
     (pool,) = world.cycles.snapshot().pools
 
     assert pool.packs_waiting == 0
+
+
+def test_a_batch_whose_packs_lost_their_last_worker_says_so(world: World) -> None:
+    batch = world.admit(1)
+    world.pack((batch, world.shard_ids(batch)[0], 0, 1))
+    plan = decide(world.cycles.snapshot(), Policy(), new_pack_id)
+
+    assert plan.standings == (Standing(batch_id=batch, reason=Reason.NO_WORKER),)

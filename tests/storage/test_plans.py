@@ -166,7 +166,7 @@ CASES = (
     case(
         "backlogs",
         snapshots._BACKLOGS,
-        "ix_batches_listing_by_state ix_shards_unpacked ix_shards_undone ix_ledger_batch_id",
+        "ix_batches_listing_by_state ix_shards_undone ix_ledger_batch_id",
         1000,
     ),
     case("open shards", snapshots._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),

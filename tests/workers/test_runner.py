@@ -107,7 +107,7 @@ def test_a_draining_worker_lets_rows_in_flight_finish(floor: Floor) -> None:
     floor.check_books()
 
 
-def test_a_worker_that_leases_again_what_it_lost_commits_only_under_the_new_lease(floor: Floor) -> None:
+def test_a_worker_that_runs_again_what_it_lost_commits_only_under_the_new_lease(floor: Floor) -> None:
     batch, pack = floor.batch(4)
     engine = ScriptedEngine()
     engine.shut()
@@ -116,7 +116,7 @@ def test_a_worker_that_leases_again_what_it_lost_commits_only_under_the_new_leas
         eventually(lambda: len(engine.started) == 4)
         floor.world.expire(pack)
         floor.world.cycles.rescue(floor.world.leadership.epoch)
-        eventually(lambda: floor.world.scalars("SELECT lease_token FROM packs") == [2])
+        # It does not know yet, and leases nothing that has failed while it holds another.
         engine.open()
         floor.await_packs()
         assert not running.worker._heart._kept_at or list(running.worker._heart._kept_at) == [(pack, 2)]

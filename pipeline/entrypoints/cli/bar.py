@@ -39,5 +39,5 @@ class BarDisplay:
 @contextmanager
 def bar_display() -> Iterator[Display]:
     """Yield a bar on stderr; its last picture stays."""
-    with Live(console=Console(stderr=True), refresh_per_second=8) as live:
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         yield BarDisplay(live)

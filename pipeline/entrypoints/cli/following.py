@@ -16,7 +16,7 @@ from pipeline.entrypoints.cli.figures import count, duration, money, rate
 from pipeline.entrypoints.cli.talk import print_json_line, print_line, say
 from pipeline.ports.batches import BatchView
 
-_LOOK_EVERY_SECONDS: Final = 0.25
+_LOOK_EVERY_SECONDS: Final = 0.5
 #: Without a terminal: at most one line of progress in this time; a change of state is said at once.
 _LINE_EVERY_SECONDS: Final = 2.0
 #: Speeds are taken over the last so many seconds.

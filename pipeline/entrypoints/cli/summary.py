@@ -30,7 +30,14 @@ def summarize(stack: Stack, view: BatchView, written: Written, *, overhead_since
             "cost_micros_per_million_tokens": price_per_million(
                 cost.amount_micros, view.input_tokens + view.output_tokens
             ),
-            "overhead": [{"kind": str(item.kind), "cost_micros": item.amount_micros} for item in overhead],
+            "overhead": [
+                {
+                    "kind": str(item.kind),
+                    "seconds": round(item.duration_us / 1e6, 3),
+                    "cost_micros": item.amount_micros,
+                }
+                for item in overhead
+            ],
             "duration_seconds": round(seconds, 3),
             "output_tokens_per_second": round(speed, 1),
             "output_path": written.output and str(written.output.absolute()),
