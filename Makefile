@@ -25,10 +25,11 @@ help:  ## Show this list
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
+	@mkdir -p .nightrate-demo
 	$(BIN)/nightrate run examples/chat.jsonl --output .nightrate-demo/answers.jsonl --errors .nightrate-demo/errors.jsonl --force
 	@head -n 2 .nightrate-demo/answers.jsonl
 
-test: check unit wheel  ## Everything CI runs: lint, types, contracts, tests, wheel
+test: check unit wheel demo  ## Everything CI runs: lint, types, contracts, tests, wheel, demo
 
 check: lint types contracts
 
