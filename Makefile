@@ -27,7 +27,7 @@ help:  ## Show this list
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
 	@mkdir -p .nightrate-demo
 	$(BIN)/nightrate run examples/chat.jsonl --output .nightrate-demo/answers.jsonl --errors .nightrate-demo/errors.jsonl --force
-	@head -n 2 .nightrate-demo/answers.jsonl
+	@$(RUN) examples/read_results.py .nightrate-demo/answers.jsonl 5
 
 test: check unit wheel demo  ## Everything CI runs: lint, types, contracts, tests, wheel, demo
 
