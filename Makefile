@@ -6,6 +6,10 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 SEEDS ?= 20000
 SEED ?= 1
 ROWS ?= 1000000
+ROUNDS ?= 3
+# Where benchmarks leave their reports; `make bench REPORTS=docs/benchmarks` renews the figures of the README.
+REPORTS ?= build/reports
+report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$?; cat $(REPORTS)/$(1).json; exit $$status
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
@@ -58,21 +62,21 @@ wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv,
 	! build/wheel-venv/bin/python -c 'import torch' 2> /dev/null
 
 faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)
-	$(RUN) -m tests.faults.run --rows 20000 --kills 10 --seed $(SEED) --json
+	@$(call report,faults,tests.faults.run --rows 20000 --kills 10 --seed $(SEED))
 
-bench: bench-embedded bench-simulation bench-throughput bench-overhead  ## All the figures of the README, as JSON
-
-bench-throughput: .venv/.dev  ## A million echo requests through the whole path (ROWS=n)
-	$(RUN) -m tests.bench.bench_throughput --rows $(ROWS)
-
-bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat requests
-	$(RUN) -m tests.bench.bench_overhead
-
-bench-simulation: .venv/.dev  ## Deterministic simulation of lease, commit, ledger, rescue (SEEDS=n)
-	$(RUN) -m tests.simulation.run --seeds $(SEEDS) --jobs 2 --json
+bench: bench-embedded bench-simulation bench-throughput bench-overhead faults  ## All the figures of the README, as JSON in build/reports
 
 bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
-	$(RUN) -m tests.bench.bench_embedded
+	@$(call report,embedded,tests.bench.bench_embedded)
+
+bench-simulation: .venv/.dev  ## Deterministic simulation of lease, commit, ledger, rescue (SEEDS=n)
+	@$(call report,simulation,tests.simulation.run --seeds $(SEEDS) --jobs 2)
+
+bench-throughput: .venv/.dev  ## A million echo requests through the whole path (ROWS=n)
+	@$(call report,throughput,tests.bench.bench_throughput --rows $(ROWS))
+
+bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat requests (ROUNDS=n)
+	@$(call report,overhead,tests.bench.bench_overhead --rounds $(ROUNDS))
 
 bench-engines: .venv/.dev  ## The torch engine against transformers' own batching
 	$(RUN) -m tests.bench.bench_engines

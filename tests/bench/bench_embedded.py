@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from infra.embedded.folder import DataFolder
 from infra.embedded.supervisor import Supervisor
+from tests.bench.machine import machine
 
 
 def timed_run(home: Path) -> tuple[float, float]:
@@ -54,8 +54,7 @@ def main() -> None:
                 stop.append(stop_seconds)
     report = {
         "benchmark": "embedded_start",
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        "machine": machine(),
         "is_root": os.geteuid() == 0,
         "cold_start": figures(cold),
         "warm_start": figures(warm),

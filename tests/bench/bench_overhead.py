@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from tests.bench.machine import machine
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m-instruct"
@@ -171,15 +172,14 @@ def main() -> None:
             print(f"round {number + 1}: {sides}", file=sys.stderr)
     medians = {side: statistics.median(found[side]["seconds"] for found in rounds) for side in ("bare", "nightrate")}
     report = {
-        "bench": "overhead",
+        "benchmark": "overhead",
         "rows": arguments.rows,
         "rounds": rounds,
         "bare_seconds": medians["bare"],
         "nightrate_seconds": medians["nightrate"],
         "ratio": statistics.median(found["nightrate"]["seconds"] / found["bare"]["seconds"] for found in rounds),
         "goal_ratio_max": 1.05,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
     }
     print(json.dumps(report, indent=2))
 

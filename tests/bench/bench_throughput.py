@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import text
@@ -26,6 +23,7 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import BatchView, Submission
 from tests.bench.bench_intake import MODEL, lines
+from tests.bench.machine import machine
 from tests.bench.stack import running_stack
 from tests.bench.usage import watched_usage
 
@@ -173,10 +171,7 @@ def main() -> None:
         objects_bytes = sum(path.stat().st_size for path in (folder / "home" / "objects").rglob("*") if path.is_file())
     report = {
         "benchmark": "throughput",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": platform.platform(),
-        "cores": os.cpu_count(),
-        "load_average_15_minutes": round(os.getloadavg()[2], 2),
+        "machine": machine(),
         "rows": options.rows,
         "workers": options.workers,
         "bytes_per_request": round(size_bytes / options.rows, 1),

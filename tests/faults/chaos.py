@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import signal
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from tests.bench.machine import machine as this_machine
 from tests.faults.inputs import write_input
 from tests.faults.plan import Plan
 from tests.faults.stand import ROWS_A_STEP, Stand, standing, strike, within
@@ -56,7 +56,7 @@ class Report:
     told: dict[str, int] = field(default_factory=dict)
     rework_percent: float = 0.0
     seconds: float = 0.0
-    machine: str = platform.platform()
+    machine: dict[str, object] = field(default_factory=this_machine)
     violations: list[str] = field(default_factory=list)
 
     @property

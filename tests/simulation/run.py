@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from tests.bench.machine import machine
 from tests.simulation.harness import SOMETIMES, run
 from tests.simulation.layers import REAL, Layers
 from tests.simulation.world import Report
@@ -95,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     tally = run_parallel(options.first, options.seeds, options.jobs)
     seconds = time.perf_counter() - started
     summary = {
+        "benchmark": "simulation",
+        "machine": machine(),
         "seeds": tally.seeds,
         "first": options.first,
         "jobs": options.jobs,
