@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -192,9 +193,15 @@ class ProcessKeeper:
         return any(restarted)
 
     def stop(self) -> None:
-        """Stop everything, the last started first: workers before the servers they talk to."""
-        while self._kept:
-            self._kept.pop().service.stop()
+        """Stop everything: commands all at once, then the servers they talk to, the last started first."""
+        services = [kept.service for kept in self._kept]
+        self._kept.clear()
+        commands = [service for service in services if isinstance(service, ManagedProcess)]
+        # Each may take its grace; together they take the longest one, not the sum.
+        with ThreadPoolExecutor(max_workers=max(1, len(commands))) as threads:
+            list(threads.map(ManagedProcess.stop, commands))
+        for service in reversed(services):
+            service.stop()
 
     def _look_after(self, kept: _Kept, *, now: float) -> bool:
         service = kept.service
