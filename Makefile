@@ -25,9 +25,10 @@ help:  ## Show this list
 	@$(PIP) -c constraints.txt -e '.[worker,embedded]'
 	@touch $@
 
-.venv/.dev: .venv/.run
+.venv/.dev: .venv/.run locks/openvino.txt
 	@echo "Installing what the tests need into .venv."
 	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
+	@$(PIP) --require-hashes --no-deps -r locks/openvino.txt
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
@@ -78,8 +79,8 @@ bench-throughput: .venv/.dev  ## A million echo requests through the whole path 
 bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat requests (ROUNDS=n)
 	@$(call report,overhead,tests.bench.bench_overhead --rounds $(ROUNDS))
 
-bench-engines: .venv/.dev  ## The torch engine against transformers' own batching
-	$(RUN) -m tests.bench.bench_engines
+bench-engines: .venv/.dev  ## The chat engines against the libraries used plainly
+	@$(call report,engines,tests.bench.bench_engines)
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

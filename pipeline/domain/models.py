@@ -15,6 +15,7 @@ class EngineKind(StrEnum):
     """One family of engines."""
 
     TORCH = "torch"
+    OPENVINO = "openvino"
     ENCODER = "encoder"
     ECHO = "echo"
 
@@ -22,6 +23,7 @@ class EngineKind(StrEnum):
 ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
     {
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
+        EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS}),
         EngineKind.ECHO: frozenset(Endpoint),
     }

@@ -1,8 +1,9 @@
-"""Measure chat engines on one set of prompts: Nightrate's, transformers' own batching, and one by one.
+"""Measure chat engines on one set of prompts: Nightrate's two, and the libraries used plainly.
 
-    python tests/bench/bench_engines.py --cache-dir DIR [--threads 2] [--dtype float32] [--skip transformers]
+    python -m tests.bench.bench_engines [--threads 2] [--dtype float32] [--only torch openvino]
 
-Prints one JSON object. Greedy, the end token ignored, so that every engine generates the same number of
+`torch` and `openvino` are Nightrate's; `openvino_genai` is that library fed with all prompts at once,
+`transformers` its own continuous batching, `naive` one prompt after the other. Prints one JSON object. Greedy, the end token ignored, so that every engine generates the same number of
 tokens. Figures are output tokens per second of generation, loading excluded.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import time
 from collections.abc import Callable
@@ -21,8 +21,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.models import BUILT_IN, ModelSpec
+from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
+from tests.bench.machine import machine
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
@@ -43,9 +44,20 @@ def workload(count: int) -> list[tuple[str, int]]:
     return pairs
 
 
-def run_nightrate(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+def run_torch(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
     options = {"ignore_end": True, "dtype": args.dtype, "slots": args.slots}
-    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=SPEC.engine, options=options)
+    return run_engine(
+        ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.TORCH, options=options), pairs, args
+    )
+
+
+def run_openvino(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    options = {"ignore_end": True}
+    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.OPENVINO, options=options)
+    return run_engine(spec, pairs, args)
+
+
+def run_engine(spec: ModelSpec, pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
     engine = load_engine(spec, cache_dir=args.cache_dir, device=args.device, threads=args.threads)
     rows = [
         EngineRequest(
@@ -71,6 +83,39 @@ def run_nightrate(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dic
                 assert result.status_code == 200, result.body
                 used, made = used + result.input_tokens, made + result.output_tokens
         return used, made
+
+    return measured(work)
+
+
+def run_openvino_genai(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    """Feed the library itself, with the settings that the engine gives it."""
+    import numpy as np
+    import openvino
+    import openvino_genai
+
+    folder = prepared_folder(SPEC.source, cache_dir=args.cache_dir)
+    # What `run_openvino` uses too.
+    load_engine(
+        ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.OPENVINO), cache_dir=args.cache_dir
+    ).close()
+    (exported,) = args.cache_dir.glob(f"openvino-*-{folder.name}")
+    settings = openvino_genai.SchedulerConfig()
+    settings.cache_size, settings.max_num_seqs, settings.max_num_batched_tokens = 2, 128, 2048
+    pipeline = openvino_genai.ContinuousBatchingPipeline(
+        exported, settings, "CPU", {"INFERENCE_NUM_THREADS": args.threads}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = tokenizer(chat_texts(tokenizer, pairs), add_special_tokens=False)["input_ids"]
+
+    def work() -> tuple[int, int]:
+        handles = []
+        for key, (ids, (_, tokens)) in enumerate(zip(prompts, pairs, strict=True)):
+            config = openvino_genai.GenerationConfig()
+            config.max_new_tokens, config.do_sample, config.ignore_eos = tokens, False, True
+            handles.append(pipeline.add_request(key, openvino.Tensor(np.array([ids], dtype=np.int64)), config))
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+        return sum(map(len, prompts)), sum(len(handle.read_all()[0].generated_ids) for handle in handles)
 
     return measured(work)
 
@@ -122,11 +167,14 @@ def loaded(pairs: list[tuple[str, int]], args: argparse.Namespace) -> tuple[Any,
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
     if args.device:
         model = model.to(args.device)
-    texts = [
+    return model, tokenizer(chat_texts(tokenizer, pairs), add_special_tokens=False)["input_ids"]
+
+
+def chat_texts(tokenizer: Any, pairs: list[tuple[str, int]]) -> list[str]:  # noqa: ANN401 -- transformers has no types
+    return [
         tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt, _ in pairs
     ]
-    return model, tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def measured(work: Callable[[], tuple[int, int]]) -> dict[str, Any]:
@@ -144,28 +192,47 @@ def measured(work: Callable[[], tuple[int, int]]) -> dict[str, Any]:
     }
 
 
+Run = Callable[[list[tuple[str, int]], argparse.Namespace], dict[str, Any]]
+OURS = ("torch", "openvino")
+RUNS: dict[str, Run] = {
+    "torch": run_torch,
+    "openvino": run_openvino,
+    "openvino_genai": run_openvino_genai,
+    "transformers": run_transformers,
+    "naive": run_naive,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache-dir", type=Path, required=True)
+    parser.add_argument("--cache-dir", type=Path, default=Path("build/models"), help="where prepared models are kept")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default=None)
-    parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pairs = workload(args.prompts)
     # Naive decoding costs the same per token whatever the count, so a few prompts measure it.
-    runs = {"nightrate": (run_nightrate, pairs), "transformers": (run_transformers, pairs)}
-    runs["naive"] = (run_naive, pairs[:NAIVE_PROMPTS])
-    figures = {name: run(part, args) for name, (run, part) in runs.items() if name not in args.skip}
-    ours = figures.get("nightrate", {}).get("output_tokens_per_second")
-    ratios = {name: round(ours / f["output_tokens_per_second"], 2) for name, f in figures.items()} if ours else {}
-    settings = {"threads": args.threads, "dtype": args.dtype, "slots": args.slots, "processor": platform.processor()}
-    settings["vector"] = torch.backends.cpu.get_cpu_capability()
-    print(json.dumps({"settings": settings, "engines": figures, "nightrate_is_times": ratios}, indent=2))
+    parts = {"naive": pairs[:NAIVE_PROMPTS]}
+    figures = {name: RUNS[name](parts.get(name, pairs), args) for name in args.only}
+    speeds = {name: figure["output_tokens_per_second"] for name, figure in figures.items()}
+    report = {
+        "benchmark": "engines",
+        "machine": machine(),
+        "vector": torch.backends.cpu.get_cpu_capability(),
+        "settings": {"threads": args.threads, "dtype": args.dtype, "slots": args.slots},
+        "engines": figures,
+        "is_times": {
+            name: {other: round(speeds[name] / speed, 2) for other, speed in speeds.items() if other != name}
+            for name in OURS
+            if name in speeds
+        },
+    }
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

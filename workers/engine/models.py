@@ -6,12 +6,14 @@ opened, so it is neither downloaded nor loaded, and no model's own Python code e
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -93,18 +95,22 @@ def _from_hub(repository: str) -> Path:
 
 
 def _converted(file: Path, cache_dir: Path) -> Path:
-    """Return the prepared folder of a GGUF file, making it if it is not there and whole.
+    """Return the prepared folder of a GGUF file, making it if it is not there and whole."""
+    return published(cache_dir / gguf_files.content_hash(file), lambda work: gguf_files.convert(file, work))
 
-    Two processes may prepare the same file: each works in a folder of its own, and a rename, which is
+
+def published(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`, filled by `make` if it is not there and whole.
+
+    Two processes may prepare the same thing: each works in a folder of its own, and a rename, which is
     atomic, publishes the first; the second finds it there and drops its own.
     """
-    folder = cache_dir / gguf_files.content_hash(file)
     if _is_complete(folder):
         return folder
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".preparing-", dir=cache_dir))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".preparing-", dir=folder.parent))
     try:
-        gguf_files.convert(file, work)
+        make(work)
         _mark_complete(work)
         if folder.exists() and not _is_complete(folder):
             # Damaged after it was published: aside first, so that the name is free for the rename.
@@ -118,6 +124,19 @@ def _converted(file: Path, cache_dir: Path) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def content_hash(folder: Path) -> str:
+    """Return a short hash of a model folder's files: what is made from them is kept under it."""
+    if (folder / _MARKER).is_file():
+        # Prepared here, under the hash of what it was made from.
+        return folder.name
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 def _mark_complete(folder: Path) -> None:

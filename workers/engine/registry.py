@@ -42,6 +42,17 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             from workers.engine.torch_chat.loading import load
 
             return load(spec, folder, device=device, threads=threads)
+        case EngineKind.OPENVINO:
+            if device not in {None, "cpu"}:
+                raise ModelUnavailableError(f"the openvino engine runs on cpu, not on {device}")
+            if find_spec("openvino_genai") is None or find_spec("optimum") is None:
+                raise ModelUnavailableError(
+                    f"{spec.name} needs OpenVINO, which is not installed",
+                    hint="pip install -r locks/openvino.txt --no-deps",
+                )
+            from workers.engine.openvino_chat.loading import load as load_openvino
+
+            return load_openvino(spec, folder, cache_dir=cache_dir, threads=threads)
         case EngineKind.ENCODER:
             from workers.engine.encoder import load as load_encoder
 
@@ -58,6 +69,8 @@ def is_available(spec: ModelSpec) -> bool:
     if spec.engine is EngineKind.ECHO:
         return True
     if find_spec("torch") is None or find_spec("transformers") is None:
+        return False
+    if spec.engine is EngineKind.OPENVINO and find_spec("openvino_genai") is None:
         return False
     scheme, separator, rest = spec.source.partition(":")
     if separator and scheme == "wheel":

@@ -65,3 +65,16 @@ def load(tmp_path: Path) -> Load:
         return load_engine(spec, cache_dir=tmp_path, device="cpu")
 
     return load
+
+
+@pytest.fixture(scope="session")
+def load_openvino(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    # One folder for all tests: an export takes seconds, and is kept.
+    cache_dir = tmp_path_factory.mktemp("exported")
+
+    def load(folder: Path, **options: str | int | bool) -> Engine:
+        settings: dict[str, str | int | float | bool] = {"cache_gib": 1, **options}
+        spec = ModelSpec(name="tiny", source=str(folder), engine=EngineKind.OPENVINO, options=settings)
+        return load_engine(spec, cache_dir=cache_dir, device="cpu", threads=1)
+
+    return load

@@ -1,48 +1,15 @@
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.ports.engine import EngineRequest, EngineResult
-from tests.workers.engine.driving import answers, completion, drained
+from pipeline.ports.engine import EngineRequest
+from tests.workers.engine.driving import answers, completion, drained, prompts, references, text
 
 Load = Callable[..., Any]
-SHARED = "Shared beginning of a few prompts: "
-
-
-def prompts(count: int) -> list[str]:
-    rng = random.Random(3)
-    texts = ["".join(rng.choice("abcdef ghi") for _ in range(rng.randint(1, 70))) for _ in range(count)]
-    return [SHARED + text if i % 3 == 0 else text for i, text in enumerate(texts)]
-
-
-def references(folder: Path, bounds: dict[str, int]) -> list[str]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return [one_by_one(model, tokenizer, prompt, count) for prompt, count in bounds.items()]
-
-
-def one_by_one(model: Any, tokenizer: Any, prompt: str, count: int) -> str:  # noqa: ANN401 -- transformers has no types
-    ids = tokenizer([prompt])["input_ids"][0]
-    output: list[int] = []
-    with torch.no_grad():
-        for _ in range(count):
-            token = int(model(torch.tensor([ids + output])).logits[0, -1].argmax())
-            if token == tokenizer.eos_token_id:
-                break
-            output.append(token)
-    return str(tokenizer.decode(output, skip_special_tokens=True)).rstrip("\N{REPLACEMENT CHARACTER}")
-
-
-def text(result: EngineResult) -> str:
-    assert result.status_code == 200, result.body
-    return str(result.body["choices"][0]["text"])
 
 
 @pytest.mark.parametrize("model", ["llama_folder", "gpt2_folder"])
@@ -78,6 +45,20 @@ def test_seeded_and_unseeded_sampling_repeat_in_any_batch(load: Load, llama_fold
 
     assert {k: text(r) for k, r in wide.items()} == {k: text(r) for k, r in narrow.items()}
     assert len({text(wide[6 + i]) for i in range(6)}) > 3
+
+
+def test_penalties_change_the_answer_of_their_own_row_only(load: Load, llama_folder: Path) -> None:
+    texts = prompts(6)
+    plain = answers(load(llama_folder), [completion(i, t, max_tokens=24, temperature=0) for i, t in enumerate(texts)])
+    rows = [
+        completion(i, t, max_tokens=24, temperature=0, **({"frequency_penalty": 2.0} if i % 2 else {}))
+        for i, t in enumerate(texts)
+    ]
+
+    results = answers(load(llama_folder), rows)
+
+    assert all(text(results[i]) == text(plain[i]) for i in (0, 2, 4))
+    assert any(text(results[i]) != text(plain[i]) for i in (1, 3, 5))
 
 
 def test_an_answer_is_cut_before_its_stop_string(load: Load, llama_folder: Path) -> None:

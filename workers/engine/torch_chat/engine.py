@@ -21,10 +21,10 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_chat.slots import bucket
-from workers.engine.torch_chat.text import StopFinder, answer_text, prompts_of
 
 #: A shared prefix shorter than this is cheaper to compute than to look for and copy.
 PREFIX_TOKENS_MIN: Final = 16

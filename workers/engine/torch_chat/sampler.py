@@ -34,6 +34,7 @@ class SampledRow(Protocol):
     output: list[int]
 
 
+@torch.inference_mode()  # what a decoder made in this mode may be changed only in it
 def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
     """Return one next token per row.
 

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.ports.engine import EngineRequest
+from tests.workers.engine.driving import answers, completion, drained, prompts, references, text
+from workers.engine.openvino_chat import export as export_module
+from workers.engine.registry import load_engine
+
+Load = Callable[..., Any]
+
+
+def test_batched_answers_equal_one_by_one_ones(load_openvino: Load, llama_folder: Path) -> None:
+    texts = prompts(14)
+
+    engine = load_openvino(llama_folder, slots=5)
+    results = answers(engine, [completion(i, t, max_tokens=4 + i) for i, t in enumerate(texts)])
+
+    assert [text(results[i]) for i in range(14)] == references(llama_folder, {t: 4 + i for i, t in enumerate(texts)})
+
+
+def test_rows_that_enter_midway_change_no_answer(load_openvino: Load, llama_folder: Path) -> None:
+    texts = prompts(9)
+    together = answers(load_openvino(llama_folder), [completion(i, t) for i, t in enumerate(texts)])
+    engine = load_openvino(llama_folder, slots=4)
+
+    results = []
+    for i, t in enumerate(texts):
+        engine.add([completion(i, t)])
+        results += engine.step()
+    late = {result.key: result for result in results} | drained(engine)
+
+    assert {key: text(result) for key, result in late.items()} == {key: text(r) for key, r in together.items()}
+
+
+def test_seeded_and_unseeded_sampling_repeat_in_any_batch(load_openvino: Load, llama_folder: Path) -> None:
+    rows = [completion(i, t, temperature=1.2, top_p=0.9) for i, t in enumerate(prompts(6))]
+    rows += [completion(6 + i, "same", temperature=1.0, seed=i - 3) for i in range(6)]
+
+    wide = answers(load_openvino(llama_folder), rows)
+    narrow = answers(load_openvino(llama_folder, slots=2), list(reversed(rows)))
+
+    assert {k: text(r) for k, r in wide.items()} == {k: text(r) for k, r in narrow.items()}
+    assert len({text(wide[6 + i]) for i in range(6)}) > 3
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+def test_what_it_does_not_honour_is_refused_by_name(load_openvino: Load, llama_folder: Path, name: str) -> None:
+    rows = [completion(0, "abc", **{name: 0.5}), completion(1, "abc", **{name: 0})]
+
+    results = answers(load_openvino(llama_folder), rows)
+
+    assert (results[0].status_code, results[0].body["error"]["param"]) == (400, f"body.{name}")
+    assert results[1].status_code == 200
+
+
+def test_an_answer_is_cut_before_its_stop_string(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder)
+    whole = text(answers(engine, [completion(0, "abc", max_tokens=40, temperature=0)])[0])
+    stop = next(whole[i : i + 2] for i in range(4, len(whole)) if whole[i : i + 2].isprintable())
+
+    rows = [completion(0, "abc", max_tokens=40, temperature=0, stop=["never there", stop])]
+    result = answers(engine, [*rows, completion(1, "abc", max_tokens=40, temperature=0)])
+
+    assert text(result[0]) == whole[: whole.index(stop)]
+    assert result[0].body["choices"][0]["finish_reason"] == "stop"
+    assert result[0].output_tokens < 40
+    assert text(result[1]) == whole
+
+
+def test_an_answer_ends_at_its_bound_and_is_counted(load_openvino: Load, llama_folder: Path) -> None:
+    result = answers(load_openvino(llama_folder, ignore_end=True), [completion(5, "abcd", max_tokens=9)])[5]
+
+    assert (result.input_tokens, result.output_tokens) == (4, 9)
+    assert result.body["choices"][0]["finish_reason"] == "length"
+    assert result.body["usage"]["total_tokens"] == 13
+
+
+def test_a_prompt_or_answer_beyond_the_context_is_bounded(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder, ignore_end=True)
+    rows = [completion(0, "x" * 300), completion(1, "fine"), completion(2, "x" * 250, max_tokens=100)]
+
+    results = answers(engine, [*rows, completion(3, "\ud800")])
+
+    assert results[0].body["error"]["code"] == "context_length_exceeded"
+    assert results[1].status_code == 200
+    assert results[2].output_tokens == 6
+    assert results[3].status_code == 500
+
+
+def test_aborted_rows_do_not_come_back_and_leave_the_rest_alone(load_openvino: Load, llama_folder: Path) -> None:
+    texts = prompts(8)
+    alone = answers(load_openvino(llama_folder), [completion(i, t) for i, t in enumerate(texts)])
+    engine = load_openvino(llama_folder, slots=4)
+    engine.add([completion(i, t) for i, t in enumerate(texts)])
+    first = {result.key: result for result in engine.step()}
+    gone = [key for key in range(0, 8, 2) if key not in first]
+
+    engine.abort(gone)
+    rest = first | drained(engine)
+
+    assert set(rest) == set(range(8)) - set(gone)
+    assert all(text(result) == text(alone[key]) for key, result in rest.items())
+    assert engine.in_flight() == 0
+
+
+def test_room_is_slots_and_look_ahead_less_what_is_in_flight(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder, slots=4, lookahead=3)
+    assert engine.room() == 7
+
+    engine.add([completion(i, "a") for i in range(9)])
+
+    assert (engine.room(), engine.in_flight()) == (0, 9)
+    engine.close()
+
+
+def test_chat_answers_have_openais_shape(load_openvino: Load, llama_folder: Path) -> None:
+    body = {"model": "tiny", "messages": [{"role": "developer", "content": "ab"}], "max_tokens": 3}
+
+    result = answers(load_openvino(llama_folder), [EngineRequest(1, Endpoint.CHAT_COMPLETIONS, body)])[1]
+
+    assert result.body["object"] == "chat.completion"
+    assert result.body["usage"]["prompt_tokens"] == len("system:ab\n")
+    assert result.body["system_fingerprint"].startswith("nightrate-openvino-")
+
+
+def test_an_unknown_option_is_named(load_openvino: Load, llama_folder: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match="slotz"):
+        load_openvino(llama_folder, slotz=3)
+
+
+def test_it_runs_on_cpu_and_says_so(llama_folder: Path, tmp_path: Path) -> None:
+    spec = ModelSpec(name="tiny", source=str(llama_folder), engine=EngineKind.OPENVINO)
+
+    with pytest.raises(ModelUnavailableError, match="not on cuda:0"):
+        load_engine(spec, cache_dir=tmp_path, device="cuda:0")
+
+
+def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_thing"}')
+
+    with pytest.raises(ModelUnavailableError, match="cannot be exported to OpenVINO"):
+        export_module.export(tmp_path, tmp_path / "target")

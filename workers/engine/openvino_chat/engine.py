@@ -1,0 +1,254 @@
+"""OpenVINO GenAI's continuous batcher behind the engine's port: one `step` here is one of its."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import openvino
+import openvino_genai
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import RequestRefusedError
+from pipeline.domain.parameters import MAX_TOKENS_DEFAULT, Sampling, sampling_of
+from pipeline.ports.engine import EngineRequest, EngineResult
+from workers.engine.answers import (
+    body_digest,
+    failure,
+    generation_body,
+    generation_usage,
+    refusal,
+    seed_of,
+    unwrapped,
+    utc_now,
+)
+from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
+
+#: Seeds are signed here, as OpenAI's are, and unsigned there.
+_SEED_MASK: Final = 2**64 - 1
+_RUNNING: Final = "RUNNING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVinoOptions:
+    """Settings of the engine."""
+
+    #: Rows that decode together.
+    slots: int = 128
+    #: Rows kept waiting inside the batcher, so that a slot that frees is filled in the next step.
+    lookahead: int = 128
+    #: Tokens of one step, prompts and answers together.
+    step_tokens: int = 2048
+    #: Memory for keys and values, in GiB.
+    cache_gib: int = 2
+    #: Keep generating past the end token, up to the bound; for measurements.
+    ignore_end: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A row in flight, and the batcher's handle on it."""
+
+    request: EngineRequest
+    digest: bytes
+    sampling: Sampling
+    prompt_tokens: int
+    handle: Any
+    stop_finder: StopFinder | None
+    #: Read step by step where a stop string is looked for; else at the end.
+    output: list[int] = field(default_factory=list)
+
+
+class OpenVinoEngine:
+    """One causal language model; implements `Engine` for chat and text completions."""
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        pipeline: Any,  # noqa: ANN401 -- openvino_genai has no types
+        tokenizer: Any,  # noqa: ANN401 -- nor has transformers
+        end_tokens: frozenset[int],
+        tokens_max: int,
+        options: OpenVinoOptions,
+        fingerprint: str,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Serve `pipeline` under the name `model`; `end_tokens` are the ids that end an answer.
+
+        A row has `tokens_max` tokens at most, prompt and answer: what the model's context and the cache hold.
+        """
+        self.model = model
+        served = {Endpoint.COMPLETIONS} | ({Endpoint.CHAT_COMPLETIONS} if tokenizer.chat_template else set())
+        self.endpoints = frozenset(served)
+        self._pipeline = pipeline
+        self._tokenizer = tokenizer
+        self._end_tokens = frozenset() if options.ignore_end else end_tokens
+        self._tokens_max = tokens_max
+        self._options = options
+        self._fingerprint = fingerprint
+        self._now = now
+        self._rows: dict[int, _Row] = {}
+        #: Rows that ended without the model.
+        self._ended: list[EngineResult] = []
+        self._next_id = 0
+
+    def room(self) -> int:
+        """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
+        return max(0, self._options.slots + self._options.lookahead - self.in_flight())
+
+    def in_flight(self) -> int:
+        """Return how many added rows have not come back yet."""
+        return len(self._rows) + len(self._ended)
+
+    def add(self, requests: Sequence[EngineRequest]) -> None:
+        """Tokenize rows in bulk and hand them to the batcher, the longest first."""
+        drafts: list[tuple[int, EngineRequest, list[int], Sampling]] = []
+        for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
+            try:
+                tokens = unwrapped(prompt)
+                sampling = sampling_of(request.endpoint, request.body)
+                _refuse_penalties(sampling)
+                drafts.append((self._output_max(request, tokens, sampling), request, tokens, sampling))
+            except RequestRefusedError as error:
+                self._ended.append(refusal(request, error))
+            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
+                self._ended.append(failure(request, error))
+        # A long row started last would run alone at the end, with every other slot empty.
+        drafts.sort(key=lambda draft: (-draft[0], -len(draft[2])))
+        for output_max, request, tokens, sampling in drafts:
+            self._enter(request, tokens, sampling, output_max)
+
+    def step(self) -> Sequence[EngineResult]:
+        """Run one step of the batcher and return the rows that finished."""
+        results, self._ended = self._ended, []
+        if not self._rows:
+            return results
+        self._pipeline.step()
+        finished = [key for key, row in self._rows.items() if self._has_ended(row)]
+        for key in finished:
+            row = self._rows.pop(key)
+            try:
+                results.append(self._result(row))
+            except Exception as error:  # noqa: BLE001 -- one row's text is that row's error, its neighbours go on
+                results.append(failure(row.request, error))
+        return results
+
+    def abort(self, keys: Sequence[int]) -> None:
+        """Forget these rows, wherever they are."""
+        gone = frozenset(keys)
+        self._ended = [result for result in self._ended if result.key not in gone]
+        for key in gone & self._rows.keys():
+            self._rows.pop(key).handle.cancel()
+
+    def close(self) -> None:
+        """Forget every row and let go of the model."""
+        self.abort(list(self._rows))
+        self._ended = []
+        self._pipeline = None
+
+    # --- entering ------------------------------------------------------------------------------
+
+    def _output_max(self, request: EngineRequest, prompt: list[int], sampling: Sampling) -> int:
+        if not prompt:
+            raise RequestRefusedError("The prompt is empty.", code="invalid_value", param="body.prompt")
+        room = self._tokens_max - len(prompt)
+        if room < 1:
+            field_name = "messages" if request.endpoint is Endpoint.CHAT_COMPLETIONS else "prompt"
+            raise RequestRefusedError(
+                f"This model's maximum context length is {self._tokens_max} tokens; "
+                f"the prompt has {len(prompt)} and leaves none for an answer.",
+                code="context_length_exceeded",
+                param=f"body.{field_name}",
+            )
+        return min(room, sampling.max_tokens or MAX_TOKENS_DEFAULT[request.endpoint])
+
+    def _enter(self, request: EngineRequest, prompt: list[int], sampling: Sampling, output_max: int) -> None:
+        digest = body_digest(request.body)
+        try:
+            handle = self._pipeline.add_request(
+                self._next_id,
+                openvino.Tensor(np.array([prompt], dtype=np.int64)),
+                self._generation(sampling, digest, output_max),
+            )
+        except RuntimeError as error:
+            self._ended.append(failure(request, error))
+            return
+        self._next_id += 1
+        self._rows[request.key] = _Row(
+            request=request,
+            digest=digest,
+            sampling=sampling,
+            prompt_tokens=len(prompt),
+            handle=handle,
+            stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
+        )
+
+    def _generation(self, sampling: Sampling, digest: bytes, output_max: int) -> openvino_genai.GenerationConfig:
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = output_max
+        config.stop_token_ids = set(self._end_tokens)
+        config.ignore_eos = not self._end_tokens
+        config.do_sample = sampling.temperature > 0
+        if config.do_sample:
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            seed = seed_of(digest) if sampling.seed is None else sampling.seed
+            config.rng_seed = seed & _SEED_MASK
+        return config
+
+    # --- leaving -------------------------------------------------------------------------------
+
+    def _has_ended(self, row: _Row) -> bool:
+        if row.stop_finder is not None:
+            while row.handle.can_read():
+                for output in row.handle.read().values():
+                    if self._takes(row, output.generated_ids):
+                        row.handle.stop()
+                        return True
+        return bool(row.handle.get_status().name != _RUNNING)
+
+    def _takes(self, row: _Row, tokens: Sequence[int]) -> bool:
+        """Add tokens to the row's answer; True once a stop string stands in it."""
+        assert row.stop_finder is not None
+        for token in tokens:
+            row.output.append(token)
+            if token not in self._end_tokens and row.stop_finder.found(row.output):
+                return True
+        return False
+
+    def _result(self, row: _Row) -> EngineResult:
+        if row.stop_finder is None:
+            (output,) = row.handle.read_all()
+            row.output = list(output.generated_ids)
+        is_ended = bool(row.output) and row.output[-1] in self._end_tokens
+        tokens = row.output[:-1] if is_ended else row.output
+        text = answer_text(self._tokenizer, tokens, row.sampling.stop)
+        is_stopped = any(stop in decoded(self._tokenizer, tokens) for stop in row.sampling.stop)
+        body = generation_body(
+            row.request.endpoint,
+            digest=row.digest,
+            created=int(self._now().timestamp()),
+            model=self.model,
+            text=text,
+            finish_reason="stop" if is_ended or is_stopped else "length",
+            usage=generation_usage(row.prompt_tokens, len(row.output)),
+            fingerprint=self._fingerprint,
+        )
+        return EngineResult(row.request.key, 200, body, row.prompt_tokens, len(row.output))
+
+
+def _refuse_penalties(sampling: Sampling) -> None:
+    # The batcher lowers positive logits and raises negative ones, where OpenAI's formula lowers them all.
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(sampling, name):
+            raise RequestRefusedError(
+                f"Parameter '{name}' is not supported by the engine that runs this model.",
+                code="unsupported_parameter",
+                param=f"body.{name}",
+            )

@@ -1,0 +1,97 @@
+"""An `OpenVinoEngine` from a prepared model folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import openvino
+import openvino_genai
+from transformers import AutoTokenizer
+
+from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import ModelSpec
+from workers.engine.models import content_hash, published
+from workers.engine.openvino_chat.engine import OpenVinoEngine, OpenVinoOptions
+from workers.engine.openvino_chat.export import export
+from workers.engine.quiet import quiet_transformers
+
+#: Assumed of a model that does not name its context.
+_CONTEXT_TOKENS: Final = 2048
+
+
+def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None) -> OpenVinoEngine:
+    """Return an engine for the model in `folder`, exported on first use and kept in `cache_dir`.
+
+    Options of the spec are the fields of `OpenVinoOptions`.
+
+    Raises:
+        ModelUnavailableError: An option is unknown, or the model cannot be exported or loaded.
+    """
+    options = _options(dict(spec.options))
+    exported = published(
+        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{content_hash(folder)}",
+        lambda work: export(folder, work),
+    )
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    properties = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        pipeline = openvino_genai.ContinuousBatchingPipeline(exported, _scheduler(options), "CPU", properties)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelUnavailableError(f"{spec.name} cannot be loaded by OpenVINO: {first}") from error
+    return OpenVinoEngine(
+        spec.name,
+        pipeline=pipeline,
+        tokenizer=tokenizer,
+        end_tokens=_end_tokens(folder, config, tokenizer),
+        # A row that the cache cannot hold would wait in the batcher for ever.
+        tokens_max=min(_context_tokens(config), _cache_tokens(options, config)),
+        options=options,
+        fingerprint=f"nightrate-openvino-{openvino.__version__.partition('-')[0]}",
+    )
+
+
+def _options(settings: dict[str, Any]) -> OpenVinoOptions:
+    known = {option.name for option in fields(OpenVinoOptions)}
+    if unknown := sorted(settings.keys() - known):
+        raise ModelUnavailableError(f"unknown engine options: {', '.join(unknown)}", hint=", ".join(sorted(known)))
+    return OpenVinoOptions(**settings)
+
+
+def _scheduler(options: OpenVinoOptions) -> openvino_genai.SchedulerConfig:
+    config = openvino_genai.SchedulerConfig()
+    config.cache_size = options.cache_gib
+    config.max_num_seqs = options.slots
+    config.max_num_batched_tokens = options.step_tokens
+    config.dynamic_split_fuse = True
+    config.enable_prefix_caching = True
+    return config
+
+
+def _context_tokens(config: dict[str, Any]) -> int:
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or _CONTEXT_TOKENS)
+
+
+def _cache_tokens(options: OpenVinoOptions, config: dict[str, Any]) -> int:
+    """Return how many tokens of one row the cache holds at most, keys and values in 32 bits."""
+    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    key_heads = int(config.get("num_key_value_heads") or heads)
+    width = int(config.get("hidden_size") or config.get("n_embd") or 1)
+    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 1)
+    head_width = int(config.get("head_dim") or width // heads)
+    return options.cache_gib * 1024**3 // (2 * 4 * layers * key_heads * head_width)
+
+
+def _end_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 -- transformers has no types
+    """Return every id that ends an answer: the generation config may name several, the tokenizer one."""
+    ids = {tokenizer.eos_token_id}
+    file = folder / "generation_config.json"
+    for named in (config, json.loads(file.read_text()) if file.is_file() else {}):
+        value = named.get("eos_token_id")
+        ids |= set(value) if isinstance(value, list) else {value}
+    return frozenset(token for token in ids if token is not None)
