@@ -51,7 +51,8 @@ class Settings(BaseSettings):
     device: str | None = Field(default=None, description="Device of the engines, such as cpu or cuda:0. Default: best.")
     models: dict[str, str] = Field(
         default_factory=dict,
-        description="Further models by name: a local folder, a GGUF file, or a hub id. Built in: see `nightrate config`.",
+        description="Further models by name: a local folder, a GGUF file, or a hub id, with the engine before it where it "
+        "is not torch (`openvino:`, `encoder:`). Built in: see `nightrate config`.",
     )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."

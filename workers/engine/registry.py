@@ -45,7 +45,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
         case EngineKind.OPENVINO:
             if device not in {None, "cpu"}:
                 raise ModelUnavailableError(f"the openvino engine runs on cpu, not on {device}")
-            if find_spec("openvino_genai") is None or find_spec("optimum") is None:
+            if find_spec("openvino_genai") is None:
                 raise ModelUnavailableError(
                     f"{spec.name} needs OpenVINO, which is not installed",
                     hint="pip install -r locks/openvino.txt --no-deps",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
 from tests.workers.engine.driving import answers, completion, drained, prompts, references, text
+from workers.engine import registry
 from workers.engine.openvino_chat import export as export_module
-from workers.engine.registry import load_engine
+from workers.engine.registry import is_available, load_engine
 
 Load = Callable[..., Any]
 
@@ -141,6 +143,20 @@ def test_it_runs_on_cpu_and_says_so(llama_folder: Path, tmp_path: Path) -> None:
 
     with pytest.raises(ModelUnavailableError, match="not on cuda:0"):
         load_engine(spec, cache_dir=tmp_path, device="cuda:0")
+
+
+def test_where_it_is_not_installed_its_models_are_not_served(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec(name="tiny", source=str(llama_folder), engine=EngineKind.OPENVINO)
+    assert is_available(spec)
+    monkeypatch.setattr(
+        registry, "find_spec", lambda name: None if name == "openvino_genai" else importlib.util.find_spec(name)
+    )
+
+    assert not is_available(spec)
+    with pytest.raises(ModelUnavailableError, match=r"locks/openvino\.txt"):
+        load_engine(spec, cache_dir=tmp_path)
 
 
 def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> None:
