@@ -11,9 +11,8 @@ import numpy as np
 import openvino
 import openvino_genai
 
-from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.parameters import MAX_TOKENS_DEFAULT, Sampling, sampling_of
+from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from workers.engine.answers import (
     body_digest,
@@ -25,6 +24,7 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
 
 #: Seeds are signed here, as OpenAI's are, and unsigned there.
@@ -84,8 +84,7 @@ class OpenVinoEngine:
         A row has `tokens_max` tokens at most, prompt and answer: what the model's context and the cache hold.
         """
         self.model = model
-        served = {Endpoint.COMPLETIONS} | ({Endpoint.CHAT_COMPLETIONS} if tokenizer.chat_template else set())
-        self.endpoints = frozenset(served)
+        self.endpoints = endpoints_of(tokenizer)
         self._pipeline = pipeline
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
@@ -114,7 +113,8 @@ class OpenVinoEngine:
                 tokens = unwrapped(prompt)
                 sampling = sampling_of(request.endpoint, request.body)
                 _refuse_penalties(sampling)
-                drafts.append((self._output_max(request, tokens, sampling), request, tokens, sampling))
+                output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
+                drafts.append((output_max, request, tokens, sampling))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
@@ -153,20 +153,6 @@ class OpenVinoEngine:
         self._pipeline = None
 
     # --- entering ------------------------------------------------------------------------------
-
-    def _output_max(self, request: EngineRequest, prompt: list[int], sampling: Sampling) -> int:
-        if not prompt:
-            raise RequestRefusedError("The prompt is empty.", code="invalid_value", param="body.prompt")
-        room = self._tokens_max - len(prompt)
-        if room < 1:
-            field_name = "messages" if request.endpoint is Endpoint.CHAT_COMPLETIONS else "prompt"
-            raise RequestRefusedError(
-                f"This model's maximum context length is {self._tokens_max} tokens; "
-                f"the prompt has {len(prompt)} and leaves none for an answer.",
-                code="context_length_exceeded",
-                param=f"body.{field_name}",
-            )
-        return min(room, sampling.max_tokens or MAX_TOKENS_DEFAULT[request.endpoint])
 
     def _enter(self, request: EngineRequest, prompt: list[int], sampling: Sampling, output_max: int) -> None:
         digest = body_digest(request.body)

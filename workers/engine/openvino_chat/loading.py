@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec
+from workers.engine.generation import end_tokens, options_of
 from workers.engine.models import content_hash, published
 from workers.engine.openvino_chat.engine import OpenVinoEngine, OpenVinoOptions
 from workers.engine.openvino_chat.export import export
@@ -30,12 +30,14 @@ def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None)
     Raises:
         ModelUnavailableError: An option is unknown, or the model cannot be exported or loaded.
     """
-    options = _options(dict(spec.options))
+    options = options_of(OpenVinoOptions, dict(spec.options))
     exported = published(
         cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{content_hash(folder)}",
         lambda work: export(folder, work),
     )
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    file = folder / "generation_config.json"
+    generation: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     properties = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
     try:
         with quiet_transformers():
@@ -48,19 +50,12 @@ def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None)
         spec.name,
         pipeline=pipeline,
         tokenizer=tokenizer,
-        end_tokens=_end_tokens(folder, config, tokenizer),
+        end_tokens=end_tokens(tokenizer, [each.get("eos_token_id") for each in (config, generation)]),
         # A row that the cache cannot hold would wait in the batcher for ever.
         tokens_max=min(_context_tokens(config), _cache_tokens(options, config)),
         options=options,
         fingerprint=f"nightrate-openvino-{openvino.__version__.partition('-')[0]}",
     )
-
-
-def _options(settings: dict[str, Any]) -> OpenVinoOptions:
-    known = {option.name for option in fields(OpenVinoOptions)}
-    if unknown := sorted(settings.keys() - known):
-        raise ModelUnavailableError(f"unknown engine options: {', '.join(unknown)}", hint=", ".join(sorted(known)))
-    return OpenVinoOptions(**settings)
 
 
 def _scheduler(options: OpenVinoOptions) -> openvino_genai.SchedulerConfig:
@@ -85,13 +80,3 @@ def _cache_tokens(options: OpenVinoOptions, config: dict[str, Any]) -> int:
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 1)
     head_width = int(config.get("head_dim") or width // heads)
     return options.cache_gib * 1024**3 // (2 * 4 * layers * key_heads * head_width)
-
-
-def _end_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 -- transformers has no types
-    """Return every id that ends an answer: the generation config may name several, the tokenizer one."""
-    ids = {tokenizer.eos_token_id}
-    file = folder / "generation_config.json"
-    for named in (config, json.loads(file.read_text()) if file.is_file() else {}):
-        value = named.get("eos_token_id")
-        ids |= set(value) if isinstance(value, list) else {value}
-    return frozenset(token for token in ids if token is not None)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.parameters import MAX_TOKENS_DEFAULT, Sampling, sampling_of
+from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from workers.engine.answers import (
     body_digest,
@@ -21,6 +20,7 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
 from workers.engine.torch_chat.sampler import choose
@@ -85,8 +85,7 @@ class TorchEngine:
     ) -> None:
         """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer."""
         self.model = model
-        served = {Endpoint.COMPLETIONS} | ({Endpoint.CHAT_COMPLETIONS} if tokenizer.chat_template else set())
-        self.endpoints = frozenset(served)
+        self.endpoints = endpoints_of(tokenizer)
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
@@ -157,17 +156,8 @@ class TorchEngine:
 
     def _row(self, request: EngineRequest, prompt: list[int]) -> _Row:
         sampling = sampling_of(request.endpoint, request.body)
-        if not prompt:
-            raise RequestRefusedError("The prompt is empty.", code="invalid_value", param="body.prompt")
-        room = min(self._decoder.context_tokens, self._cache_tokens_max()) - len(prompt)
-        if room < 1:
-            field_name = "messages" if request.endpoint is Endpoint.CHAT_COMPLETIONS else "prompt"
-            raise RequestRefusedError(
-                f"This model's maximum context length is {room + len(prompt)} tokens; "
-                f"the prompt has {len(prompt)} and leaves none for an answer.",
-                code="context_length_exceeded",
-                param=f"body.{field_name}",
-            )
+        tokens_max = min(self._decoder.context_tokens, self._cache_tokens_max())
+        output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
         digest = body_digest(request.body)
         return _Row(
             request=request,
@@ -175,7 +165,7 @@ class TorchEngine:
             sampling=sampling,
             seed=seed_of(digest) if sampling.seed is None else sampling.seed,
             prompt=prompt,
-            output_max=min(room, sampling.max_tokens or MAX_TOKENS_DEFAULT[request.endpoint]),
+            output_max=output_max,
             stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec
+from workers.engine.generation import end_tokens, options_of
 from workers.engine.quiet import quiet_transformers
 from workers.engine.torch_chat.decoder import Decoder
 from workers.engine.torch_chat.engine import TorchEngine, TorchOptions
@@ -36,7 +36,7 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _dtype(settings.pop("dtype", None), place)
     context = settings.pop("context_tokens", None)
-    options = _options(settings)
+    options = options_of(TorchOptions, settings)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -51,7 +51,9 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
         spec.name,
         decoder=decoder,
         tokenizer=tokenizer,
-        end_tokens=_end_tokens(model, tokenizer),
+        end_tokens=end_tokens(
+            tokenizer, [getattr(config, "eos_token_id", None) for config in (model.generation_config, model.config)]
+        ),
         options=options,
         fingerprint=f"nightrate-torch-{str(dtype).removeprefix('torch.')}",
     )
@@ -75,19 +77,3 @@ def _dtype(name: object, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.bfloat16 if has_fast_bf16() else torch.float32
     return torch.bfloat16
-
-
-def _options(settings: dict[str, Any]) -> TorchOptions:
-    known = {option.name for option in fields(TorchOptions)}
-    if unknown := sorted(settings.keys() - known):
-        raise ModelUnavailableError(f"unknown engine options: {', '.join(unknown)}", hint=", ".join(sorted(known)))
-    return TorchOptions(**settings)
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 -- as above
-    """Return every id that ends an answer: the generation config may name several, the tokenizer one."""
-    ids = {tokenizer.eos_token_id}
-    for config in (model.generation_config, model.config):
-        named = getattr(config, "eos_token_id", None)
-        ids |= set(named) if isinstance(named, list) else {named}
-    return frozenset(token for token in ids if token is not None)
