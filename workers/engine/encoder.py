@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from pipeline.domain.models import ENDPOINTS, EngineKind, ModelSpec
 from pipeline.domain.parameters import inputs_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from workers.engine.answers import failure, refusal, unwrapped
+from workers.engine.generation import options_of
 from workers.engine.quiet import quiet_transformers
 
 #: sentence-transformers' names of the poolings supported here, as written in `1_Pooling/config.json`.
@@ -249,10 +250,7 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    known = {option.name for option in fields(EncoderOptions)}
-    if unknown := sorted(spec.options.keys() - known):
-        raise ModelUnavailableError(f"unknown engine options: {', '.join(unknown)}", hint=", ".join(sorted(known)))
-    settings: dict[str, Any] = dict(spec.options)
+    options = options_of(EncoderOptions, dict(spec.options))
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     try:
@@ -269,7 +267,7 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
         encoder=encoder.eval(),
         tokenizer=tokenizer,
         pooling=pooling_of(folder, tokens_max=encoder.config.max_position_embeddings),
-        options=EncoderOptions(**settings),
+        options=options,
     )
 
 

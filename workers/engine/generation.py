@@ -1,4 +1,4 @@
-"""What every engine that generates text decides alike: its options, its endpoints, its bounds, its ends."""
+"""What engines decide alike: their options, and, where they generate text, endpoints, bounds and ends."""
 
 from __future__ import annotations
 
