@@ -1,4 +1,4 @@
-"""The scheduler's cycle: nominate, order, pack, admit, over one immutable snapshot.
+"""The scheduler's cycle: route, nominate, order, pack, admit, over one immutable snapshot.
 
 The form is the cycle of Kueue's scheduler: numbered steps, no clock, and everything that entered
 leaves with a reason.
@@ -13,9 +13,10 @@ from pipeline.domain.reasons import Reason
 from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, PackDraft, PoolView, Snapshot, Standing
 from scheduler.cursor import Cursor
 from scheduler.fairness import FairQueue, recall
-from scheduler.nominate import Nomination, is_served_by, nominate
+from scheduler.nominate import Nomination, nominate
 from scheduler.packing import pack_next
 from scheduler.policy import Policy
+from scheduler.routing import Routes
 
 #: A measurement below a token in twenty minutes is a meter that has seen nothing yet; dividing by it
 #: would put a batch's fair tag out of reach of everyone else's.
@@ -38,14 +39,16 @@ def decide(snapshot: Snapshot, policy: Policy, new_pack_id: Callable[[], PackId]
 
     Equal snapshots give equal plans but for the pack ids; the order of backlogs and pools is ignored.
     """
-    # 1. Nominate: who may compete.
-    nomination = nominate(snapshot)
-    # 2. Order: one fair queue per pool.
+    # 1. Route: which variant would run whose rows where.
+    routes = Routes.over(snapshot.pools)
+    # 2. Nominate: who may compete.
+    nomination = nominate(snapshot, routes)
+    # 3. Order: one fair queue per pool.
     tags = recall(snapshot.fair_tags, snapshot.backlogs)
-    queues = _queues_of(snapshot, nomination.candidates, tags, policy)
-    # 3. Pack, 4. admit: fill packs in that order while the pools have room.
+    queues = _queues_of(snapshot, nomination.candidates, routes, tags, policy)
+    # 4. Pack, 5. admit: fill packs in that order while the pools have room.
     rooms = {pool.pool: packs_admitted(pool, policy) for pool in snapshot.pools if pool.pool in queues}
-    packs = _fill_pools(queues, rooms, snapshot, policy, new_pack_id)
+    packs = _fill_pools(queues, rooms, routes, snapshot, policy, new_pack_id)
     return CyclePlan(packs=packs, standings=_standings_of(nomination, packs), fair_tags=_tags_of(tags, queues))
 
 
@@ -59,38 +62,44 @@ def packs_admitted(pool: PoolView, policy: Policy) -> int:
 
 
 def _queues_of(
-    snapshot: Snapshot, candidates: Iterable[Backlog], tags: tuple[FairTag, ...], policy: Policy
+    snapshot: Snapshot, candidates: Iterable[Backlog], routes: Routes, tags: tuple[FairTag, ...], policy: Policy
 ) -> dict[str, FairQueue]:
     speeds = _measured(snapshot.tokens_per_second)
     # One cursor per backlog for all pools, so that no row goes to two of them.
     cursors = [
-        Cursor(backlog=backlog, tokens_per_second=speeds.get(backlog.model, policy.default_tokens_per_second))
-        for backlog in candidates
+        Cursor(backlog=backlog, tokens_per_second=_speed(backlog, routes, speeds, policy)) for backlog in candidates
     ]
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        served = [cursor for cursor in cursors if is_served_by(cursor.backlog, pool)]
+        served = [cursor for cursor in cursors if routes.variant_for(cursor.backlog, pool.pool) is not None]
         if served:
             queues[pool.pool] = FairQueue(pool.pool, served, tags, virtual_seconds=snapshot.virtual_seconds)
     return queues
 
 
+def _speed(backlog: Backlog, routes: Routes, speeds: Mapping[str, float], policy: Policy) -> float:
+    """Return the slowest speed of those that may run the backlog: no pool's pack is longer than meant."""
+    measured = [speeds[variant] for variant in routes.variants_of(backlog) if variant in speeds]
+    return min(measured, default=policy.default_tokens_per_second)
+
+
 def _fill_pools(
     queues: Mapping[str, FairQueue],
     rooms: Mapping[str, int],
+    routes: Routes,
     snapshot: Snapshot,
     policy: Policy,
     new_pack_id: Callable[[], PackId],
 ) -> tuple[PackDraft, ...]:
     """Fill the pools in rounds, a pack each: pools that share a backlog's model share its rows."""
-    measured_models = frozenset(_measured(snapshot.tokens_per_second))
+    measured = _measured(snapshot.tokens_per_second)
     packs: list[PackDraft] = []
     open_pools = list(queues)
     for round_no in range(max(rooms.values(), default=0)):
         for pool in tuple(open_pools):
             pack = None
             if round_no < rooms[pool]:
-                pack = pack_next(queues[pool], policy, measured_models=measured_models, new_pack_id=new_pack_id)
+                pack = pack_next(queues[pool], policy, routes=routes, measured=measured, new_pack_id=new_pack_id)
             if pack is None:
                 open_pools.remove(pool)
             else:
@@ -99,7 +108,7 @@ def _fill_pools(
 
 
 def _measured(tokens_per_second: Mapping[str, float]) -> dict[str, float]:
-    return {model: speed for model, speed in tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN}
+    return {variant: speed for variant, speed in tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN}
 
 
 def _standings_of(nomination: Nomination, packs: Iterable[PackDraft]) -> tuple[Standing, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from pipeline.domain.reasons import Reason
-from pipeline.ports.cycle import Backlog, PoolView, Snapshot
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, Snapshot
 from scheduler.deadlines import is_overdue
+from scheduler.routing import Routes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +20,12 @@ class Nomination:
     refused: tuple[tuple[Backlog, Reason], ...]
 
 
-def nominate(snapshot: Snapshot) -> Nomination:
+def nominate(snapshot: Snapshot, routes: Routes) -> Nomination:
     """Return who competes and who may not."""
-    models = frozenset[str]().union(*(pool.models for pool in snapshot.pools if pool.workers > 0))
     candidates: list[Backlog] = []
     refused: list[tuple[Backlog, Reason]] = []
     for backlog in snapshot.backlogs:
-        reason = refusal_of(backlog, models_served=models, now_us=snapshot.now_us)
+        reason = refusal_of(backlog, served=routes.served, now_us=snapshot.now_us)
         if reason is None:
             candidates.append(backlog)
         else:
@@ -31,21 +33,16 @@ def nominate(snapshot: Snapshot) -> Nomination:
     return Nomination(candidates=tuple(candidates), refused=tuple(refused))
 
 
-def refusal_of(backlog: Backlog, *, models_served: frozenset[str], now_us: int) -> Reason | None:
+def refusal_of(backlog: Backlog, *, served: Container[tuple[str, Tier]], now_us: int) -> Reason | None:
     """Return why this backlog may have no pack now, or None when it may."""
     if is_overdue(backlog.deadline_at_us, now_us=now_us):
         # Workers drop rows of an overdue batch anyway, so a pack of them is waste.
         return Reason.DEADLINE_PASSED
     if backlog.budget_micros is not None and backlog.spent_micros >= backlog.budget_micros:
         return Reason.BUDGET_REACHED
-    if backlog.model not in models_served:
+    if (backlog.model, backlog.tier) not in served:
         # First: what is packed waits for a worker too.
         return Reason.NO_WORKER
     if all(shard.rows_packed >= shard.rows_total for shard in backlog.shards):
         return Reason.ALL_PACKED
     return None
-
-
-def is_served_by(backlog: Backlog, pool: PoolView) -> bool:
-    """Say whether the pool has a live worker that can run the backlog's model."""
-    return pool.workers > 0 and backlog.model in pool.models

@@ -34,8 +34,8 @@ _ELECT = text("""
 """)
 
 _ADD_PACK = text("""
-    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds)
-    VALUES (:pack_id, :pool, :model, :endpoint, :tier, 'ready', :ordinal, :predicted_seconds)
+    INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds)
+    VALUES (:pack_id, :pool, :model, :variant, :endpoint, :tier, 'ready', :ordinal, :predicted_seconds)
 """)
 
 _ADD_SLICE = text("""
@@ -99,6 +99,21 @@ _DISCARD_WITHDRAWN = text("""
                    '{}'::int4multirange))
            FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE packs SET state = 'discarded', ended_at = clock_timestamp() FROM empty WHERE packs.id = empty.id
+""")
+
+_REROUTE = text("""
+    -- Packs whose variant no worker of their pool serves, where one serves the reference.
+    WITH stranded AS MATERIALIZED (
+        SELECT id FROM packs
+         WHERE state IN ('ready', 'retryable') AND variant <> model
+           AND NOT EXISTS (
+            SELECT FROM workers WHERE workers.pool = packs.pool AND workers.state NOT IN ('stopped', 'lost', 'draining')
+               AND jsonb_exists(workers.variants, packs.variant))
+           AND EXISTS (
+            SELECT FROM workers WHERE workers.pool = packs.pool AND workers.state NOT IN ('stopped', 'lost', 'draining')
+               AND jsonb_exists(workers.variants, packs.model))
+           FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE packs SET variant = model, hinted_at = NULL FROM stranded WHERE packs.id = stranded.id
 """)
 
 _DUE_HINTS = text("""
@@ -213,13 +228,14 @@ class CycleRepository:
             return len(connection.execute(_ADVANCE, {"epoch": epoch}).all())
 
         ended = self._database.run(work)
-        self._discard_withdrawn(epoch)
+        self._tidy(epoch)
         return ended
 
-    def _discard_withdrawn(self, epoch: int) -> None:
+    def _tidy(self, epoch: int) -> None:
         def work(connection: Connection) -> None:
             _guard(connection, epoch)
             connection.execute(_DISCARD_WITHDRAWN)
+            connection.execute(_REROUTE)
 
         self._database.run(work)
 
@@ -270,6 +286,7 @@ def _add_packs(connection: Connection, packs: Iterable[PackDraft]) -> None:
                 "pack_id": pack.pack_id,
                 "pool": pack.pool,
                 "model": pack.model,
+                "variant": pack.variant,
                 "endpoint": pack.endpoint,
                 "tier": pack.tier,
                 "ordinal": pack.ordinal,

@@ -23,10 +23,11 @@ _METER = text("""
 """)
 
 _ADD_INTERVAL = text("""
-    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, lease_token, model, tokens,
-                                  rate_micros_per_hour, cost_micros)
+    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, lease_token, model, variant,
+                                  tokens, rate_micros_per_hour, cost_micros)
     VALUES (:worker_id, :start_us, :stop_us, :kind, CAST(:pack_id AS text), :lease_token,
-            (SELECT model FROM packs WHERE id = CAST(:pack_id AS text)), :tokens, :rate_micros_per_hour, :cost_micros)
+            (SELECT model FROM packs WHERE id = CAST(:pack_id AS text)),
+            (SELECT variant FROM packs WHERE id = CAST(:pack_id AS text)), :tokens, :rate_micros_per_hour, :cost_micros)
 """)
 
 _ADD_ENTRY = text("""

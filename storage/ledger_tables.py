@@ -1,7 +1,4 @@
-"""The tables of record: what time cost and who pays, who led, and what was decided.
-
-Whoever imports this module has all tables in `Base.metadata`.
-"""
+"""The tables of record: what time cost and who pays, who led, and what was decided."""
 
 from __future__ import annotations
 
@@ -28,6 +25,7 @@ class IntervalRow(Base):
     pack_id: Mapped[str | None] = mapped_column(ForeignKey(PackRow.id))
     lease_token: Mapped[int | None]
     model: Mapped[str | None]
+    variant: Mapped[str | None]
     tokens: Mapped[int] = mapped_column(server_default="0")
     rate_micros_per_hour: Mapped[int]
     cost_micros: Mapped[int]
@@ -42,7 +40,7 @@ class IntervalRow(Base):
             name="price",
         ),
         CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
-        Index("ix_worker_intervals_speed", "model", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
+        Index("ix_worker_intervals_speed", "variant", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
     )
 
 

@@ -13,15 +13,15 @@ from pipeline.domain.lifecycle import BatchState, PackState, WorkerState
 from storage.database import Database
 
 _WORKERS = text("""
-    SELECT workers.id, pool, host, pid, state, models,
+    SELECT workers.id, pool, host, pid, state, variants,
            extract(epoch FROM clock_timestamp() - started_at) AS uptime_seconds,
            extract(epoch FROM clock_timestamp() - heartbeat_at) AS silent_seconds,
-           latest.model
+           latest.variant
       FROM workers
       LEFT JOIN LATERAL (
         -- What it last loaded or ran is what it holds.
-        SELECT model FROM worker_intervals
-         WHERE worker_intervals.worker_id = workers.id AND model IS NOT NULL
+        SELECT variant FROM worker_intervals
+         WHERE worker_intervals.worker_id = workers.id AND variant IS NOT NULL
          ORDER BY start_us DESC LIMIT 1) AS latest ON true
      WHERE state NOT IN ('stopped', 'lost')
      ORDER BY pool, started_at, workers.id
@@ -52,9 +52,9 @@ class WorkerView:
     host: str
     pid: int
     state: WorkerState
-    #: The model it last ran; None before the first.
-    model: str | None
-    models: tuple[str, ...]
+    #: The variant it last ran; None before the first.
+    variant: str | None
+    variants: tuple[str, ...]
     uptime_seconds: float
     #: Since its last heartbeat.
     silent_seconds: float
@@ -113,8 +113,8 @@ def _overview(connection: Connection) -> Overview:
                 host=row.host,
                 pid=row.pid,
                 state=WorkerState(row.state),
-                model=row.model,
-                models=tuple(row.models),
+                variant=row.variant,
+                variants=tuple(sorted(row.variants)),
                 uptime_seconds=float(row.uptime_seconds),
                 silent_seconds=float(row.silent_seconds),
             )

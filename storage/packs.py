@@ -6,7 +6,7 @@ that no two of them can deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -27,14 +27,14 @@ from storage.workers import prove_alive
 
 _NEXT = text("""
     -- Rows that others lock are stepped over: two workers never wait for one another here.
-    SELECT id, model, endpoint, failures > 0 OR is_suspect AS has_failed FROM packs
+    SELECT id, model, variant, endpoint, failures > 0 OR is_suspect AS has_failed FROM packs
      WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
-       AND model = ANY(:models) AND available_at <= clock_timestamp()
+       AND variant = ANY(:variants) AND available_at <= clock_timestamp()
      ORDER BY ordinal, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 _NEXT_CONVICTED = text("""
-    SELECT id, model, endpoint, true AS has_failed FROM packs
+    SELECT id, model, variant, endpoint, true AS has_failed FROM packs
      WHERE is_convicted AND state IN ('ready', 'retryable')
      ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
@@ -105,9 +105,9 @@ _LAST_ENDED = text("""
 """)
 
 _ADD_CHILD = text("""
-    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, unreads, is_suspect,
+    INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, unreads, is_suspect,
                        parent_id)
-    SELECT :child_id, pool, model, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, :unreads, true, id
+    SELECT :child_id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, :unreads, true, id
       FROM packs WHERE id = :parent_id
 """)
 
@@ -150,13 +150,13 @@ class PackRepository:
         self._lease_for = lease_for
 
     def lease(
-        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+        self, worker_id: WorkerId, *, pool: str, variants: Collection[str], in_company: bool = False
     ) -> PackLease | None:
-        """Lease the pool's first waiting pack of one of `models`, or return None when none waits.
+        """Lease the pool's first waiting pack of one of `variants`, or return None when none waits.
 
         With `in_company`, none is returned either where that pack has failed before. Raises `LeaseLostError` for a worker that is draining, stopped or lost.
         """
-        arguments = {"pool": pool, "models": list(models)}
+        arguments = {"pool": pool, "variants": list(variants)}
 
         def work(connection: Connection) -> PackLease | None:
             lease = self._take(connection, _NEXT, arguments, worker_id, in_company=in_company)
@@ -207,6 +207,7 @@ class PackRepository:
                     pack_id=pack_id,
                     lease_token=connection.execute(_GRANT, granted).scalar_one(),
                     model=found.model,
+                    variant=found.variant,
                     endpoint=Endpoint(found.endpoint),
                     slices=slices,
                     has_failed=found.has_failed,

@@ -10,10 +10,11 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
+from storage.offers import offers_of, read_last_words
 
 #: Shards a snapshot carries for each batch: enough for one cycle's packs, whatever the batch's size.
 _SHARDS_A_BATCH: Final = 64
-#: Work intervals that a model's speed is measured over.
+#: Work intervals that a variant's speed is measured over.
 _SPEED_INTERVALS: Final = 32
 
 _BACKLOGS = text("""
@@ -38,22 +39,24 @@ _OPEN_SHARDS = text("""
 
 _POOLS = text("""
     -- Packs that no live worker can serve do not count as waiting: they would take up the room of others.
-    SELECT served.*, (SELECT count(*) FROM packs WHERE packs.pool = served.pool AND state IN ('ready', 'retryable')
-                         AND NOT is_convicted AND packs.model = ANY(served.models)) AS packs_waiting
-      FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.model) AS models
-              FROM workers, jsonb_array_elements_text(models) AS named (model)
-             WHERE state NOT IN ('stopped', 'lost') AND state <> 'draining' AND NOT must_stop
-             GROUP BY pool) AS served
+    SELECT pool, workers, served, (
+            SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state IN ('ready', 'retryable')
+               AND NOT is_convicted AND packs.variant = ANY(live.variants)) AS packs_waiting
+      FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.variant) AS variants,
+                   jsonb_agg(DISTINCT jsonb_build_array(named.variant, named.gate_key)) AS served
+              FROM workers, jsonb_each_text(workers.variants) AS named (variant, gate_key)
+             WHERE state NOT IN ('stopped', 'lost', 'draining') AND NOT must_stop
+             GROUP BY pool) AS live
      ORDER BY pool
 """)
 
 _SPEEDS = text("""
-    SELECT measured.model, sum(tokens) / (sum(stop_us - start_us) / 1e6) AS tokens_per_second
-      FROM unnest(CAST(:models AS text[])) AS wanted (model),
-      LATERAL (SELECT model, tokens, stop_us, start_us FROM worker_intervals
-                WHERE kind = 'work' AND worker_intervals.model = wanted.model
+    SELECT measured.variant, sum(tokens) / (sum(stop_us - start_us) / 1e6) AS tokens_per_second
+      FROM unnest(CAST(:variants AS text[])) AS wanted (variant),
+      LATERAL (SELECT variant, tokens, stop_us, start_us FROM worker_intervals
+                WHERE kind = 'work' AND worker_intervals.variant = wanted.variant
                 ORDER BY created_at DESC LIMIT :intervals) AS measured
-     GROUP BY measured.model HAVING sum(tokens) > 0
+     GROUP BY measured.variant HAVING sum(tokens) > 0
 """)
 
 _CLOCK = text("SELECT clock_timestamp() AS now, (SELECT coalesce(max(ordinal), 0) FROM packs) AS ordinal")
@@ -97,19 +100,26 @@ def read_snapshot(connection: Connection) -> Snapshot:
 
 
 def _with_fleet(connection: Connection, backlogs: tuple[Backlog, ...]) -> Snapshot:
+    live = connection.execute(_POOLS).all()
+    variants = sorted({variant for row in live for variant, _key in row.served})
+    words = read_last_words(connection, variants) if variants else ()
     pools = tuple(
-        PoolView(pool=row.pool, workers=row.workers, models=frozenset(row.models), packs_waiting=row.packs_waiting)
-        for row in connection.execute(_POOLS)
+        PoolView(
+            pool=row.pool,
+            workers=row.workers,
+            offers=offers_of([(variant, key) for variant, key in row.served], words),
+            packs_waiting=row.packs_waiting,
+        )
+        for row in live
     )
-    models = sorted({backlog.model for backlog in backlogs})
-    speeds = connection.execute(_SPEEDS, {"models": models, "intervals": _SPEED_INTERVALS})
+    speeds = connection.execute(_SPEEDS, {"variants": variants, "intervals": _SPEED_INTERVALS})
     now = connection.execute(_CLOCK).one()
     memory = connection.execute(text("SELECT fair_tags FROM leadership")).scalar_one_or_none()
     return Snapshot(
         now_us=int(now.now.timestamp() * 1_000_000),
         backlogs=backlogs,
         pools=pools,
-        tokens_per_second={row.model: float(row.tokens_per_second) for row in speeds},
+        tokens_per_second={row.variant: float(row.tokens_per_second) for row in speeds},
         virtual_seconds=now.ordinal,
         fair_tags=tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ()),
     )

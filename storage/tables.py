@@ -186,7 +186,8 @@ class WorkerRow(Base):
     host: Mapped[str]
     pid: Mapped[int] = mapped_column(Integer)
     state: Mapped[str]
-    models: Mapped[list[Any]]
+    #: The variants it serves, each with its gate key.
+    variants: Mapped[dict[str, Any]]
     rate_micros_per_hour: Mapped[int]
     currency: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -215,6 +216,8 @@ class PackRow(Base):
     endpoint: Mapped[str]
     tier: Mapped[str]
     state: Mapped[str]
+    #: What runs it; a variant of the model.
+    variant: Mapped[str]
     #: Workers lease the lowest first.
     ordinal: Mapped[float]
     predicted_seconds: Mapped[float]
@@ -241,6 +244,7 @@ class PackRow(Base):
         one_of("state", PackState),
         one_of("tier", Tier),
         one_of("endpoint", Endpoint),
+        CheckConstraint("variant = model OR starts_with(variant, model || '@')", name="variant"),
         CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="lease"),
         CheckConstraint("(state IN ('committed', 'discarded')) = (ended_at IS NOT NULL)", name="ended"),
         Index(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
 import orjson
@@ -17,8 +17,8 @@ from storage.ledger import record_overhead
 from storage.wakeups import send_wakeup
 
 _REGISTER = text("""
-    INSERT INTO workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency)
-    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:models AS jsonb), :rate_micros_per_hour, :currency)
+    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency)
+    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :rate_micros_per_hour, :currency)
     ON CONFLICT (id) DO NOTHING
 """)
 
@@ -81,7 +81,7 @@ class WorkerRepository:
             "market": registration.market,
             "host": registration.host,
             "pid": registration.pid,
-            "models": orjson.dumps(registration.models).decode(),
+            "variants": orjson.dumps(dict(registration.variants)).decode(),
             "rate_micros_per_hour": registration.rate_micros_per_hour,
             "currency": registration.currency,
         }
@@ -93,11 +93,16 @@ class WorkerRepository:
 
         self._database.run(work)
 
-    def serve(self, worker_id: WorkerId, models: Sequence[str]) -> None:
-        """Record which models the worker still serves."""
-        statement = text("UPDATE workers SET models = CAST(:models AS jsonb) WHERE id = :worker_id")
-        arguments = {"worker_id": worker_id, "models": orjson.dumps(list(models)).decode()}
-        self._database.run(lambda connection: connection.execute(statement, arguments))
+    def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
+        """Record which variants the worker serves from now on."""
+        statement = text("UPDATE workers SET variants = CAST(:variants AS jsonb) WHERE id = :worker_id")
+        arguments = {"worker_id": worker_id, "variants": orjson.dumps(dict(variants)).decode()}
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement, arguments)
+            send_wakeup(connection)
+
+        self._database.run(work)
 
     def renew(self, worker_id: WorkerId, leases: Mapping[PackId, int], *, uptime_us: int) -> Renewal:
         """Prove the worker alive and extend its leases (pack → token)."""

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,7 +68,7 @@ class Feed:
         objects: ObjectStore,
         *,
         pool: str,
-        models: Callable[[], tuple[str, ...]],
+        variants: Callable[[], Collection[str]],
         on_lease: Callable[[PackLease, float], None],
         poll_seconds: float,
     ) -> None:
@@ -80,7 +80,7 @@ class Feed:
         self._packs = packs
         self._objects = objects
         self._pool = pool
-        self._models = models
+        self._variants = variants
         self._on_lease = on_lease
         self._poll_seconds = poll_seconds
         self._queue: queue.Queue[Fed] = queue.Queue(maxsize=_BLOCKS_AHEAD)
@@ -178,7 +178,7 @@ class Feed:
     def _lease(self) -> PackLease | None:
         asked_at = time.monotonic()
         lease = self._packs.lease(
-            self._worker_id, pool=self._pool, models=self._models(), in_company=self._packs_held > 0
+            self._worker_id, pool=self._pool, variants=self._variants(), in_company=self._packs_held > 0
         )
         if lease is not None:
             self._on_lease(lease, asked_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from pipeline.ports.engine import Engine
 
@@ -12,40 +12,31 @@ _LOG = logging.getLogger(__name__)
 
 
 class Garage:
-    """Loads engines by model name and keeps a few of them."""
+    """Loads engines by variant and keeps a few of them."""
 
-    def __init__(self, models: Sequence[str], load: Callable[[str], Engine], *, engines_max: int = 2) -> None:
-        """Serve `models` through `load`, `engines_max` of them loaded at a time."""
+    def __init__(self, load: Callable[[str], Engine], *, engines_max: int = 2) -> None:
+        """Load through `load`, `engines_max` at a time."""
         assert engines_max >= 1
-        self._models = tuple(models)
         self._load = load
         self._engines_max = engines_max
         self._engines: OrderedDict[str, Engine] = OrderedDict()
 
-    def models(self) -> tuple[str, ...]:
-        """Return the models this worker serves."""
-        return self._models
+    def is_loaded(self, variant: str) -> bool:
+        """Say whether `engine(variant)` answers at once."""
+        return variant in self._engines
 
-    def is_loaded(self, model: str) -> bool:
-        """Say whether `engine(model)` answers at once."""
-        return model in self._engines
-
-    def engine(self, model: str) -> Engine:
-        """Return the model's engine, loading it first where needed; raises `ModelUnavailableError`."""
-        if model not in self._engines:
+    def engine(self, variant: str) -> Engine:
+        """Return the variant's engine, loading it first where needed; raises `ModelUnavailableError`."""
+        if variant not in self._engines:
             while len(self._engines) >= self._engines_max:
                 _close(self._engines.popitem(last=False)[1])
-            self._engines[model] = self._load(model)
-        self._engines.move_to_end(model)
-        return self._engines[model]
+            self._engines[variant] = self._load(variant)
+        self._engines.move_to_end(variant)
+        return self._engines[variant]
 
-    def refuse(self, model: str) -> None:
-        """Serve this model no more: it cannot be loaded here."""
-        self._models = tuple(name for name in self._models if name != model)
-
-    def discard(self, model: str) -> None:
+    def discard(self, variant: str) -> None:
         """Give up an engine that misbehaved; the next use loads it afresh."""
-        _close(self._engines.pop(model))
+        _close(self._engines.pop(variant))
 
     def close(self) -> None:
         """Give up every engine."""

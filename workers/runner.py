@@ -17,6 +17,7 @@ from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
 from pipeline.domain.limits import PART_ROWS_MAX
 from pipeline.ports.engine import Engine, EngineRequest
+from workers.catalogue import Catalogue
 from workers.committer import Committer, Finish, FinishedRow, Overhead, Work
 from workers.feed import Block, Closed, Fed, Feed, Opened
 from workers.garage import Garage
@@ -44,13 +45,14 @@ class Runner:
         committer: Committer,
         heart: Heart,
         meter: Meter,
+        catalogue: Catalogue,
         garage: Garage,
         enter: Callable[[WorkerState], None],
         on_refused: Callable[[], None],
         commit_seconds: float,
         drain_seconds: float,
     ) -> None:
-        """Commit every `commit_seconds`; call `on_refused` when a model cannot load.
+        """Commit every `commit_seconds`; call `on_refused` when a variant cannot load.
 
         When stopping, let in-flight rows run `drain_seconds`.
         """
@@ -58,12 +60,15 @@ class Runner:
         self._committer = committer
         self._heart = heart
         self._meter = meter
+        self._catalogue = catalogue
         self._garage = garage
         self._enter = enter
         self._on_refused = on_refused
         self._commit_seconds = commit_seconds
         self._drain_seconds = drain_seconds
         self._engine: Engine | None = None
+        #: What that engine runs.
+        self._variant: str | None = None
         #: Leased packs, the oldest first: one that runs, and the next while the first one's last rows do.
         self._runs: deque[PackRun] = deque()
         self._in_flight: dict[int, tuple[PackRun, Row]] = {}
@@ -144,31 +149,32 @@ class Runner:
             engine.add(requests)
 
     def _engine_for(self, run: PackRun) -> Engine | None:
-        """Return the run's engine, or None while another model's rows are in flight or it cannot load."""
-        model = run.lease.model
-        if model not in self._garage.models():
-            run.end(AttemptOutcome.PREEMPTED, f"{model} is not served here any more")
+        """Return the run's engine, or None while another variant's rows are in flight or it cannot load."""
+        variant = run.lease.variant
+        if variant not in self._catalogue.served():
+            run.end(AttemptOutcome.PREEMPTED, f"{variant} is not served here any more")
             return None
-        if self._engine is None or self._engine.model != model:
+        if self._engine is None or self._variant != variant:
             if self._in_flight:
                 return None
             self._engine = None
             try:
-                self._engine = self._garage.engine(model) if self._garage.is_loaded(model) else self._load(model)
+                self._engine = self._garage.engine(variant) if self._garage.is_loaded(variant) else self._load(variant)
+                self._variant = variant
             except Exception as error:  # noqa: BLE001 -- a worker that died of whatever this is would blame the rows
-                _LOG.exception("model_unavailable", extra={"model": model})
+                _LOG.exception("model_unavailable", extra={"variant": variant})
                 # The rows are not to blame: another worker may have the model.
                 run.end(AttemptOutcome.PREEMPTED, f"{ModelUnavailableError.code}: {error}")
-                self._garage.refuse(model)
+                self._catalogue.refuse(variant)
                 self._on_refused()
         return self._engine
 
-    def _load(self, model: str) -> Engine:
+    def _load(self, variant: str) -> Engine:
         self._commit_all()
         self._cut(IntervalKind.IDLE)
         self._enter(WorkerState.LOADING)
         try:
-            return self._garage.engine(model)
+            return self._garage.engine(variant)
         finally:
             self._cut(IntervalKind.LOAD)
             self._enter(WorkerState.READY)
@@ -208,8 +214,8 @@ class Runner:
             run.end(AttemptOutcome.FAILED, error)
             run.in_flight = 0
         self._in_flight.clear()
-        assert self._engine is not None
-        self._garage.discard(self._engine.model)
+        assert self._variant is not None
+        self._garage.discard(self._variant)
         self._engine = None
         self._write_off()
 

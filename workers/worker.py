@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.domain.errors import NightrateError
@@ -11,6 +11,7 @@ from pipeline.domain.lifecycle import IntervalKind, WorkerState
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import PackLease, PackStore, WorkerRegistration, WorkerStore
+from workers.catalogue import Catalogue
 from workers.committer import Committer, Overhead
 from workers.feed import Feed
 from workers.garage import Garage
@@ -38,7 +39,7 @@ class WorkerSettings:
 class Worker:
     """One process on one accelerator."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- one for each collaborator, all by name
         self,
         registration: WorkerRegistration,
         *,
@@ -46,6 +47,7 @@ class Worker:
         workers: WorkerStore,
         heart_store: WorkerStore,
         objects: ObjectStore,
+        catalogue: Catalogue,
         garage: Garage,
         clock: Clock,
         settings: WorkerSettings,
@@ -53,6 +55,9 @@ class Worker:
         """Wire the threads; `heart_store` has a connection of its own, so that no commit delays a beat."""
         self._registration = registration
         self._workers = workers
+        self._catalogue = catalogue
+        #: What the store was told last.
+        self._announced = dict(registration.variants)
         self._garage = garage
         self._meter = Meter(clock)
         worker_id = registration.worker_id
@@ -64,7 +69,7 @@ class Worker:
             packs,
             objects,
             pool=registration.pool,
-            models=garage.models,
+            variants=self._served,
             on_lease=self._hold,
             poll_seconds=settings.poll_seconds,
         )
@@ -74,9 +79,10 @@ class Worker:
             committer=self._committer,
             heart=self._heart,
             meter=self._meter,
+            catalogue=catalogue,
             garage=garage,
             enter=self._enter,
-            on_refused=self._refused,
+            on_refused=self._announce,
             commit_seconds=settings.commit_seconds,
             drain_seconds=settings.drain_seconds,
         )
@@ -117,11 +123,20 @@ class Worker:
         self._heart.let_go(lease.pack_id, lease.lease_token)
         self._feed.pack_ended(is_store_failing=is_store_failing)
 
-    def _refused(self) -> None:
+    def _served(self) -> Mapping[str, str]:
+        self._announce()
+        return self._catalogue.served()
+
+    def _announce(self) -> None:
+        """Tell the store what is served here where that has changed: packs come for nothing else."""
+        served = dict(self._catalogue.served())
+        if served == self._announced:
+            return
         try:
-            self._workers.serve(self._registration.worker_id, self._garage.models())
+            self._workers.serve(self._registration.worker_id, served)
+            self._announced = served
         except NightrateError as error:
-            _LOG.warning("models_not_recorded", extra={"reason": error.code})
+            _LOG.warning("variants_not_recorded", extra={"reason": error.code})
 
     def _enter(self, state: WorkerState) -> None:
         try:

@@ -44,13 +44,25 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A variant that a pool's workers serve, and whose rows may run on it."""
+
+    variant: str
+    model: str
+    #: Tiers whose margin the gate accepted it at, or a person allowed it for; a reference serves all.
+    tiers: frozenset[Tier]
+    #: Device time a token takes, relative to the model's reference.
+    relative_cost: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """One pool, as the cycle sees it."""
 
     pool: str
     workers: int
-    #: Models its workers can serve.
-    models: frozenset[str]
+    #: What its workers serve.
+    offers: tuple[Offer, ...]
     #: Packs published and not leased yet, and their predicted seconds.
     packs_waiting: int
 
@@ -79,7 +91,7 @@ class Snapshot:
     #: All with rows in no pack, those that cannot run now included: a batch that is missing is forgotten.
     backlogs: tuple[Backlog, ...]
     pools: tuple[PoolView, ...]
-    #: Tokens (input + output) a worker computes per second, by model, as measured; models without
+    #: Tokens (input + output) a worker computes per second, by variant, as measured; variants without
     #: a measurement are absent.
     tokens_per_second: dict[str, float]
     #: Highest ordinal handed out so far: where the virtual time of a pool without fair tags begins.
@@ -105,6 +117,8 @@ class PackDraft:
     pack_id: PackId
     pool: str
     model: str
+    #: What is to run it: a variant of the model.
+    variant: str
     endpoint: Endpoint
     tier: Tier
     #: Workers lease the lowest ordinal first.

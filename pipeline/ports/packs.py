@@ -5,7 +5,7 @@ Each refusal is by fencing token. Durations of leases run on the database's cloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,8 @@ class PackLease:
     #: Grows with each lease of the pack; every write names it.
     lease_token: int
     model: str
+    #: What runs it: a variant of the model.
+    variant: str
     endpoint: Endpoint
     slices: tuple[LeasedSlice, ...]
     #: An attempt at these rows has failed before. Such a pack is run alone, so that it alone is to blame.
@@ -117,8 +119,8 @@ class WorkerRegistration:
     market: str
     host: str
     pid: int
-    #: Models it can serve.
-    models: tuple[str, ...]
+    #: The variants it serves, each with its gate key (see `pipeline.domain.gates`).
+    variants: Mapping[str, str]
     rate_micros_per_hour: int
     currency: str
 
@@ -127,9 +129,9 @@ class PackStore(Protocol):
     """Leases and commits."""
 
     def lease(
-        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+        self, worker_id: WorkerId, *, pool: str, variants: Collection[str], in_company: bool = False
     ) -> PackLease | None:
-        """Lease the pool's first waiting pack of one of `models`, or return None when none waits.
+        """Lease the pool's first waiting pack of one of `variants`, or return None when none waits.
 
         With `in_company`, because the worker holds another, none is returned either where that pack has
         failed before: such a one is run alone.
@@ -152,8 +154,8 @@ class WorkerStore(Protocol):
     def register(self, registration: WorkerRegistration) -> None:
         """Record a worker that has just started; repeating it changes nothing."""
 
-    def serve(self, worker_id: WorkerId, models: Sequence[str]) -> None:
-        """Record which models the worker still serves, after one could not be loaded."""
+    def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
+        """Record which variants the worker serves from now on."""
 
     def renew(self, worker_id: WorkerId, leases: Mapping[PackId, int], *, uptime_us: int) -> Renewal:
         """Prove the worker alive and extend its leases (pack → token)."""

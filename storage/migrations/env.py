@@ -5,11 +5,11 @@ from __future__ import annotations
 from alembic import context
 
 from storage.base import SCHEMA
-from storage.ledger_tables import LedgerRow
+from storage.variant_tables import TuningRow
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=LedgerRow.metadata,
+    target_metadata=TuningRow.metadata,
     version_table_schema=SCHEMA,
     include_schemas=True,
     compare_server_default=False,

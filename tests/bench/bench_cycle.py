@@ -19,6 +19,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
 from scheduler.cycle import decide
 from scheduler.policy import Policy
+from tests.scheduler.world import references
 
 MILLISECONDS_MAX = 50.0
 REPEATS = 15
@@ -78,7 +79,7 @@ def snapshot_of(case: Case, fair_tags: tuple[FairTag, ...] = ()) -> Snapshot:
     return Snapshot(
         now_us=NOW_US,
         backlogs=backlogs,
-        pools=(PoolView(pool="gpu", workers=case.workers, models=frozenset(MODELS), packs_waiting=0),),
+        pools=(PoolView(pool="gpu", workers=case.workers, offers=references(MODELS), packs_waiting=0),),
         tokens_per_second=dict.fromkeys(MODELS, 5000.0),
         virtual_seconds=0.0,
         fair_tags=fair_tags,

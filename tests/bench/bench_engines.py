@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
+from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from workers.engine.models import prepared_folder
@@ -45,9 +45,13 @@ def workload(count: int) -> list[tuple[str, int]]:
 
 
 def run_torch(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
-    options = {"ignore_end": True, "dtype": args.dtype, "slots": args.slots}
+    options = {"ignore_end": True, "slots": args.slots}
     return run_engine(
-        ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.TORCH, options=options), pairs, args
+        ModelSpec(
+            name=SPEC.name, source=SPEC.source, engine=EngineKind.TORCH, recipe=Recipe(args.dtype), options=options
+        ),
+        pairs,
+        args,
     )
 
 
@@ -98,7 +102,7 @@ def run_openvino_genai(pairs: list[tuple[str, int]], args: argparse.Namespace) -
     load_engine(
         ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.OPENVINO), cache_dir=args.cache_dir
     ).close()
-    (exported,) = args.cache_dir.glob(f"openvino-*-{folder.name}")
+    (exported,) = args.cache_dir.glob(f"openvino-*-native-{folder.name}")
     settings = openvino_genai.SchedulerConfig()
     settings.cache_size, settings.max_num_seqs, settings.max_num_batched_tokens = 2, 128, 2048
     pipeline = openvino_genai.ContinuousBatchingPipeline(

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from pipeline.app import Stack, collect_seldom, store_input, submit
+from pipeline.app.batches import store_input, submit
+from pipeline.app.stack import Stack, collect_seldom
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.lifecycle import BatchState

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from pipeline import app
+from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.entrypoints.cli.local_stack import supervisor_of
 
@@ -18,17 +18,17 @@ _READY_SECONDS_MAX = 120.0
 
 
 @contextmanager
-def running_stack(home: Path, *, workers: int) -> Iterator[app.Stack]:
+def running_stack(home: Path, *, workers: int) -> Iterator[Stack]:
     """Run a stack in `home` until the block ends; its workers are ready when the block begins."""
     settings = Settings(home=home, workers=workers, database_url=None, redis_url=None)
     with supervisor_of(settings, workers=workers) as urls:
         update = {"database_url": SecretStr(urls.database_url), "redis_url": SecretStr(urls.redis_url)}
-        with app.open_stack(settings.model_copy(update=update)) as stack:
+        with open_stack(settings.model_copy(update=update)) as stack:
             _await_workers(stack, workers)
             yield stack
 
 
-def _await_workers(stack: app.Stack, workers: int) -> None:
+def _await_workers(stack: Stack, workers: int) -> None:
     give_up_at = time.monotonic() + _READY_SECONDS_MAX
     ready = text("SELECT count(*) FROM workers WHERE state = 'ready'")
     while time.monotonic() < give_up_at:

@@ -13,13 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn, cast
 
 from infra.embedded.daemon import stop_on_signals
 from infra.logs import log_to_stderr
-from pipeline import app
+from pipeline.app.batches import store_input, submit
+from pipeline.app.scheduling import run_scheduler
+from pipeline.app.stack import open_stack
+from pipeline.app.working import run_worker
 from pipeline.config import load_settings
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT
@@ -91,11 +93,11 @@ def die_at(point: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def submit(source: Path, key: str) -> None:
+def submit_file(source: Path, key: str) -> None:
     """Submit a file under an idempotency key, as a client that retries does."""
-    with app.open_stack(load_settings()) as opened:
+    with open_stack(load_settings()) as opened:
         stack = replace(opened, objects=cast("ObjectStore", DyingStore(opened.objects, die_at)))
-        file_id = app.store_input(stack, source)
+        file_id = store_input(stack, source)
         die_at("stored")
         submission = Submission(
             tenant_id=DEFAULT_TENANT,
@@ -110,7 +112,7 @@ def submit(source: Path, key: str) -> None:
         view = stack.batches.submit(submission)
         die_at("submitted")
         was_there = view.input_file_id != file_id
-        view = app.submit(stack, submission)
+        view = submit(stack, submission)
         die_at("admitted")
         sys.stdout.write(json.dumps({"batch_id": view.batch_id, "state": view.state, "was_there": was_there}) + "\n")
 
@@ -119,16 +121,14 @@ def main() -> None:
     role = sys.argv[1]
     log_to_stderr()
     settings = load_settings()
-    # A killed scheduler's or submitter's claim must not outlast the run.
-    app._CLAIM_FOR = timedelta(seconds=settings.lease_seconds)  # type: ignore[misc] # Final for the product
     match role:
         case "worker":
             registry.load_engine = load_paced
-            app.run_worker(settings, stop_on_signals())
+            run_worker(settings, stop_on_signals())
         case "scheduler":
-            app.run_scheduler(settings, stop_on_signals())
+            run_scheduler(settings, stop_on_signals())
         case "submit":
-            submit(Path(sys.argv[2]), sys.argv[3])
+            submit_file(Path(sys.argv[2]), sys.argv[3])
         case _:
             _refuse(role)
 

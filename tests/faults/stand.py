@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from infra.embedded.folder import DataFolder, ServiceUrls
 from infra.embedded.supervisor import Supervisor
 from infra.processes import Backoff, ManagedProcess, ProcessKeeper, ProcessSpec
-from pipeline.app import Stack, open_stack
+from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from storage.migrations import upgrade
 from tests.faults.entry import HOLD, PACE_FILE, ROWS_PER_STEP, STEPS_FILE

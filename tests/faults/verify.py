@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import text
 
-from pipeline.app import Stack
+from pipeline.app.stack import Stack
 from pipeline.domain.errors import NightrateError
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.money import metered_cost_micros

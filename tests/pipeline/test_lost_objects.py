@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from pipeline import app
+from pipeline.app.batches import finalize_claimed, store_input, take_in_claimed
+from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ObjectCorruptError, ObjectMissingError
@@ -23,13 +24,13 @@ from pipeline.ports.batches import BatchClaim, BatchView, Submission
 
 
 @pytest.fixture
-def stack(database_url: str, tmp_path: Path) -> Iterator[app.Stack]:
+def stack(database_url: str, tmp_path: Path) -> Iterator[Stack]:
     settings = Settings(home=tmp_path / "home", database_url=SecretStr(database_url), redis_url=None)
-    with app.open_stack(settings) as opened:
+    with open_stack(settings) as opened:
         yield opened
 
 
-def submitted(stack: app.Stack, folder: Path) -> BatchView:
+def submitted(stack: Stack, folder: Path) -> BatchView:
     """Make a batch of three echo requests and leave it to be taken in."""
     source = folder / "input.jsonl"
     with source.open("w") as file:
@@ -40,7 +41,7 @@ def submitted(stack: app.Stack, folder: Path) -> BatchView:
     return stack.batches.submit(
         Submission(
             tenant_id=DEFAULT_TENANT,
-            input_file_id=app.store_input(stack, source),
+            input_file_id=store_input(stack, source),
             endpoint=Endpoint.CHAT_COMPLETIONS,
             completion_window="24h",
             tier=Tier.STANDARD,
@@ -51,7 +52,7 @@ def submitted(stack: app.Stack, folder: Path) -> BatchView:
     )
 
 
-def claim(stack: app.Stack, view: BatchView, *, is_last: bool = False) -> BatchClaim:
+def claim(stack: Stack, view: BatchView, *, is_last: bool = False) -> BatchClaim:
     """Claim the batch now, as after its rest; with `is_last` as if it had failed until patience ran out."""
     failures = "claim_failures" if not is_last else str(CLAIM_FAILURES_MAX)
     update = text(f"UPDATE batches SET claim_expires_at = NULL, claim_failures = {failures} WHERE id = :id")  # noqa: S608 -- a number or a name of ours
@@ -68,7 +69,7 @@ def overwrite(path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "missing"])
 def test_an_input_file_that_is_lost_fails_its_batch_once_patience_has_run_out(
-    stack: app.Stack, tmp_path: Path, *, is_damaged: bool
+    stack: Stack, tmp_path: Path, *, is_damaged: bool
 ) -> None:
     view = submitted(stack, tmp_path)
     first = claim(stack, view)
@@ -79,11 +80,11 @@ def test_an_input_file_that_is_lost_fails_its_batch_once_patience_has_run_out(
         path.unlink()
 
     with pytest.raises((ObjectMissingError, ObjectCorruptError)):
-        app.take_in_claimed(stack, first)
+        take_in_claimed(stack, first)
     troubled = stack.batches.get(view.batch_id)
     assert troubled.state is BatchState.VALIDATING
     assert first.input_key in (troubled.trouble or "")
-    app.take_in_claimed(stack, claim(stack, view, is_last=True))
+    take_in_claimed(stack, claim(stack, view, is_last=True))
 
     failed = stack.batches.get(view.batch_id)
     assert failed.state is BatchState.FAILED
@@ -92,18 +93,18 @@ def test_an_input_file_that_is_lost_fails_its_batch_once_patience_has_run_out(
 
 
 def test_a_batch_that_lost_its_rosters_ends_without_files_once_patience_has_run_out(
-    stack: app.Stack, tmp_path: Path
+    stack: Stack, tmp_path: Path
 ) -> None:
     view = submitted(stack, tmp_path)
-    app.take_in_claimed(stack, claim(stack, view))
+    take_in_claimed(stack, claim(stack, view))
     stack.batches.cancel(view.batch_id)
     (roster,) = (tmp_path / "home" / "objects").rglob("rosters/*")
     roster.unlink()
 
     with pytest.raises(ObjectMissingError):
-        app.finalize_claimed(stack, claim(stack, view))
+        finalize_claimed(stack, claim(stack, view))
     assert stack.batches.get(view.batch_id).state is BatchState.CANCELLING
-    app.finalize_claimed(stack, claim(stack, view, is_last=True))
+    finalize_claimed(stack, claim(stack, view, is_last=True))
 
     ended = stack.batches.get(view.batch_id)
     assert (ended.state, ended.reason) == (BatchState.CANCELLED, Reason.RESULTS_LOST)

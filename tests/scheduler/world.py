@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, OpenShard, PackDraft, PoolView, Snapshot
+from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, Offer, OpenShard, PackDraft, PoolView, Snapshot
 from scheduler.cycle import decide
 from scheduler.policy import Policy
 
@@ -50,12 +50,17 @@ def backlog(name: str, *, rows: int = ENDLESS_ROWS, row_tokens: int = 100, **cha
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def references(models: Iterable[str]) -> tuple[Offer, ...]:
+    """Return what a pool offers that serves each of `models` without quantization."""
+    return tuple(Offer(variant=model, model=model, tiers=frozenset(Tier)) for model in models)
+
+
 def snapshot(backlogs: Iterable[Backlog], **changes: object) -> Snapshot:
     """Return what one pool of two idle workers sees, every model measured at 100 tokens a second."""
     plain = Snapshot(
         now_us=NOW_US,
         backlogs=tuple(backlogs),
-        pools=(PoolView(pool="cpu", workers=2, models=frozenset(ALL_MODELS), packs_waiting=0),),
+        pools=(PoolView(pool="cpu", workers=2, offers=references(ALL_MODELS), packs_waiting=0),),
         tokens_per_second=dict.fromkeys(ALL_MODELS, 100.0),
         virtual_seconds=0.0,
     )
@@ -125,7 +130,9 @@ class World:
             for name, each in self.backlogs.items()
             if name not in self.away
         ]
-        pool = PoolView(pool="cpu", workers=self.workers, models=frozenset(ALL_MODELS), packs_waiting=len(self.waiting))
+        pool = PoolView(
+            pool="cpu", workers=self.workers, offers=references(ALL_MODELS), packs_waiting=len(self.waiting)
+        )
         return snapshot(
             [each for each in here if any(shard.rows_packed < shard.rows_total for shard in each.shards)],
             pools=(pool,),

@@ -143,7 +143,7 @@ class Worker:
             market="spot",
             host="host",
             pid=1,
-            models=_MODELS,
+            variants=dict.fromkeys(_MODELS, ""),
             rate_micros_per_hour=world.plan.rate_micros_per_hour,
             currency="USD",
         )
@@ -180,7 +180,7 @@ class Worker:
     def _lease(self) -> PackLease | None:
         store = self.world.store
         try:
-            lease = self.world.ask(self.worker_id, lambda: store.lease(self.worker_id, pool=POOL, models=_MODELS))
+            lease = self.world.ask(self.worker_id, lambda: store.lease(self.worker_id, pool=POOL, variants=_MODELS))
         except StoreUnavailableError:
             return None
         except LeaseLostError:

@@ -43,6 +43,7 @@ def draft(
         pack_id=pack_id,
         pool=pool,
         model=model,
+        variant=model,
         endpoint=Endpoint.CHAT_COMPLETIONS,
         tier=Tier.STANDARD,
         ordinal=ordinal,

@@ -85,7 +85,7 @@ class Driver:
         self._ids += 1
         worker_id = WorkerId(f"wrk_{self._seed}_{self._ids}")
         registration = WorkerRegistration(
-            worker_id=worker_id, pool=_POOLS[0], market="spot", host="host", pid=1, models=_MODELS,
+            worker_id=worker_id, pool=_POOLS[0], market="spot", host="host", pid=1, variants=dict.fromkeys(_MODELS, ""),
             rate_micros_per_hour=self._rng.choice((333_333_333, 2_500_000_007)), currency="USD",
         )  # fmt: skip
         for _ in range(2):
@@ -117,18 +117,18 @@ class Driver:
     def _lease(self) -> None:
         worker_id = self._rng.choice(self._workers)
         pool = self._rng.choice(_POOLS)
-        models = self._rng.choice((_MODELS, _MODELS[:1], ()))
+        variants = self._rng.choice((_MODELS, _MODELS[:1], ()))
 
         def lease(world: World, side: int) -> PackLease | None:
             try:
-                found = world.packs.lease(worker_id, pool=pool, models=models)
+                found = world.packs.lease(worker_id, pool=pool, variants=variants)
             except LeaseLostError:
                 found = None
             if side == 1:
                 self._model.prefer(None if found is None else pieces(world, found))
             return found
 
-        model, other = self._both(f"lease {worker_id} {pool} {models}", lease)
+        model, other = self._both(f"lease {worker_id} {pool} {variants}", lease)
         self._compare(
             "leased", model and lease_seen(self._sides[0], model), other and lease_seen(self._sides[1], other)
         )

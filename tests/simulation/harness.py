@@ -134,6 +134,7 @@ def _pack(number: int, ordinal: int, slices: tuple[SliceDraft, ...]) -> PackDraf
         pack_id=PackId(f"pack_{number}"),
         pool=POOL,
         model=MODEL,
+        variant=MODEL,
         endpoint=Endpoint.CHAT_COMPLETIONS,
         tier=Tier.STANDARD,
         ordinal=float(ordinal),

@@ -6,7 +6,7 @@ of the `Layers`. Metering is in `metering`, what the scheduler process does in `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from pipeline.domain.errors import ConflictError, LeaseLostError
@@ -75,25 +75,25 @@ class ModelStore(Meter):
 
     # --- leases --------------------------------------------------------------------------------
 
-    def lease(self, worker_id: WorkerId, *, pool: str, models: Sequence[str]) -> PackLease | None:
+    def lease(self, worker_id: WorkerId, *, pool: str, variants: Collection[str]) -> PackLease | None:
         worker = self.workers[worker_id]
         if self.layers.refuses_gone_workers and worker.state not in _MAY_LEASE:
             # Not None: one whose heartbeat died would look for packs for ever and never learn why.
             raise LeaseLostError(f"{worker_id} is {worker.state}")
         if self.layers.lease_is_life:
             worker.seen_at = self.now_us
-        while (pack := self.first_waiting(pool, models)) is not None:
+        while (pack := self.first_waiting(pool, variants)) is not None:
             asked = self._rows_to_ask(pack)
             if asked or not self.layers.discards_empty:
                 return self._grant(pack, worker_id, asked)
             self._move(pack, PackState.DISCARDED)
         return None
 
-    def first_waiting(self, pool: str, models: Sequence[str]) -> Pack | None:
+    def first_waiting(self, pool: str, variants: Collection[str]) -> Pack | None:
         """Return the waiting pack with the lowest (ordinal, id), or None."""
         first: Pack | None = None
         for pack in self.packs.values():
-            if pack.state not in _WAITING or pack.is_held or pack.pool != pool or pack.model not in models:
+            if pack.state not in _WAITING or pack.is_held or pack.pool != pool or pack.model not in variants:
                 continue
             if first is None or (pack.ordinal, pack.pack_id) < (first.ordinal, first.pack_id):
                 first = pack
@@ -134,6 +134,7 @@ class ModelStore(Meter):
             pack_id=pack.pack_id,
             lease_token=pack.lease_token,
             model=pack.model,
+            variant=pack.model,
             endpoint=pack.endpoint,
             slices=slices,
         )
@@ -288,13 +289,13 @@ class ModelStore(Meter):
     def register(self, registration: WorkerRegistration) -> None:
         if registration.worker_id not in self.workers:
             record = WorkerRecord(
-                registration.worker_id, registration.rate_micros_per_hour, self.now_us, registration.models
+                registration.worker_id, registration.rate_micros_per_hour, self.now_us, tuple(registration.variants)
             )
             self.workers[registration.worker_id] = record
             self.workers_open += 1
 
-    def serve(self, worker_id: WorkerId, models: Sequence[str]) -> None:
-        self.workers[worker_id].models = tuple(models)
+    def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
+        self.workers[worker_id].variants = tuple(variants)
 
     def renew(self, worker_id: WorkerId, leases: Mapping[PackId, int], *, uptime_us: int) -> Renewal:
         worker = self.workers[worker_id]

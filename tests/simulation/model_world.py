@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
@@ -24,8 +24,8 @@ class _Guided(SchedulerStore):
     #: What the other one leased, in the model's shard ids.
     preferred: Rows | None = None
 
-    def first_waiting(self, pool: str, models: Sequence[str]) -> Pack | None:
-        first = super().first_waiting(pool, models)
+    def first_waiting(self, pool: str, variants: Collection[str]) -> Pack | None:
+        first = super().first_waiting(pool, variants)
         if first is None:
             return None
         for pack in self.packs.values():

@@ -120,7 +120,7 @@ class WorkerRecord:
     worker_id: WorkerId
     rate_micros_per_hour: int
     seen_at: int
-    models: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     state: WorkerState = WorkerState.BOOTING
     metered_until_us: int = 0
     #: Last uptime it reported.

@@ -342,7 +342,7 @@ def test_a_batch_that_ends_while_its_pack_is_being_leased_waits_for_the_lease(wo
 
     with ThreadPoolExecutor(1) as threads:
         with world.database.transaction() as leasing:
-            found = leasing.execute(_NEXT, {"pool": "local", "models": ["echo"]}).one()
+            found = leasing.execute(_NEXT, {"pool": "local", "variants": ["echo"]}).one()
             leasing.execute(_HOLD_BATCHES, {"pack_id": found.id})
             cancelled = threads.submit(world.batches.cancel, batch)
             assert _waits(world)

@@ -80,7 +80,7 @@ class PostgresWorld:
     def withdraw(self, batch_id: BatchId) -> None:
         self._world.batches.cancel(batch_id)
         # Not advance_batches: it would end the batches that are done, and the driver knows of no end.
-        self._cycles._discard_withdrawn(self._world.leadership.epoch)
+        self._cycles._tidy(self._world.leadership.epoch)
 
     def convict(self) -> None:
         while (found := self.packs.lease_convicted()) is not None:

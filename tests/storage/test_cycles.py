@@ -30,6 +30,7 @@ def draft(
         pack_id=new_pack_id(),
         pool=pool,
         model=model,
+        variant=model,
         endpoint=Endpoint.CHAT_COMPLETIONS,
         tier=Tier.STANDARD,
         ordinal=ordinal,
@@ -57,7 +58,7 @@ def register(world: World, *, pool: str, models: tuple[str, ...]) -> WorkerId:
             market="spot",
             host="h",
             pid=1,
-            models=models,
+            variants=dict.fromkeys(models, ""),
             rate_micros_per_hour=3_600_000,
             currency="USD",
         )
@@ -188,16 +189,19 @@ def test_pools_and_models_are_kept_apart(world: World) -> None:
 
     snapshot = world.cycles.snapshot()
     assert {(one.batch_id, one.model) for one in snapshot.backlogs} == {(chat, "chat"), (embed, "embed")}
-    assert [(pool.pool, pool.workers, pool.models, pool.packs_waiting) for pool in snapshot.pools] == [
+    assert [
+        (pool.pool, pool.workers, {offer.variant for offer in pool.offers}, pool.packs_waiting)
+        for pool in snapshot.pools
+    ] == [
         ("cpu", 1, {"embed"}, 1),
         ("gpu", 2, {"chat", "embed"}, 2),
     ]
-    lease = world.packs.lease(cheap, pool="cpu", models=["embed"])
+    lease = world.packs.lease(cheap, pool="cpu", variants=["embed"])
     assert lease is not None
     assert lease.model == "embed"
-    assert world.packs.lease(cheap, pool="cpu", models=["embed"]) is None
-    assert world.packs.lease(both, pool="gpu", models=["embed"]) is not None
-    assert world.packs.lease(both, pool="gpu", models=["embed"]) is None
+    assert world.packs.lease(cheap, pool="cpu", variants=["embed"]) is None
+    assert world.packs.lease(both, pool="gpu", variants=["embed"]) is not None
+    assert world.packs.lease(both, pool="gpu", variants=["embed"]) is None
     world.workers.tell_to_stop("gpu")
     assert [pool.pool for pool in world.cycles.snapshot().pools] == ["cpu"]
 
@@ -318,7 +322,7 @@ def test_a_lease_passes_over_packs_that_a_cancel_has_just_emptied(world: World) 
     worker = world.worker()
 
     assert world.lease(worker).pack_id == pack
-    assert world.packs.lease(worker, pool="local", models=["echo"]) is None
+    assert world.packs.lease(worker, pool="local", variants=["echo"]) is None
     assert world.scalars("SELECT id FROM packs WHERE state = 'discarded' ORDER BY id") == emptied
     assert world.scalars("SELECT count(*) FROM attempts") == [1]
 
@@ -349,7 +353,7 @@ def test_packs_no_live_worker_can_serve_leave_the_room_to_others(world: World) -
     (shard,) = world.shard_ids(batch)
     world.pack((batch, shard, 0, 5))
     world.pack((batch, shard, 5, 10))
-    world.execute("UPDATE packs SET model = 'gone'")
+    world.execute("UPDATE packs SET model = 'gone', variant = 'gone'")
     world.worker()
 
     (pool,) = world.cycles.snapshot().pools

@@ -11,16 +11,18 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.gates import GateVerdict
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
+from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from storage.base import SCHEMA
-from storage.ledger_tables import LedgerRow
 from storage.migrations import upgrade, versions
+from storage.variant_tables import TuningRow
 from tests.services import fresh_database
 
 #: Importing the last of the tables' modules brings all of them.
-TABLES = LedgerRow.metadata
+TABLES = TuningRow.metadata
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_outcome": AttemptOutcome,
@@ -33,6 +35,11 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_packs_endpoint": Endpoint,
     "ck_packs_state": PackState,
     "ck_packs_tier": Tier,
+    "ck_qualifications_tier": Tier,
+    "ck_qualifications_verdict": GateVerdict,
+    "ck_variants_device": DeviceClass,
+    "ck_variants_engine": EngineKind,
+    "ck_variants_recipe": Recipe,
     "ck_worker_intervals_kind": IntervalKind,
     "ck_workers_state": WorkerState,
 }
@@ -110,7 +117,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
     for name, words in ENUMS.items():
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
-    listed = re.compile(r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome)$")
+    listed = re.compile(r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|verdict|recipe|engine|device)$")
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 
 

@@ -19,7 +19,7 @@ def test_workers_lease_the_lowest_ordinal_first_and_never_the_same_pack(world: W
 
     assert world.lease(worker).pack_id == soon
     assert world.lease(worker).pack_id == late
-    assert world.packs.lease(worker, pool="local", models=["echo"]) is None
+    assert world.packs.lease(worker, pool="local", variants=["echo"]) is None
 
 
 def test_a_pack_of_another_pool_or_model_is_left_alone(world: World) -> None:
@@ -27,8 +27,8 @@ def test_a_pack_of_another_pool_or_model_is_left_alone(world: World) -> None:
     world.pack((batch, world.shard_ids(batch)[0], 0, 10))
     worker = world.worker()
 
-    assert world.packs.lease(worker, pool="elsewhere", models=["echo"]) is None
-    assert world.packs.lease(worker, pool="local", models=["other"]) is None
+    assert world.packs.lease(worker, pool="elsewhere", variants=["echo"]) is None
+    assert world.packs.lease(worker, pool="local", variants=["other"]) is None
 
 
 def test_a_late_worker_cannot_commit_over_its_successor(world: World) -> None:
@@ -137,7 +137,7 @@ def test_a_poison_row_is_alone_after_log2_n_plus_3_attempts_and_the_others_finis
 
     for _ in range(64):
         world.execute("UPDATE packs SET available_at = now()")
-        lease = world.packs.lease(worker, pool="local", models=["echo"])
+        lease = world.packs.lease(worker, pool="local", variants=["echo"])
         if lease is None:
             break
         ranges = lease.slices[0].ranges
@@ -165,7 +165,7 @@ def test_a_lost_shards_rows_alone_are_given_up_after_a_while(world: World) -> No
 
     for _ in range(60):
         world.execute("UPDATE packs SET available_at = now()")
-        lease = world.packs.lease(worker, pool="local", models=["echo"])
+        lease = world.packs.lease(worker, pool="local", variants=["echo"])
         if lease is None:
             break
         is_lost = any(part.shard_id == lost for part in lease.slices)
@@ -201,7 +201,7 @@ def test_a_pack_that_has_failed_is_not_leased_beside_another(world: World) -> No
     assert world.lease(worker).pack_id == fresh
     world.execute("UPDATE packs SET available_at = now()")
 
-    assert world.packs.lease(worker, pool="local", models=["echo"], in_company=True) is None
+    assert world.packs.lease(worker, pool="local", variants=["echo"], in_company=True) is None
     alone = world.lease(worker)
     assert (alone.pack_id, alone.has_failed) == (failed, True)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, text
 
-from storage import batch_statements, batch_views, costs, cycles, packs, rescue, snapshots, workers
+from storage import batch_statements, batch_views, costs, cycles, packs, rescue, snapshots, variants, workers
 from tests.services import fresh_database
 from tests.storage.world import World, open_world
 
@@ -36,9 +36,9 @@ SEED = (
     VALUES ('file_0', 'tnt_default', 'batch', 'x', 1, repeat('0', 64), 'file_0')
     """,
     """
-    INSERT INTO workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency, ended_at)
+    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency, ended_at)
     SELECT 'wrk_' || n, 'local', 'spot', 'h', 1, CASE WHEN n < 10 THEN 'ready' ELSE 'lost' END,
-           '["echo"]', 0, 'USD', CASE WHEN n < 10 THEN NULL ELSE now() END
+           '{"echo": ""}', 0, 'USD', CASE WHEN n < 10 THEN NULL ELSE now() END
       FROM generate_series(0, 999) AS n
     """,
     """
@@ -69,9 +69,9 @@ SEED = (
       FROM batches ORDER BY id
     """,
     """
-    INSERT INTO packs (id, pool, model, endpoint, tier, state, ordinal, predicted_seconds, lease_token, hinted_at,
+    INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, lease_token, hinted_at,
                        lease_worker_id, lease_expires_at, is_convicted, ended_at)
-    SELECT 'pack_' || lpad(n::text, 9, '0'), CASE WHEN n % 3 = 0 THEN 'cheap' ELSE 'local' END, 'echo',
+    SELECT 'pack_' || lpad(n::text, 9, '0'), CASE WHEN n % 3 = 0 THEN 'cheap' ELSE 'local' END, 'echo', 'echo',
            '/v1/chat/completions', 'standard', state, n, 1, 1, CASE WHEN n % 2 = 0 THEN now() END,
            CASE WHEN state = 'leased' THEN 'wrk_' || n % 10 END, CASE WHEN state = 'leased' THEN now() END,
            state = 'ready' AND n % 40 = 0, CASE WHEN state IN ('committed', 'discarded') THEN now() END
@@ -101,11 +101,11 @@ SEED = (
     SELECT 'part_' || n, n, '{[0,2)}' FROM generate_series(:rows - :slices + 1, :rows) AS n
     """,
     """
-    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, model, tokens, rate_micros_per_hour,
+    INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, model, variant, tokens, rate_micros_per_hour,
                                   cost_micros, created_at)
     SELECT 'wrk_' || n % 1000, n, n + 1, CASE WHEN n % 3 = 0 THEN 'idle' ELSE 'work' END,
            CASE WHEN n % 3 = 0 THEN NULL ELSE 'pack_' || lpad(n::text, 9, '0') END,
-           CASE WHEN n % 2 = 0 THEN 'echo' ELSE 'chat' END, 10, 0, 0, now() - (:rows - n) * interval '10 min'
+           CASE WHEN n % 2 = 0 THEN 'echo' ELSE 'chat' END, CASE WHEN n % 2 = 0 THEN 'echo' ELSE 'chat' END, 10, 0, 0, now() - (:rows - n) * interval '10 min'
       FROM generate_series(1, :rows) AS n
     """,
     """
@@ -137,7 +137,7 @@ def case(name: str, statement: TextClause, indexes: str, pages_max: int = PAGES_
 
 
 CASES = (
-    case("lease", packs._NEXT, "ix_packs_waiting", pool="local", models=["echo"]),
+    case("lease", packs._NEXT, "ix_packs_waiting", pool="local", variants=["echo"]),
     case("lease of a convicted pack", packs._NEXT_CONVICTED, "ix_packs_convicted"),
     case("batches of a lease", packs._HOLD_BATCHES, "ix_pack_slices_pack_id pk_batches", pack_id=LIVE_PACK),
     case(
@@ -159,6 +159,8 @@ CASES = (
     ),
     case("withdrawn batches", workers._WITHDRAWN, "ix_pack_slices_pack_id pk_batches", pack_ids=[LEASED_PACK]),
     case("due hints", cycles._DUE_HINTS, "ix_packs_waiting", 1000, again_after=MINUTE),
+    case("stranded packs", cycles._REROUTE, "ix_packs_waiting", 1500),
+    case("packs of a variant", variants._RETURN, "ix_packs_waiting", 1500, variant="echo@int8", tiers=["bulk"]),
     case("withdrawn packs", cycles._DISCARD_WITHDRAWN, "ix_packs_waiting ix_pack_slices_pack_id", 1500),
     # The planner is free to read the whole index of undone shards, as for the backlogs below.
     case("advance", cycles._ADVANCE, "ix_batches_live ix_shards_undone", 1000, epoch=1),
@@ -171,7 +173,7 @@ CASES = (
     ),
     case("open shards", snapshots._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting"),
-    case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", models=["echo", "chat"], intervals=32),
+    case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", variants=["echo", "chat"], intervals=32),
     case("highest ordinal", snapshots._CLOCK, "ix_packs_ordinal"),
     case(
         "claim",

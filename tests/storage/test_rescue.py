@@ -61,7 +61,7 @@ def test_a_worker_declared_lost_loses_its_leases_and_gets_no_more(world: World) 
     renewal = world.workers.renew(worker, {pack: token}, uptime_us=4_000_000)
     assert (renewal.lost, renewal.must_stop) == ({pack}, True)
     with pytest.raises(LeaseLostError, match="has ended"):
-        world.packs.lease(worker, pool="local", models=["echo"])
+        world.packs.lease(worker, pool="local", variants=["echo"])
     late = Interval(kind=IntervalKind.LATE, start_us=0, stop_us=5_000_000)
     for _ in range(2):
         world.workers.meter(worker, late)

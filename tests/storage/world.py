@@ -109,6 +109,7 @@ class World:
             pack_id=pack_id,
             pool="local",
             model="echo",
+            variant="echo",
             endpoint=Endpoint.CHAT_COMPLETIONS,
             tier=Tier.STANDARD,
             ordinal=ordinal,
@@ -130,7 +131,7 @@ class World:
                 market="on_demand",
                 host="here",
                 pid=1,
-                models=("echo",),
+                variants={"echo": ""},
                 rate_micros_per_hour=rate_micros_per_hour,
                 currency="USD",
             )
@@ -139,7 +140,7 @@ class World:
         return worker_id
 
     def lease(self, worker_id: WorkerId) -> PackLease:
-        lease = self.packs.lease(worker_id, pool="local", models=["echo"])
+        lease = self.packs.lease(worker_id, pool="local", variants=["echo"])
         assert lease is not None
         return lease
 

@@ -16,6 +16,7 @@ from infra.clock import SystemClock
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.ids import DEFAULT_TENANT, BatchId, PackId, WorkerId, new_pack_id, new_worker_id
+from pipeline.domain.models import EngineKind, ModelSpec
 from pipeline.domain.objects.keys import shard_key
 from pipeline.domain.objects.part import decode_header
 from pipeline.domain.objects.shard import encode_row
@@ -32,6 +33,7 @@ from storage.packs import PackRepository
 from storage.workers import WorkerRepository
 from tests.services import eventually
 from tests.storage.world import LEASE, World
+from workers.catalogue import Catalogue
 from workers.garage import Garage
 from workers.worker import Worker, WorkerSettings
 
@@ -171,6 +173,7 @@ class Floor:
             pack_id=new_pack_id(),
             pool="local",
             model=model,
+            variant=model,
             endpoint=Endpoint.CHAT_COMPLETIONS,
             tier=Tier.STANDARD,
             ordinal=ordinal,
@@ -200,6 +203,12 @@ class Floor:
         """Run a worker with these engines until the block ends."""
         by_model: dict[str, Engine] = {engine.model: engine for engine in engines}
         served = models or tuple(by_model)
+        catalogue = Catalogue(
+            lambda: [ModelSpec(name=name, source="", engine=EngineKind.ECHO) for name in served],
+            lambda _spec: "",
+            now_seconds=lambda: 0.0,
+            refresh_seconds=1.0,
+        )
         database = Database(self.world.database.url, away_seconds_max=5.0)
         store = WorkerRepository(database, lease_for=LEASE)
         worker_id = new_worker_id()
@@ -210,7 +219,7 @@ class Floor:
                 market="spot",
                 host="here",
                 pid=1,
-                models=served,
+                variants=catalogue.served(),
                 rate_micros_per_hour=3_600_000_000,
                 currency="USD",
             ),
@@ -218,7 +227,8 @@ class Floor:
             workers=store,
             heart_store=store,
             objects=self.objects,
-            garage=Garage(served, load or by_model.__getitem__, engines_max=1),
+            catalogue=catalogue,
+            garage=Garage(load or by_model.__getitem__, engines_max=1),
             clock=SystemClock(),
             settings=settings,
         )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -27,6 +27,7 @@ def lease(number: int, *, parts: int = 1, has_failed: bool = False) -> PackLease
         pack_id=PackId(f"pck_{number}"),
         lease_token=1,
         model="echo",
+        variant="echo",
         endpoint=Endpoint.CHAT_COMPLETIONS,
         slices=(PART,) * parts,
         has_failed=has_failed,
@@ -41,9 +42,9 @@ class Packs:
         self.asked = 0
 
     def lease(
-        self, worker_id: WorkerId, *, pool: str, models: Sequence[str], in_company: bool = False
+        self, worker_id: WorkerId, *, pool: str, variants: Collection[str], in_company: bool = False
     ) -> PackLease | None:
-        del worker_id, pool, models
+        del worker_id, pool, variants
         self.asked += 1
         if in_company and self.leases and isinstance(first := self.leases[0], PackLease) and first.has_failed:
             return None
@@ -70,7 +71,7 @@ def make(packs: Packs, shelf: Shelf | None = None, *, poll_seconds: float = 0.01
         packs,  # type: ignore[arg-type] # the feed leases and does nothing else
         shelf or Shelf(),  # type: ignore[arg-type] # and reads
         pool="local",
-        models=lambda: ("echo",),
+        variants=lambda: ("echo",),
         on_lease=lambda *_: None,
         poll_seconds=poll_seconds,
     )

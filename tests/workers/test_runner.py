@@ -243,7 +243,7 @@ def test_a_model_that_cannot_be_loaded_is_left_to_another_worker(floor: Floor, e
         raise error
 
     with floor.working(load=load, models=("echo",)) as running:
-        eventually(lambda: floor.world.scalars("SELECT models FROM workers") == [[]])
+        eventually(lambda: floor.world.scalars("SELECT variants FROM workers") == [{}])
         eventually(lambda: floor.world.scalars("SELECT 1 FROM packs WHERE state = 'leased'") == [])
         with floor.working(ScriptedEngine()):
             floor.await_packs()

@@ -25,24 +25,58 @@ ACCEPTED: Final = "a folder with config.json and *.safetensors, a .gguf file, a 
 HUB_PATTERNS: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja")
 
 _MARKER: Final = "complete.json"
+#: Before the commit in a hub's revision.
+_COMMIT: Final = "commit-"
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 
 
-def prepared_folder(source: str, *, cache_dir: Path) -> Path:
+def prepared_folder(source: str, *, cache_dir: Path, revision: str = "") -> Path:
     """Return a local folder that holds the model of `source`, preparing or fetching it first.
+
+    Raises:
+        ModelUnavailableError: Nothing usable is there, the hint says what is accepted; or what is there is not
+            the `revision` that is wanted.
+    """
+    path = _place(source)
+    if path is None:
+        return _checked(_from_hub(source, revision.removeprefix(_COMMIT)))
+    if revision and (found := _revision_of(path)) != revision:
+        raise ModelUnavailableError(
+            f"{source} has changed since it was added: it was {revision}, and is {found}",
+            hint="add what it is now under another label",
+        )
+    return _local(path, cache_dir)
+
+
+def revision_of(source: str) -> str:
+    """Return what pins the weights of `source`: the hash of local files, or the commit a hub has now.
 
     Raises:
         ModelUnavailableError: Nothing usable is there; the hint says what is accepted.
     """
+    path = _place(source)
+    return f"{_COMMIT}{_from_hub(source).name}" if path is None else _revision_of(path)
+
+
+def _place(source: str) -> Path | None:
+    """Return where a local source lies; None for one on the hub."""
     if source.startswith("wheel:"):
-        return _local(_in_wheel(source.removeprefix("wheel:")), cache_dir)
+        return _in_wheel(source.removeprefix("wheel:"))
     path = Path(source).expanduser()
     if path.exists():
-        return _local(path, cache_dir)
+        return path
     if _HUB_ID.fullmatch(source) and path.suffix not in _PICKLES | {".gguf"}:
-        return _checked(_from_hub(source))
+        return None
     raise ModelUnavailableError(f"there is no model at {source}", hint=ACCEPTED)
+
+
+def _revision_of(path: Path) -> str:
+    if path.is_dir():
+        return content_hash(_checked(path))
+    if path.suffix == ".gguf":
+        return gguf_files.content_hash(path)
+    raise ModelUnavailableError(f"{path.name} is not a model file that is read here", hint=ACCEPTED)
 
 
 def _local(path: Path, cache_dir: Path) -> Path:
@@ -78,15 +112,18 @@ def _in_wheel(resource: str) -> Path:
     )
 
 
-def _from_hub(repository: str) -> Path:
-    """Return the local snapshot of a hub repository, fetched unless the hub is off or it is there already."""
+def _from_hub(repository: str, commit: str = "") -> Path:
+    """Return the local snapshot of a hub repository, fetched unless the hub is off or it is there already.
+
+    Its folder is named for its commit; without a `commit`, the newest one.
+    """
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise ModelUnavailableError("fetching from a hub needs huggingface_hub", hint="nightrate[worker]") from error
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(HUB_PATTERNS)))
+        return Path(snapshot_download(repository, revision=commit or None, allow_patterns=list(HUB_PATTERNS)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelUnavailableError(f"{repository} cannot be fetched: {type(error).__name__}", hint=ACCEPTED) from error
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import assert_never
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.domain.models import DeviceClass, EngineKind, ModelSpec
 from pipeline.ports.engine import Engine
+from workers.accelerators import find_accelerators
 from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
 
@@ -36,7 +37,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
         raise ModelUnavailableError(
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
-    folder = prepared_folder(spec.source, cache_dir=cache_dir)
+    folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
     match spec.engine:
         case EngineKind.TORCH:
             from workers.engine.torch_chat.loading import load
@@ -61,18 +62,38 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             assert_never(spec.engine)
 
 
-def is_available(spec: ModelSpec) -> bool:
-    """Say whether this installation could load the model, without importing anything heavy.
+def device_class(device: str | None) -> DeviceClass:
+    """Return the class of a device such as `cpu` or `cuda:0`; None is the accelerator if there is one."""
+    if device is not None:
+        return DeviceClass.CUDA if device.startswith("cuda") else DeviceClass.CPU
+    return DeviceClass.CUDA if find_accelerators() else DeviceClass.CPU
+
+
+def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
+    """Say whether this installation could load the variant on `device`, without importing anything heavy.
 
     A hub id is taken at its word: whether the hub has it is only known by asking.
     """
     if spec.engine is EngineKind.ECHO:
         return True
-    if find_spec("torch") is None or find_spec("transformers") is None:
+    return (
+        all(find_spec(library) is not None for library in _libraries_of(spec.engine))
+        and _runs_on(spec, device)
+        and _is_source_here(spec.source)
+    )
+
+
+def _libraries_of(engine: EngineKind) -> tuple[str, ...]:
+    always = ("torch", "transformers")
+    return (*always, "openvino_genai") if engine is EngineKind.OPENVINO else always
+
+
+def _runs_on(spec: ModelSpec, device: str | None) -> bool:
+    if spec.engine is EngineKind.OPENVINO and device is not None and device_class(device) is not DeviceClass.CPU:
         return False
-    if spec.engine is EngineKind.OPENVINO and find_spec("openvino_genai") is None:
-        return False
-    scheme, separator, rest = spec.source.partition(":")
-    if separator and scheme == "wheel":
-        return find_spec(rest.partition("/")[0]) is not None
-    return True
+    return spec.device is None or spec.device is device_class(device)
+
+
+def _is_source_here(source: str) -> bool:
+    scheme, separator, rest = source.partition(":")
+    return not separator or scheme != "wheel" or find_spec(rest.partition("/")[0]) is not None

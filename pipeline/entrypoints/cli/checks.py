@@ -16,7 +16,8 @@ from typing import Final
 import pipeline
 from infra.embedded.binaries import find_postgres, find_valkey
 from infra.embedded.folder import DataFolder
-from pipeline.app import check_broker, free_bytes, models_of, objects_url_of
+from pipeline.app.house import check_broker, free_bytes
+from pipeline.app.stack import objects_url_of, variants_of
 from pipeline.config import Settings
 from pipeline.domain.errors import NightrateError, ObjectConflictError
 from pipeline.domain.ids import uuid7
@@ -223,7 +224,7 @@ def _check_objects(settings: Settings) -> Finding:
 
 
 def _check_engines(settings: Settings) -> Finding:
-    models = models_of(settings)
+    models = variants_of(settings)
     missing = [name for name, spec in models.items() if not is_available(spec)]
     there = ", ".join(name for name in models if name not in missing)
     if missing:

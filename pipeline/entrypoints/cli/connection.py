@@ -15,7 +15,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.domain.errors import NightrateError, ServiceStartError, StoreUnavailableError
 
 if TYPE_CHECKING:  # the stores are opened, and imported, only once a stack is known to be there
-    from pipeline.app import Stack
+    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
     from storage.database import Database
 
@@ -88,7 +88,7 @@ def connected(settings: Settings | None = None) -> Iterator[Stack]:
     """Open the stack that is up, having seen that its database answers and has this release's tables."""
     settings = settings or stack_settings()
     probe(database_url_of(settings))
-    from pipeline.app import open_stack
+    from pipeline.app.stack import open_stack
 
     with open_stack(settings, away_seconds_max=_AWAY_SECONDS_MAX) as stack:
         yield stack

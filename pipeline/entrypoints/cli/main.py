@@ -16,6 +16,7 @@ from pipeline.entrypoints.cli import (
     database,
     doctor,
     listing,
+    models,
     processes,
     results,
     run,
@@ -51,6 +52,7 @@ def build_app() -> typer.Typer:
     app.command("cancel")(submit.cancel)
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
+    app.add_typer(models.app, name="models")
     app.add_typer(database.app, name="db")
     app.command("scheduler")(processes.scheduler)
     app.command("worker")(processes.worker)

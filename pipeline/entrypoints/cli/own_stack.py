@@ -22,7 +22,7 @@ from pipeline.entrypoints.cli.local_stack import supervisor_of
 from pipeline.entrypoints.cli.talk import say
 
 if TYPE_CHECKING:  # the stores are opened once the stack is up
-    from pipeline.app import Stack
+    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
     from storage.overview import WorkerView
 
@@ -104,7 +104,7 @@ class NoWorkerGuard:
             return
         self._looked_at = now
         workers = self._look()
-        if any(set(view.models) & set(worker.models) for worker in workers):
+        if any(set(view.models) & set(worker.variants) for worker in workers):
             self._waiting_since = None
             return
         self._waiting_since = now if self._waiting_since is None else self._waiting_since

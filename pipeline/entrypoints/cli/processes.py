@@ -34,7 +34,8 @@ def _live(role: Literal["scheduler", "worker"], pool: str | None) -> int:
 
     must_stop = stop_on_signals()
     log_to_stderr()
-    from pipeline.app import run_scheduler, run_worker
+    from pipeline.app.scheduling import run_scheduler
+    from pipeline.app.working import run_worker
     from pipeline.entrypoints.cli.connection import process_settings
 
     body = run_scheduler if role == "scheduler" else run_worker

@@ -13,7 +13,7 @@ from pipeline.domain.errors import ConflictError, UsageError
 from pipeline.entrypoints.cli.inputs import STDIN
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.app import Stack
+    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
 
 

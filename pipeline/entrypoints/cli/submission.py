@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.app import Stack, collect_seldom, store_input, submit
+from pipeline.app.batches import store_input, submit
+from pipeline.app.stack import Stack, collect_seldom
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX

@@ -22,7 +22,7 @@ from pipeline.entrypoints.cli.options import (
 from pipeline.entrypoints.cli.talk import print_document, print_line, say
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.app import Stack
+    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
 
 

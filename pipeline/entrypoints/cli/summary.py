@@ -12,7 +12,7 @@ from pipeline.entrypoints.cli.talk import print_document, say
 from storage.costs import CostRepository, Overhead
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.app import Stack
+    from pipeline.app.stack import Stack
     from pipeline.entrypoints.cli.result_files import Written
     from pipeline.ports.batches import BatchView
 

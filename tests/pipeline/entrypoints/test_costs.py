@@ -12,9 +12,9 @@ from storage.overview import clock, overview, schema_versions
 from tests.services import connect
 
 ADD_WORKER = """
-    INSERT INTO nightrate.workers (id, pool, market, host, pid, state, models, rate_micros_per_hour, currency,
+    INSERT INTO nightrate.workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency,
                                    uptime_us, metered_until_us)
-    VALUES (%s, 'local', 'spot', 'here', 1, 'ready', '["echo"]', 3600000, 'USD', 0, %s)
+    VALUES (%s, 'local', 'spot', 'here', 1, 'ready', '{"echo": ""}', 3600000, 'USD', 0, %s)
 """
 
 
@@ -69,7 +69,7 @@ def test_the_overview_has_the_live_workers(database: Database, database_url: str
 
     seen = overview(database)
 
-    assert [(worker.worker_id, worker.models) for worker in seen.workers] == [("wrk_1", ("echo",))]
+    assert [(worker.worker_id, worker.variants) for worker in seen.workers] == [("wrk_1", ("echo",))]
     assert (seen.queue, seen.batches) == ((), {})
 
 

@@ -17,8 +17,8 @@ ECHO = WorkerView(
     host="here",
     pid=1,
     state=WorkerState.READY,
-    model=None,
-    models=("echo",),
+    variant=None,
+    variants=("echo",),
     uptime_seconds=1.0,
     silent_seconds=0.0,
 )
@@ -38,7 +38,7 @@ def test_a_worker_of_the_model_is_waited_for_as_long_as_it_takes() -> None:
 
 
 def test_workers_of_other_models_end_the_wait_soon() -> None:
-    other = replace(ECHO, models=("other",))
+    other = replace(ECHO, variants=("other",))
 
     watch(8, [other])
     with pytest.raises(NoWorkerError, match="echo"):

@@ -11,7 +11,7 @@ SOURCES = (
     "pipeline/submit",
     "pipeline/report",
     "pipeline/domain/parameters.py",
-    "pipeline/app.py",
+    "pipeline/app/batches.py",
     "scheduler",
     "workers",
 )

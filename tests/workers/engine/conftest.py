@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import Engine
 from workers.engine.registry import load_engine
 
@@ -60,8 +60,10 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
     def load(folder: Path, **options: str | int | bool) -> Engine:
-        settings: dict[str, str | int | float | bool] = {"dtype": "float32", **options}
-        spec = ModelSpec(name="tiny", source=str(folder), engine=EngineKind.TORCH, options=settings)
+        settings: dict[str, str | int | float | bool] = dict(options)
+        spec = ModelSpec(
+            name="tiny", source=str(folder), engine=EngineKind.TORCH, recipe=Recipe.FLOAT32, options=settings
+        )
         return load_engine(spec, cache_dir=tmp_path, device="cpu")
 
     return load

@@ -1,6 +1,6 @@
-"""From a model folder to OpenVINO's form of it, by optimum-intel, in a process of its own.
+"""From a model folder to OpenVINO's form of it, by optimum-intel and NNCF, in a process of its own.
 
-    python -m workers.engine.openvino_chat.export SOURCE TARGET
+    python -m workers.engine.openvino_chat.export SOURCE TARGET RECIPE
 
 Tracing takes twice the model's memory and a library that a worker otherwise never imports, so neither stays.
 """
@@ -12,19 +12,25 @@ import sys
 from pathlib import Path
 
 from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import Recipe
+from workers.engine.openvino_chat.calibration import TEXTS
 
 #: Longest export; a model of several billion weights takes minutes.
 _SECONDS_MAX = 3600
 _SHOWN_CHARS = 500
+#: Weights that share a scale in 4 bits.
+_GROUP_WEIGHTS = 64
 
 
-def export(source: Path, target: Path) -> None:
-    """Write OpenVINO's form of the model in the folder `source` into the folder `target`, weights in 16 bits.
+def export(source: Path, target: Path, recipe: Recipe) -> None:
+    """Write OpenVINO's form of the model in the folder `source` into the folder `target`.
+
+    The native recipe keeps weights in 16 bits; the quantized ones compress them (see `_quantization`).
 
     Raises:
         ModelUnavailableError: The model's architecture is not known there, or its files are no model.
     """
-    command = [sys.executable, "-P", "-m", __name__, str(source), str(target)]
+    command = [sys.executable, "-P", "-m", __name__, str(source), str(target), recipe.value]
     root = Path(__file__).parents[3]
     try:
         done = subprocess.run(  # noqa: S603 -- our own module, arguments are paths
@@ -47,19 +53,54 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 def _main() -> None:
-    from optimum.exporters.openvino import main_export
+    source, target, name = sys.argv[1:]
+    recipe = Recipe(name)
+    if recipe in {Recipe.INT8_WEIGHTS, Recipe.INT4_WEIGHTS}:
+        _export_quantized(source, target, recipe)
+    else:
+        _export_plain(source, target, recipe)
 
-    source, target = sys.argv[1:]
+
+def _export_plain(source: str, target: str, recipe: Recipe) -> None:
+    from optimum.exporters.openvino import main_export
+    from optimum.intel import OVConfig
+
     main_export(
         source,
         Path(target),
         task="text-generation-with-past",
         library_name="transformers",
+        # Named whatever it is: without it, weights past a size are compressed without having been asked to.
+        ov_config=OVConfig(dtype="fp32" if recipe is Recipe.FLOAT32 else "fp16"),
         # Prompts come as tokens and answers leave as tokens: one tokenizer for every engine.
         convert_tokenizer=False,
         stateful=True,
         trust_remote_code=False,
     )
+
+
+def _export_quantized(source: str, target: str, recipe: Recipe) -> None:
+    """Write weights in 8 bits, a scale a row; or in 4, scaled by what AWQ and scale estimation see in texts."""
+    from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
+
+    if recipe is Recipe.INT8_WEIGHTS:
+        quantization = OVWeightQuantizationConfig(bits=8, sym=False)
+    else:
+        quantization = OVWeightQuantizationConfig(
+            bits=4,
+            sym=False,
+            group_size=_GROUP_WEIGHTS,
+            group_size_fallback="adjust",
+            dataset=list(TEXTS),
+            num_samples=len(TEXTS),
+            tokenizer=source,
+            quant_method="awq",
+            scale_estimation=True,
+        )
+    model = OVModelForCausalLM.from_pretrained(
+        source, export=True, stateful=True, compile=False, quantization_config=quantization, trust_remote_code=False
+    )
+    model.save_pretrained(target)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import openvino_genai
 from transformers import AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import ModelSpec
+from pipeline.domain.models import ModelSpec, Recipe
 from workers.engine.generation import end_tokens, options_of
 from workers.engine.models import content_hash, published
 from workers.engine.openvino_chat.engine import OpenVinoEngine, OpenVinoOptions
@@ -32,13 +32,16 @@ def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None)
     """
     options = options_of(OpenVinoOptions, dict(spec.options))
     exported = published(
-        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{content_hash(folder)}",
-        lambda work: export(folder, work),
+        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{spec.recipe}-{content_hash(folder)}",
+        lambda work: export(folder, work, spec.recipe),
     )
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     file = folder / "generation_config.json"
     generation: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    properties = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    properties: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    if spec.recipe is Recipe.FLOAT32:
+        # Else the plugin computes in bf16 where the processor can.
+        properties["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import ModelSpec
+from pipeline.domain.models import ModelSpec, Recipe
 from workers.engine.generation import end_tokens, options_of
 from workers.engine.quiet import quiet_transformers
 from workers.engine.torch_chat.decoder import Decoder
@@ -18,14 +18,18 @@ from workers.engine.torch_chat.generic import GenericDecoder
 from workers.engine.torch_chat.linear import has_fast_bf16
 from workers.engine.torch_chat.llama import LlamaDecoder, is_llama_shaped
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: Final = {
+    Recipe.FLOAT32: torch.float32,
+    Recipe.BFLOAT16: torch.bfloat16,
+    Recipe.FLOAT16: torch.float16,
+}
 
 
 def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | None) -> TorchEngine:
     """Return an engine for the model in `folder`.
 
-    Options of the spec are the fields of `TorchOptions`, and `dtype` (float32, bfloat16, float16; default: bf16
-    where the device computes in it, else float32) and `context_tokens` (default: the model's own).
+    Options of the spec are the fields of `TorchOptions`, and `context_tokens` (default: the model's own). The
+    native recipe is bf16 where the device computes in it, else float32.
 
     Raises:
         ModelUnavailableError: An option is unknown, or the weights cannot be loaded.
@@ -34,7 +38,7 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
         torch.set_num_threads(threads)
     settings = dict(spec.options)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = _dtype(settings.pop("dtype", None), place)
+    dtype = _dtype(spec.recipe, place)
     context = settings.pop("context_tokens", None)
     options = options_of(TorchOptions, settings)
     try:
@@ -69,11 +73,9 @@ def _decoder(model: Any, context: int | None) -> Decoder:  # noqa: ANN401 -- tra
     return GenericDecoder(model, context_tokens=min(filter(None, (tokens, window))))
 
 
-def _dtype(name: object, device: torch.device) -> torch.dtype:
-    if name is not None:
-        if name not in _DTYPES:
-            raise ModelUnavailableError(f"unknown dtype {name}", hint="one of " + ", ".join(_DTYPES))
-        return _DTYPES[str(name)]
+def _dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
+    if recipe in _DTYPES:
+        return _DTYPES[recipe]
     if device.type == "cpu":
         return torch.bfloat16 if has_fast_bf16() else torch.float32
     return torch.bfloat16

@@ -1,0 +1,139 @@
+"""The scheduler process: leads when nobody else does, and does what a leader does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from pipeline.app.batches import finalize_claimed, take_in_claimed
+from pipeline.app.stack import Stack, collect_seldom, open_stack, required
+from pipeline.config import Settings
+from pipeline.domain.errors import ConflictError, StoreUnavailableError
+from pipeline.domain.ids import new_pack_id
+from pipeline.domain.lifecycle import BatchState
+from scheduler.convictor import Convictor
+from scheduler.cycle import decide
+from scheduler.doers import Alarm, Doer, run_doers
+from scheduler.policy import Policy
+from storage.cycles import CycleRepository, Leadership
+from storage.packs import PackRepository
+from storage.wakeups import WakeupListener
+
+if TYPE_CHECKING:  # Celery costs half a second that a command which only opens the stores need not pay
+    from infra.broker import HintSender
+
+_LOG = logging.getLogger(__name__)
+
+_HINT_AGAIN_AFTER: Final = timedelta(seconds=5)
+_STAND_AGAIN_SECONDS: Final = 1.0
+
+
+def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
+    """Lead when nobody else does, until `must_stop`."""
+    from infra.broker import HintSender
+
+    with open_stack(settings) as stack:
+        sender = HintSender(required(settings.redis_url, "NIGHTRATE_REDIS_URL"))
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        while not must_stop.is_set():
+            try:
+                leadership = Leadership.stand(stack.database, holder)
+            except StoreUnavailableError as error:
+                # Between elections nothing needs Postgres: it is waited for here, however long it stays away.
+                _LOG.warning("election_failed", extra={"reason": error.message})
+                leadership = None
+            if leadership is None:
+                must_stop.wait(_STAND_AGAIN_SECONDS)
+                continue
+            collect_seldom()
+            with leadership:
+                term_over = threading.Event()
+                _end_with(must_stop, term_over)
+                _lead(stack, leadership, sender, term_over)
+        sender.close()
+
+
+def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event) -> None:
+    alarm = Alarm()
+    listener = WakeupListener(stack.database.url, alarm.ring)
+    listener.start()
+    try:
+        run_doers(_Duties(stack, leadership, sender, term_over, alarm).doers(), term_over, alarm)
+    finally:
+        listener.stop()
+
+
+def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
+    def pass_on() -> None:
+        must_stop.wait()
+        term_over.set()
+
+    threading.Thread(target=pass_on, name="stop", daemon=True).start()
+
+
+class _Duties:
+    """What the leading scheduler does, one method a duty; each says whether there is more at once."""
+
+    def __init__(
+        self, stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event, alarm: Alarm
+    ) -> None:
+        lease_for = timedelta(seconds=stack.settings.lease_seconds)
+        self._stack = stack
+        self._leadership = leadership
+        self._sender = sender
+        self._term_over = term_over
+        self._alarm = alarm
+        self._cycles = CycleRepository(stack.database, silence=lease_for)
+        self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
+        self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
+
+    def doers(self) -> list[Doer]:
+        """Return the duties with how often each is looked to."""
+        settings = self._stack.settings
+        return [
+            Doer(name="cycle", every_seconds=settings.cycle_seconds, run_once=self.cycle),
+            Doer(
+                name="rescue",
+                every_seconds=min(settings.cycle_seconds, settings.lease_seconds / 3),
+                run_once=self.rescue,
+            ),
+            Doer(name="intake", every_seconds=settings.cycle_seconds, run_once=self.take_in_next),
+            Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
+        ]
+
+    def cycle(self) -> bool:
+        if not self._leadership.is_held():
+            self._term_over.set()
+            return False
+        epoch = self._leadership.epoch
+        if self._cycles.advance_batches(epoch):
+            # The finalizer is to look at once.
+            self._alarm.ring()
+        try:
+            self._cycles.dispatch(epoch, decide(self._cycles.snapshot(), self._policy, new_pack_id))
+        except ConflictError:
+            return True
+        for pack_id, pool in self._cycles.due_hints(again_after=_HINT_AGAIN_AFTER):
+            if not self._sender.send(pack_id, pool):
+                break
+        return False
+
+    def rescue(self) -> bool:
+        self._cycles.rescue(self._leadership.epoch)
+        return self._convictor.run_once()
+
+    def take_in_next(self) -> bool:
+        claim = self._stack.batches.claim([BatchState.VALIDATING])
+        if claim is not None:
+            take_in_claimed(self._stack, claim)
+        return claim is not None
+
+    def finalize_next(self) -> bool:
+        claim = self._stack.batches.claim([BatchState.FINALIZING, BatchState.CANCELLING])
+        if claim is not None:
+            finalize_claimed(self._stack, claim)
+        return claim is not None

@@ -1,0 +1,103 @@
+"""A worker process: what it serves, how it loads it, whom it reports to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+from infra.clock import SystemClock
+from pipeline.app.stack import collect_seldom, open_stack, required
+from pipeline.config import Settings
+from pipeline.domain.ids import new_worker_id
+from pipeline.domain.models import ModelSpec
+from pipeline.ports.engine import Engine
+from pipeline.ports.packs import WorkerRegistration
+from storage.database import Database
+from storage.packs import PackRepository
+from storage.workers import WorkerRepository
+from workers.catalogue import Catalogue
+from workers.garage import Garage
+from workers.worker import Worker, WorkerSettings
+
+#: How long a worker relies on what it knows of the registry: a variant added is served after this.
+_REGISTRY_GOOD_SECONDS: Final = 5.0
+
+
+def run_worker(settings: Settings, must_stop: threading.Event) -> None:
+    """Run one worker until `must_stop`."""
+    from infra.broker import HintListener
+    from workers.engine.numerics import key_of
+    from workers.engine.registry import is_available, load_engine
+
+    lease_for = timedelta(seconds=settings.lease_seconds)
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
+
+    def key_here(spec: ModelSpec) -> str | None:
+        if not is_available(spec, device=settings.device):
+            return None
+        # Nobody asks what a reference was qualified for.
+        return "" if spec.is_reference else key_of(spec, settings.device)
+
+    with open_stack(settings) as stack, _heart_database(settings) as heart_database:
+        catalogue = Catalogue(
+            lambda: stack.variants().values(),
+            key_here,
+            now_seconds=time.monotonic,
+            refresh_seconds=_REGISTRY_GOOD_SECONDS,
+        )
+
+        def load(variant: str) -> Engine:
+            return load_engine(
+                catalogue.spec(variant),
+                cache_dir=settings.home_folder / "models",
+                device=settings.device,
+                threads=threads,
+            )
+
+        worker = Worker(
+            WorkerRegistration(
+                worker_id=new_worker_id(),
+                pool=settings.pool,
+                market=settings.market,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                variants=catalogue.served(),
+                rate_micros_per_hour=settings.rate_micros_per_hour,
+                currency=settings.currency,
+            ),
+            packs=PackRepository(stack.database, lease_for=lease_for),
+            workers=WorkerRepository(stack.database, lease_for=lease_for),
+            heart_store=WorkerRepository(heart_database, lease_for=lease_for),
+            objects=stack.objects,
+            catalogue=catalogue,
+            garage=Garage(load),
+            clock=SystemClock(),
+            settings=WorkerSettings(
+                lease_seconds=settings.lease_seconds,
+                poll_seconds=settings.poll_seconds,
+                commit_seconds=settings.commit_seconds,
+            ),
+        )
+        redis_url = required(settings.redis_url, "NIGHTRATE_REDIS_URL")
+        listener = HintListener(redis_url, settings.pool, worker.wake)
+        listener.start()
+        collect_seldom()
+        worker.run(must_stop.is_set)
+        listener.stop()
+
+
+@contextmanager
+def _heart_database(settings: Settings) -> Iterator[Database]:
+    # A beat that cannot get through within a lease is no beat; the watchdog takes it from there.
+    url = required(settings.database_url, "NIGHTRATE_DATABASE_URL")
+    database = Database(url, pool_size=1, away_seconds_max=settings.lease_seconds / 3)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,43 @@
+"""Route: which variant of a model a pool runs a tier's rows on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, Offer, PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The variant for each pool, model and tier that has one; made once a cycle."""
+
+    variants: dict[tuple[str, str, Tier], str]
+    #: Each model and tier that some pool can run, with what runs it in any of them.
+    served: dict[tuple[str, Tier], frozenset[str]]
+
+    @classmethod
+    def over(cls, pools: Iterable[PoolView]) -> Routes:
+        """Return the routes of these pools; one without workers has none."""
+        variants: dict[tuple[str, str, Tier], str] = {}
+        for pool in pools:
+            # The dearest first, so that the cheapest is what stays.
+            for offer in sorted(pool.offers, key=_preference, reverse=True) if pool.workers > 0 else ():
+                variants.update({(pool.pool, offer.model, tier): offer.variant for tier in offer.tiers})
+        served: dict[tuple[str, Tier], frozenset[str]] = {}
+        for (_pool, model, tier), variant in variants.items():
+            served[model, tier] = served.get((model, tier), frozenset()) | {variant}
+        return cls(variants, served)
+
+    def variant_for(self, backlog: Backlog, pool: str) -> str | None:
+        """Return what runs the backlog in this pool, or None when nothing there may."""
+        return self.variants.get((pool, backlog.model, backlog.tier))
+
+    def variants_of(self, backlog: Backlog) -> frozenset[str]:
+        """Return the variants that run the backlog in any pool."""
+        return self.served.get((backlog.model, backlog.tier), frozenset())
+
+
+def _preference(offer: Offer) -> tuple[float, str]:
+    return offer.relative_cost, offer.variant

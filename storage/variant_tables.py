@@ -1,0 +1,86 @@
+"""The tables of the registry: variants, what the gate said of them, what was tuned.
+
+Whoever imports this module has all tables in `Base.metadata`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pipeline.domain.gates import GateVerdict
+from pipeline.domain.models import DeviceClass, EngineKind, Recipe
+from pipeline.domain.tiers import Tier
+from storage import ledger_tables
+from storage.base import Base, one_of
+
+assert ledger_tables.LedgerRow.metadata is Base.metadata
+
+
+class VariantRow(Base):
+    """One way of running a model. A removed one stays, because packs and verdicts name it."""
+
+    __tablename__ = "variants"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    #: MODEL, or MODEL@LABEL.
+    name: Mapped[str]
+    model: Mapped[str]
+    label: Mapped[str]
+    source: Mapped[str]
+    revision: Mapped[str]
+    recipe: Mapped[str]
+    engine: Mapped[str]
+    device: Mapped[str | None]
+    options: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+    __table_args__ = (
+        one_of("recipe", Recipe),
+        one_of("engine", EngineKind),
+        one_of("device", DeviceClass),
+        CheckConstraint("name = CASE WHEN label = '' THEN model ELSE model || '@' || label END", name="name"),
+        Index("uq_variants_live", "name", unique=True, postgresql_where=text("removed_at IS NULL")),
+    )
+
+
+class QualificationRow(Base):
+    """One verdict: append-only, the last one of a (variant, gate key, tier) holds."""
+
+    __tablename__ = "qualifications"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    variant: Mapped[str]
+    tier: Mapped[str]
+    verdict: Mapped[str]
+    #: NULL: said by a person, whatever the variant becomes.
+    gate_key: Mapped[str | None]
+    reference: Mapped[str | None]
+    #: Device time a token takes, relative to the reference.
+    relative_cost: Mapped[float | None]
+    reason: Mapped[str]
+    report: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (
+        one_of("tier", Tier),
+        one_of("verdict", GateVerdict),
+        CheckConstraint("relative_cost > 0", name="relative_cost"),
+        CheckConstraint("reason <> ''", name="explained"),
+        CheckConstraint("verdict IN ('allowed', 'rejected') OR gate_key IS NOT NULL", name="measured"),
+        Index("ix_qualifications_variant", "variant", "tier", text("id DESC")),
+    )
+
+
+class TuningRow(Base):
+    """The engine options found best for a variant on one kind of device."""
+
+    __tablename__ = "tunings"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    variant: Mapped[str]
+    gate_key: Mapped[str]
+    device: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    figures: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (UniqueConstraint("variant", "gate_key", "device"),)
