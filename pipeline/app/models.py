@@ -123,7 +123,7 @@ def _spec_of(wish: Wish, known: Mapping[str, ModelSpec]) -> ModelSpec:
     if not label and wish.source is None:
         raise UsageError(f"where is {name}?", hint="--source FOLDER, FILE.gguf, a hub id, or NAME@LABEL for a variant")
     recipe = wish.recipe or Recipe.NATIVE
-    engine = wish.engine or _engine_for(recipe, reference)
+    engine = wish.engine or (EngineKind.AUTO if reference is None else reference.engine)
     if recipe not in RECIPES[engine]:
         raise UsageError(f"the {engine} engine has no recipe {recipe}", hint=f"it has {recipes_of(engine)}")
     source = wish.source if wish.source is not None else (reference.source if reference else "")
@@ -136,13 +136,6 @@ def _spec_of(wish: Wish, known: Mapping[str, ModelSpec]) -> ModelSpec:
         device=wish.device,
         options=dict(wish.options),
     )
-
-
-def _engine_for(recipe: Recipe, reference: ModelSpec | None) -> EngineKind:
-    """Return the reference's engine where it has the recipe, else the first that has it."""
-    first = EngineKind.TORCH if reference is None else reference.engine
-    engines: tuple[EngineKind, ...] = (first, *EngineKind)
-    return next(engine for engine in engines if recipe in RECIPES[engine])
 
 
 def _absolute(source: str) -> str:

@@ -58,7 +58,7 @@ def variants_of(settings: Settings, added: Iterable[ModelSpec] = ()) -> dict[str
         if separator and kind in set(EngineKind):
             models[name] = ModelSpec(name=name, source=rest, engine=EngineKind(kind))
         else:
-            models[name] = ModelSpec(name=name, source=source, engine=EngineKind.TORCH)
+            models[name] = ModelSpec(name=name, source=source, engine=EngineKind.AUTO)
     return models | {spec.variant: spec for spec in added}
 
 

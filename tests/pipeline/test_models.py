@@ -43,7 +43,7 @@ def test_an_added_model_is_served_and_its_variant_takes_after_it(stack: Stack, w
     assert stack.endpoints_of_models()["mine"] == model.endpoints
     assert known_variant(stack, "mine@int8") == variant
     assert (variant.source, variant.revision) == (model.source, model.revision)
-    assert (model.engine, variant.engine) == (EngineKind.TORCH, EngineKind.OPENVINO)
+    assert (model.engine, variant.engine) == (EngineKind.AUTO, EngineKind.AUTO)
 
 
 @pytest.mark.parametrize(

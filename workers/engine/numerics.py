@@ -12,10 +12,12 @@ from typing import Final
 
 from pipeline.domain.gates import gate_key
 from pipeline.domain.models import EngineKind, ModelSpec
+from workers.engine.choice import engine_for
 
 #: The libraries that compute, by engine.
 _LIBRARIES: Final[Mapping[EngineKind, tuple[str, ...]]] = MappingProxyType(
     {
+        EngineKind.AUTO: (),  # never what runs: see `engine_for`
         EngineKind.TORCH: ("torch", "transformers"),
         EngineKind.OPENVINO: ("openvino", "openvino-genai"),
         EngineKind.ENCODER: ("torch", "transformers", "openvino"),
@@ -30,11 +32,12 @@ assert set(_LIBRARIES) == set(EngineKind)
 
 def key_of(spec: ModelSpec, device: str | None) -> str:
     """Return the gate key of a variant on this machine."""
+    engine = engine_for(spec, device)
     return gate_key(
         revision=spec.revision,
         recipe=spec.recipe,
-        engine=spec.engine,
-        engine_version=engine_version(spec.engine),
+        engine=engine,
+        engine_version=engine_version(engine),
         numerics=numerics_of(device),
     )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import DeviceClass, EngineKind, ModelSpec
+from pipeline.domain.models import RECIPES, DeviceClass, EngineKind, ModelSpec
 from pipeline.ports.engine import Engine
-from workers.accelerators import find_accelerators
+from workers.engine.choice import are_installed, device_class, engine_for
 from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
+from workers.engine.relay import RelayEngine
+
+_LOG = logging.getLogger(__name__)
+
+_SHARED_OPTIONS: Final = ("slots", "lookahead", "ignore_end")
 
 
 def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, threads: int | None = None) -> Engine:
@@ -38,35 +45,76 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
     folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
-    match spec.engine:
+    place = _Place(folder, cache_dir, device, threads)
+    if spec.engine is EngineKind.AUTO:
+        return _load_fastest(spec, place)
+    return _load(spec, spec.engine, place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a model lies and where it is to run."""
+
+    folder: Path
+    cache_dir: Path
+    device: str | None
+    threads: int | None
+
+
+def _load_fastest(spec: ModelSpec, place: _Place) -> Engine:
+    """Load the fastest engine; where that is OpenVINO, with torch as its deputy for what is beyond it."""
+    engine = engine_for(spec, place.device)
+    if engine is EngineKind.OPENVINO and spec.recipe in RECIPES[EngineKind.TORCH]:
+        from workers.engine.openvino_chat.engine import is_beyond
+
+        try:
+            fast = _load(spec, engine, place)
+        except ModelUnavailableError as error:
+            if not spec.is_reference:
+                raise
+            # Not every architecture has an export; the reference runs on anything.
+            _LOG.warning("openvino_cannot_run_this", extra={"model": spec.name, "reason": error.message})
+            return _load(_shared(spec), EngineKind.TORCH, place)
+        return RelayEngine(fast, lambda: _load(_shared(spec), EngineKind.TORCH, place), is_beyond)
+    return _load(spec, engine, place)
+
+
+def _shared(spec: ModelSpec) -> ModelSpec:
+    """Return the variant with the options that mean the same to every engine."""
+    return replace(spec, options={name: spec.options[name] for name in _SHARED_OPTIONS if name in spec.options})
+
+
+def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
+    match engine:
         case EngineKind.TORCH:
             from workers.engine.torch_chat.loading import load
 
-            return load(spec, folder, device=device, threads=threads)
+            return load(spec, place.folder, device=place.device, threads=place.threads)
         case EngineKind.OPENVINO:
-            if device not in {None, "cpu"}:
-                raise ModelUnavailableError(f"the openvino engine runs on cpu, not on {device}")
-            if find_spec("openvino_genai") is None:
-                raise ModelUnavailableError(
-                    f"{spec.name} needs OpenVINO, which is not installed",
-                    hint="pip install -r locks/openvino.txt --no-deps",
-                )
+            _check_openvino(spec, place.device)
             from workers.engine.openvino_chat.loading import load as load_openvino
 
-            return load_openvino(spec, folder, cache_dir=cache_dir, threads=threads)
+            return load_openvino(spec, place.folder, cache_dir=place.cache_dir, threads=place.threads)
         case EngineKind.ENCODER:
             from workers.engine.encoder import load as load_encoder
 
-            return load_encoder(spec, folder, device=device, threads=threads)
+            return load_encoder(spec, place.folder, device=place.device, threads=place.threads)
+        case EngineKind.ECHO:
+            return EchoEngine(spec.name)
+        case EngineKind.AUTO:
+            raise AssertionError("`engine_for` has chosen")
         case _:
-            assert_never(spec.engine)
+            assert_never(engine)
 
 
-def device_class(device: str | None) -> DeviceClass:
-    """Return the class of a device such as `cpu` or `cuda:0`; None is the accelerator if there is one."""
-    if device is not None:
-        return DeviceClass.CUDA if device.startswith("cuda") else DeviceClass.CPU
-    return DeviceClass.CUDA if find_accelerators() else DeviceClass.CPU
+def _check_openvino(spec: ModelSpec, device: str | None) -> None:
+    if device is not None and device_class(device) is not DeviceClass.CPU:
+        raise ModelUnavailableError(f"the openvino engine runs on cpu, not on {device}")
+    if not are_installed("openvino_genai"):
+        raise ModelUnavailableError(
+            f"{spec.name} needs OpenVINO, which is not installed",
+            hint="pip install -r locks/openvino.txt --no-deps",
+        )
 
 
 def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
@@ -74,22 +122,15 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
 
     A hub id is taken at its word: whether the hub has it is only known by asking.
     """
-    if spec.engine is EngineKind.ECHO:
+    engine = engine_for(spec, device)
+    if engine is EngineKind.ECHO:
         return True
-    return (
-        all(find_spec(library) is not None for library in _libraries_of(spec.engine))
-        and _runs_on(spec, device)
-        and _is_source_here(spec.source)
-    )
+    needed = ("torch", "transformers", *(("openvino_genai",) if engine is EngineKind.OPENVINO else ()))
+    return are_installed(*needed) and _runs_on(spec, engine, device) and _is_source_here(spec.source)
 
 
-def _libraries_of(engine: EngineKind) -> tuple[str, ...]:
-    always = ("torch", "transformers")
-    return (*always, "openvino_genai") if engine is EngineKind.OPENVINO else always
-
-
-def _runs_on(spec: ModelSpec, device: str | None) -> bool:
-    if spec.engine is EngineKind.OPENVINO and device is not None and device_class(device) is not DeviceClass.CPU:
+def _runs_on(spec: ModelSpec, engine: EngineKind, device: str | None) -> bool:
+    if engine is EngineKind.OPENVINO and device is not None and device_class(device) is not DeviceClass.CPU:
         return False
     return spec.device is None or spec.device is device_class(device)
 

@@ -41,7 +41,9 @@ def _create_variants() -> None:
             "recipe IN ('native', 'float32', 'bfloat16', 'float16', 'int8_weights', 'int8', 'float8', 'int4_weights')",
             name=op.f("ck_variants_recipe"),
         ),
-        sa.CheckConstraint("engine IN ('torch', 'openvino', 'encoder', 'echo')", name=op.f("ck_variants_engine")),
+        sa.CheckConstraint(
+            "engine IN ('auto', 'torch', 'openvino', 'encoder', 'echo')", name=op.f("ck_variants_engine")
+        ),
         sa.CheckConstraint("device IN ('cpu', 'cuda')", name=op.f("ck_variants_device")),
         sa.CheckConstraint(
             "name = CASE WHEN label = '' THEN model ELSE model || '@' || label END", name=op.f("ck_variants_name")

@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from tests.workers.engine.driving import answers, completion, drained, prompts, references, text
-from workers.engine import registry
+from workers.engine import choice
 from workers.engine.openvino_chat import export as export_module
 from workers.engine.registry import is_available, load_engine
 
@@ -151,7 +151,7 @@ def test_where_it_is_not_installed_its_models_are_not_served(
     spec = ModelSpec(name="tiny", source=str(llama_folder), engine=EngineKind.OPENVINO)
     assert is_available(spec)
     monkeypatch.setattr(
-        registry, "find_spec", lambda name: None if name == "openvino_genai" else importlib.util.find_spec(name)
+        choice, "find_spec", lambda name: None if name == "openvino_genai" else importlib.util.find_spec(name)
     )
 
     assert not is_available(spec)
@@ -163,4 +163,4 @@ def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> 
     (tmp_path / "config.json").write_text('{"model_type": "no_such_thing"}')
 
     with pytest.raises(ModelUnavailableError, match="cannot be exported to OpenVINO"):
-        export_module.export(tmp_path, tmp_path / "target")
+        export_module.export(tmp_path, tmp_path / "target", Recipe.NATIVE)

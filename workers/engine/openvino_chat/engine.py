@@ -30,6 +30,8 @@ from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
 #: Seeds are signed here, as OpenAI's are, and unsigned there.
 _SEED_MASK: Final = 2**64 - 1
 _RUNNING: Final = "RUNNING"
+#: The batcher lowers positive logits and raises negative ones, where OpenAI's formula lowers them all.
+_BEYOND: Final = ("presence_penalty", "frequency_penalty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ class OpenVinoEngine:
             try:
                 tokens = unwrapped(prompt)
                 sampling = sampling_of(request.endpoint, request.body)
-                _refuse_penalties(sampling)
+                _refuse_beyond(request)
                 output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
                 drafts.append((output_max, request, tokens, sampling))
             except RequestRefusedError as error:
@@ -229,10 +231,14 @@ class OpenVinoEngine:
         return EngineResult(row.request.key, 200, body, row.prompt_tokens, len(row.output))
 
 
-def _refuse_penalties(sampling: Sampling) -> None:
-    # The batcher lowers positive logits and raises negative ones, where OpenAI's formula lowers them all.
-    for name in ("presence_penalty", "frequency_penalty"):
-        if getattr(sampling, name):
+def is_beyond(request: EngineRequest) -> bool:
+    """Say whether the row asks for what the batcher cannot do as OpenAI means it."""
+    return any(request.body.get(name) for name in _BEYOND)
+
+
+def _refuse_beyond(request: EngineRequest) -> None:
+    for name in _BEYOND:
+        if request.body.get(name):
             raise RequestRefusedError(
                 f"Parameter '{name}' is not supported by the engine that runs this model.",
                 code="unsupported_parameter",

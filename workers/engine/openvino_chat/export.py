@@ -25,7 +25,7 @@ _GROUP_WEIGHTS = 64
 def export(source: Path, target: Path, recipe: Recipe) -> None:
     """Write OpenVINO's form of the model in the folder `source` into the folder `target`.
 
-    The native recipe keeps weights in 16 bits; the quantized ones compress them (see `_quantization`).
+    The native recipe keeps the weights' own width, bf16 becoming fp16; the quantized ones compress them.
 
     Raises:
         ModelUnavailableError: The model's architecture is not known there, or its files are no model.
@@ -71,7 +71,7 @@ def _export_plain(source: str, target: str, recipe: Recipe) -> None:
         task="text-generation-with-past",
         library_name="transformers",
         # Named whatever it is: without it, weights past a size are compressed without having been asked to.
-        ov_config=OVConfig(dtype="fp32" if recipe is Recipe.FLOAT32 else "fp16"),
+        ov_config=OVConfig(dtype="fp32" if recipe is Recipe.FLOAT32 else None),
         # Prompts come as tokens and answers leave as tokens: one tokenizer for every engine.
         convert_tokenizer=False,
         stateful=True,
