@@ -52,6 +52,7 @@ from storage.packs import PackRepository
 from storage.wakeups import WakeupListener
 from storage.workers import WorkerRepository
 from workers.garage import Garage
+from workers.telemetry.telemetry import machine_telemetry
 from workers.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:  # Celery costs half a second that a command which only opens the stores need not pay
@@ -384,6 +385,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
             models[model], cache_dir=settings.home_folder / "models", device=settings.device, threads=threads
         )
 
+    clock = SystemClock()
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:
         worker = Worker(
             WorkerRegistration(
@@ -401,7 +403,8 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
             heart_store=WorkerRepository(heart_database, lease_for=lease_for),
             objects=stack.objects,
             garage=Garage(served, load),
-            clock=SystemClock(),
+            telemetry=machine_telemetry(clock),
+            clock=clock,
             settings=WorkerSettings(
                 lease_seconds=settings.lease_seconds,
                 poll_seconds=settings.poll_seconds,

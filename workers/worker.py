@@ -11,12 +11,14 @@ from pipeline.domain.lifecycle import IntervalKind, WorkerState
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import PackLease, PackStore, WorkerRegistration, WorkerStore
+from workers.apportioner import Apportioner
 from workers.committer import Committer, Overhead
 from workers.feed import Feed
 from workers.garage import Garage
 from workers.heart import Heart
 from workers.meter import Meter
 from workers.runner import Runner
+from workers.telemetry.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class WorkerSettings:
 class Worker:
     """One process on one accelerator."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the stores and the machine, all by name
         self,
         registration: WorkerRegistration,
         *,
@@ -47,6 +49,7 @@ class Worker:
         heart_store: WorkerStore,
         objects: ObjectStore,
         garage: Garage,
+        telemetry: Telemetry,
         clock: Clock,
         settings: WorkerSettings,
     ) -> None:
@@ -54,6 +57,7 @@ class Worker:
         self._registration = registration
         self._workers = workers
         self._garage = garage
+        self._telemetry = telemetry
         self._meter = Meter(clock)
         worker_id = registration.worker_id
         self._heart = Heart(
@@ -66,6 +70,7 @@ class Worker:
             pool=registration.pool,
             models=garage.models,
             on_lease=self._hold,
+            uptime_us=self._meter.uptime_us,
             poll_seconds=settings.poll_seconds,
         )
         self._committer = Committer(worker_id, packs, workers, objects, on_ended=self._ended)
@@ -75,6 +80,7 @@ class Worker:
             heart=self._heart,
             meter=self._meter,
             garage=garage,
+            apportioner=Apportioner(telemetry),
             enter=self._enter,
             on_refused=self._refused,
             commit_seconds=settings.commit_seconds,
@@ -104,6 +110,7 @@ class Worker:
         self._committer.close()
         self._heart.stop()
         self._garage.close()
+        self._telemetry.close()
         if self._committer.failure is not None:
             raise self._committer.failure
         # What the last heartbeat reported beyond the last span is still this worker's time.

@@ -23,6 +23,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, ShardDraft
 from pipeline.ports.cycle import CyclePlan, PackDraft, SliceDraft
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from pipeline.ports.objects import StoredObject
 from pipeline.ports.packs import PackStore, WorkerRegistration
 from scheduler.convictor import Convictor
@@ -33,6 +34,8 @@ from storage.workers import WorkerRepository
 from tests.services import eventually
 from tests.storage.world import LEASE, World
 from workers.garage import Garage
+from workers.telemetry.process import OwnProcess
+from workers.telemetry.telemetry import Telemetry
 from workers.worker import Worker, WorkerSettings
 
 #: Longer than any of these tests: its heart beats when the test says so.
@@ -43,6 +46,7 @@ class ScriptedEngine:
     """Answers `n` with `n`, the last one first; raises when it meets a poison; waits at its gate."""
 
     name = "scripted"
+    identity = EngineIdentity(engine="scripted", version="1", precision="none", revision="0123456789abcdef")
     endpoints = frozenset(Endpoint)
 
     def __init__(self, model: str = "echo", *, capacity: int = 64, poison: frozenset[int] = frozenset()) -> None:
@@ -54,6 +58,7 @@ class ScriptedEngine:
         self.rows: list[EngineRequest] = []
         self.started: list[int] = []
         self.aborted: list[int] = []
+        self.steps = self.busy = 0
         self.answer: Callable[[EngineRequest], Mapping[str, Any]] = lambda row: {"n": row.body["n"]}
 
     def shut(self, *, after: int = 0) -> None:
@@ -72,6 +77,8 @@ class ScriptedEngine:
     def step(self) -> Sequence[EngineResult]:
         if any(row.body["n"] in self.poison for row in self.rows):
             raise RuntimeError("poison\0ed")
+        self.steps += 1
+        self.busy += len(self.rows)
         results = []
         while self.rows and self.gate.acquire(timeout=0.01):
             row = self.rows.pop()
@@ -80,6 +87,9 @@ class ScriptedEngine:
 
     def in_flight(self) -> int:
         return len(self.rows)
+
+    def meters(self) -> EngineMeters:
+        return EngineMeters(engine_steps=self.steps, slot_steps_busy=self.busy, slot_steps=self.steps * self.capacity)
 
     def abort(self, keys: Sequence[int]) -> None:
         self.aborted += keys
@@ -196,6 +206,7 @@ class Floor:
         models: tuple[str, ...] | None = None,
         settings: WorkerSettings = QUIET,
         around: Callable[[PackStore], PackStore] = lambda packs: packs,
+        telemetry: Telemetry | None = None,
     ) -> Iterator[Running]:
         """Run a worker with these engines until the block ends."""
         by_model: dict[str, Engine] = {engine.model: engine for engine in engines}
@@ -219,6 +230,7 @@ class Floor:
             heart_store=store,
             objects=self.objects,
             garage=Garage(served, load or by_model.__getitem__, engines_max=1),
+            telemetry=telemetry or Telemetry(process=OwnProcess(), open_device=lambda _device: None),
             clock=SystemClock(),
             settings=settings,
         )

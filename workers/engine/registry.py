@@ -11,6 +11,7 @@ from pipeline.domain.models import EngineKind, ModelSpec
 from pipeline.ports.engine import Engine
 from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
+from workers.engine.revision import revision_of
 
 
 def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, threads: int | None = None) -> Engine:
@@ -37,11 +38,12 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
     folder = prepared_folder(spec.source, cache_dir=cache_dir)
+    revision = revision_of(folder, cache_dir=cache_dir)
     match spec.engine:
         case EngineKind.TORCH:
             from workers.engine.torch_chat.loading import load
 
-            return load(spec, folder, device=device, threads=threads)
+            return load(spec, folder, revision=revision, device=device, threads=threads)
         case EngineKind.OPENVINO:
             if device not in {None, "cpu"}:
                 raise ModelUnavailableError(f"the openvino engine runs on cpu, not on {device}")
@@ -52,11 +54,11 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
                 )
             from workers.engine.openvino_chat.loading import load as load_openvino
 
-            return load_openvino(spec, folder, cache_dir=cache_dir, threads=threads)
+            return load_openvino(spec, folder, revision=revision, cache_dir=cache_dir, threads=threads)
         case EngineKind.ENCODER:
             from workers.engine.encoder import load as load_encoder
 
-            return load_encoder(spec, folder, device=device, threads=threads)
+            return load_encoder(spec, folder, revision=revision, device=device, threads=threads)
         case _:
             assert_never(spec.engine)
 

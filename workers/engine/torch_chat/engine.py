@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import (
     body_digest,
     failure,
@@ -20,6 +21,7 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
@@ -80,7 +82,7 @@ class TorchEngine:
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         end_tokens: frozenset[int],
         options: TorchOptions,
-        fingerprint: str,
+        identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer."""
@@ -90,7 +92,8 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
-        self._fingerprint = fingerprint
+        self.identity = identity
+        self._fingerprint = identity.fingerprint
         self._now = now
         #: Sorted so that the row expected to run longest is last, where it is popped.
         self._waiting: list[_Row] = []
@@ -98,6 +101,8 @@ class TorchEngine:
         self._slots: list[_Row] = []
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
+        self._counters = Counters()
+        self._prefilled = self._cached = self._padding = 0
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
@@ -131,6 +136,7 @@ class TorchEngine:
             [len(row.prompt) + len(row.output) - 1 for row in decoding],
             prefills,
         )
+        self._count(prefills)
         ended: list[int] = []
         for slot, (row, token) in enumerate(zip(self._slots, choose(logits, self._slots), strict=True)):
             result = self._extend(row, token)
@@ -139,6 +145,15 @@ class TorchEngine:
                 ended.append(slot)
         self._vacate(ended)
         return results
+
+    def meters(self) -> EngineMeters:
+        """Return the counters; each row computed in a step is one output token."""
+        return self._counters.meters(
+            tokens_prefilled=self._prefilled,
+            tokens_cached=self._cached,
+            tokens_generated=self._counters.slot_steps_busy,
+            tokens_padding=self._padding,
+        )
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""
@@ -216,6 +231,16 @@ class TorchEngine:
 
     def _tokens_after_step(self) -> int:
         return max(len(row.prompt) + len(row.output) for row in self._slots)
+
+    def _count(self, prefills: Sequence[Prefill]) -> None:
+        self._counters.note_step(len(self._slots), self._options.slots)
+        if not prefills:
+            return
+        lengths = [len(prefill.tokens) for prefill in prefills]
+        self._prefilled += sum(lengths)
+        self._cached += sum(prefill.start for prefill in prefills)
+        if self._decoder.pads_prompts:
+            self._padding += max(lengths) * len(lengths) - sum(lengths)
 
     def _prefill(self, row: _Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""

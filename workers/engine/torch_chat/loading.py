@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec
+from pipeline.ports.meters import EngineIdentity
 from workers.engine.generation import end_tokens, options_of
 from workers.engine.quiet import quiet_transformers
 from workers.engine.torch_chat.decoder import Decoder
@@ -21,7 +22,7 @@ from workers.engine.torch_chat.llama import LlamaDecoder, is_llama_shaped
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | None) -> TorchEngine:
+def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, threads: int | None) -> TorchEngine:
     """Return an engine for the model in `folder`.
 
     Options of the spec are the fields of `TorchOptions`, and `dtype` (float32, bfloat16, float16; default: bf16
@@ -55,7 +56,13 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
             tokenizer, [getattr(config, "eos_token_id", None) for config in (model.generation_config, model.config)]
         ),
         options=options,
-        fingerprint=f"nightrate-torch-{str(dtype).removeprefix('torch.')}",
+        identity=EngineIdentity(
+            engine=TorchEngine.name,
+            version=torch.__version__.partition("+")[0],
+            precision=str(dtype).removeprefix("torch."),
+            revision=revision,
+            device=str(place),
+        ),
     )
 
 
