@@ -165,3 +165,17 @@ def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> 
 
     with pytest.raises(ModelUnavailableError, match="cannot be exported to OpenVINO"):
         export_module.export(tmp_path, tmp_path / "target")
+
+
+def test_its_counters_tell_what_the_batcher_tells_and_no_more(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder, slots=4, lookahead=6, ignore_end=True)
+
+    results = answers(engine, [completion(i, "ab" * (i + 1), max_tokens=5) for i in range(8)])
+
+    meters = engine.meters()
+    assert meters.tokens_generated == sum(result.output_tokens for result in results.values()) == 40
+    assert meters.slot_steps == meters.engine_steps * 10
+    assert 40 <= meters.slot_steps_busy <= meters.slot_steps
+    assert meters.tokens_prefilled is None
+    assert meters.tokens_cached is None
+    assert meters.tokens_padding == 0

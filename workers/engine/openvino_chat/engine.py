@@ -100,6 +100,8 @@ class OpenVinoEngine:
         self._ended: list[EngineResult] = []
         self._next_id = 0
         self._counters = Counters()
+        #: Measured: with split-fuse the batcher computes whatever it holds, look-ahead included, past `max_num_seqs`.
+        self._rows_max = options.slots + options.lookahead
         self._generated = 0
 
     def room(self) -> int:
@@ -135,7 +137,7 @@ class OpenVinoEngine:
         if not self._rows:
             return results
         self._pipeline.step()
-        self._counters.note_step(self._pipeline.get_metrics().scheduled_requests, self._options.slots)
+        self._counters.note_step(self._pipeline.get_metrics().scheduled_requests, self._rows_max)
         finished = [key for key, row in self._rows.items() if self._has_ended(row)]
         for key in finished:
             row = self._rows.pop(key)
