@@ -81,8 +81,8 @@ class Apportioner:
         """Read machine and device by `telemetry`."""
         self._telemetry = telemetry
         self._engine: Engine | None = None
-        #: Time inside steps, since the worker started.
-        self._engine_us = 0
+        #: Time inside steps, since the worker started; the runner adds to it, as it does to `Tally.row_steps`.
+        self.engine_us = 0
         self._reading = telemetry.read()
         self._counts = self._count(self._reading)
 
@@ -91,12 +91,6 @@ class Apportioner:
         self._engine = engine
         self._telemetry.watch(engine.identity.device)
         self.settle(())
-
-    def note_step(self, tallies: Sequence[Tally], rows: Sequence[int], step_us: int) -> None:
-        """Note a step of `step_us` in which each attempt had so many rows in flight."""
-        self._engine_us += step_us
-        for tally, count in zip(tallies, rows, strict=True):
-            tally.row_steps += count
 
     def settle(self, tallies: Sequence[Tally]) -> None:
         """Share what was counted since the last settling among the attempts held, the oldest first."""
@@ -115,7 +109,7 @@ class Apportioner:
             tally.row_steps = 0
 
     def _count(self, reading: Reading) -> _Counts:
-        return (*self._engine_counts(), self._engine_us, reading.cpu_us, reading.energy_millijoules)
+        return (*self._engine_counts(), self.engine_us, reading.cpu_us, reading.energy_millijoules)
 
     def _engine_counts(self) -> _Counts:
         if self._engine is None:

@@ -33,6 +33,7 @@ _WAIT_SECONDS: Final = 0.1
 _IDLE_SPAN_US: Final = 5_000_000
 #: Rows added to the engine at once.
 _ADD_ROWS_MAX: Final = 1024
+_US_PER_SECOND: Final = 1_000_000
 
 
 class Runner:
@@ -73,7 +74,7 @@ class Runner:
         self._next_key = 0
         #: Since when the engine has had nothing to do, on the meter's clock.
         self._empty_since_us: int | None = None
-        self._committed_at = time.monotonic()
+        self._committed_at_us = self._meter.uptime_us()
 
     def run(self, must_stop: Callable[[], bool]) -> None:
         """Run packs until `must_stop`; then drain and hand back what is left."""
@@ -101,7 +102,7 @@ class Runner:
                 if not self._runs:
                     self._settle()
                     self._cut(IntervalKind.IDLE)
-                    self._committed_at = time.monotonic()
+                    self._committed_at_us = self._meter.uptime_us()
                 self._runs.append(PackRun(lease, waiting_since_us))
             case Block():
                 self._runs[-1].add(fed)
@@ -199,17 +200,18 @@ class Runner:
             self._apportioner.settle(())
             self._empty_since_us = self._meter.uptime_us()
             self._enter(WorkerState.READY)
-            self._committed_at = time.monotonic()
+            self._committed_at_us = self._meter.uptime_us()
 
     def _step(self) -> None:
         if self._engine is None or not self._in_flight:
             return
-        rows = [run.in_flight for run in self._runs]
+        for run in self._runs:
+            run.tally.row_steps += run.in_flight
         began_us = self._meter.uptime_us()
         try:
             results = self._engine.step()
             ended_us = self._meter.uptime_us()
-            self._apportioner.note_step([run.tally for run in self._runs], rows, ended_us - began_us)
+            self._apportioner.engine_us += ended_us - began_us
             for result in results:
                 run, row = self._in_flight.pop(result.key)
                 run.in_flight -= 1
@@ -220,7 +222,7 @@ class Runner:
             return
         if not self._in_flight:
             self._empty_since_us = ended_us
-        is_due = time.monotonic() - self._committed_at >= self._commit_seconds
+        is_due = ended_us - self._committed_at_us >= self._commit_seconds * _US_PER_SECOND
         if is_due or any(len(run.finished) >= PART_ROWS_MAX for run in self._runs):
             self._commit_all()
 
@@ -278,7 +280,7 @@ class Runner:
         self._settle()
         for run in self._runs:
             self._commit(run)
-        self._committed_at = time.monotonic()
+        self._committed_at_us = self._meter.uptime_us()
 
     def _commit(self, run: PackRun) -> None:
         for start in range(0, len(run.finished), PART_ROWS_MAX):

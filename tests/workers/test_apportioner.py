@@ -58,7 +58,9 @@ class Bench:
         self.process.us += us
         assert self.device.energy is not None
         self.device.energy += us
-        self.apportioner.note_step(tallies, rows, us)
+        self.apportioner.engine_us += us
+        for tally, count in zip(tallies, rows, strict=True):
+            tally.row_steps += count
 
 
 def test_a_pack_alone_in_the_engine_has_all_that_was_counted() -> None:
@@ -163,7 +165,7 @@ def test_an_engine_driven_anew_does_not_charge_what_it_counted_for_others() -> N
     other.step_on(5, 5, 5)
 
     bench.apportioner.drive(other)
-    bench.apportioner.note_step([tally], [1], 1)
+    tally.row_steps += 1
     other.step_on(1, 1, 1)
     bench.apportioner.settle([tally])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
-from importlib.util import find_spec
 
 
 class OwnProcess:
@@ -15,11 +15,7 @@ class OwnProcess:
         return time.process_time_ns() // 1000
 
     def memory_peak_bytes(self) -> int | None:
-        """Return the highest resident memory since the process started; None where the system does not tell."""
-        if find_spec("resource") is None:
-            return None
-        import resource
-
+        """Return the highest resident memory since the process started."""
         # Linux counts in KiB, macOS in bytes.
         unit_bytes = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
