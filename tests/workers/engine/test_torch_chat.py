@@ -203,3 +203,19 @@ def test_an_answer_names_engine_version_precision_and_weights(
     assert re.fullmatch(r"torch-2\.\d+\.\d+-float32-[0-9a-f]{12}", llama.identity.fingerprint)
     assert llama.identity.fingerprint != gpt2.identity.fingerprint
     assert llama.identity.device == "cpu"
+
+
+def test_a_short_row_is_not_overtaken_for_ever(load: Load, llama_folder: Path) -> None:
+    engine = load(llama_folder, slots=2, lookahead=2, ignore_end=True)
+    engine.add([completion(0, "short", max_tokens=1)])
+    fed = 1
+    done: list[int] = []
+
+    while 0 not in done and fed < 100:
+        room = engine.room()
+        engine.add([completion(fed + i, "long", max_tokens=6) for i in range(room)])
+        fed += room
+        done += [result.key for result in engine.step()]
+
+    assert 0 in done
+    assert fed <= 4 * 3

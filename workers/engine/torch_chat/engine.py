@@ -59,6 +59,8 @@ class _Row:
     sampling: Sampling
     seed: int
     prompt: list[int]
+    #: Rows of an earlier one enter first.
+    generation: int
     #: Output tokens this row may have: its bound, or what the context leaves.
     output_max: int
     stop_finder: StopFinder | None
@@ -95,8 +97,9 @@ class TorchEngine:
         self.identity = identity
         self._fingerprint = identity.fingerprint
         self._now = now
-        #: Sorted so that the row expected to run longest is last, where it is popped.
+        #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
         self._waiting: list[_Row] = []
+        self._arrived = 0
         #: Slot i holds row i: the rows in flight are always the first slots.
         self._slots: list[_Row] = []
         #: Rows that ended without the model.
@@ -113,7 +116,7 @@ class TorchEngine:
         return len(self._waiting) + len(self._slots) + len(self._ended)
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
-        """Tokenize rows in bulk and queue them, the longest first."""
+        """Tokenize rows in bulk and queue them, the longest of about as many as are in flight first."""
         for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
             try:
                 self._waiting.append(self._row(request, unwrapped(prompt)))
@@ -121,8 +124,10 @@ class TorchEngine:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
                 self._ended.append(failure(request, error))
-        # A long row started last would run alone at the end, with every other slot empty.
-        self._waiting.sort(key=lambda row: (row.output_max, len(row.prompt)))
+        self._arrived += len(requests)
+        # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
+        # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
+        self._waiting.sort(key=lambda row: (-row.generation, row.output_max, len(row.prompt)))
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
@@ -180,6 +185,7 @@ class TorchEngine:
             sampling=sampling,
             seed=seed_of(digest) if sampling.seed is None else sampling.seed,
             prompt=prompt,
+            generation=self._arrived // (self._options.slots + self._options.lookahead),
             output_max=output_max,
             stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
         )
