@@ -83,14 +83,17 @@ class Apportioner:
         self._engine: Engine | None = None
         #: Time inside steps, since the worker started; the runner adds to it, as it does to `Tally.row_steps`.
         self.engine_us = 0
-        self._reading = telemetry.read()
-        self._counts = self._count(self._reading)
+        self._counts = self._count(telemetry.read())
 
     def drive(self, engine: Engine) -> None:
         """Count by this engine from here on; what the last one counted must be settled."""
         self._engine = engine
         self._telemetry.watch(engine.identity.device)
         self.settle(())
+
+    def leave(self) -> None:
+        """Forget the engine, whose memory the next one may need; what it counted must be settled."""
+        self._engine = None
 
     def settle(self, tallies: Sequence[Tally]) -> None:
         """Share what was counted since the last settling among the attempts held, the oldest first."""

@@ -175,6 +175,7 @@ class Runner:
             if self._in_flight:
                 return None
             self._settle()
+            self._apportioner.leave()
             self._engine = None
             try:
                 self._engine = self._garage.engine(model) if self._garage.is_loaded(model) else self._load(run)
@@ -250,6 +251,7 @@ class Runner:
         self._note_if_empty()
         assert self._engine is not None
         self._garage.discard(self._engine.model)
+        self._apportioner.leave()
         self._engine = None
         self._write_off()
 

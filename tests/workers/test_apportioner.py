@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field, fields, replace
 
 from hypothesis import given
@@ -170,6 +171,16 @@ def test_an_engine_driven_anew_does_not_charge_what_it_counted_for_others() -> N
     bench.apportioner.settle([tally])
 
     assert tally.meters().engine_steps == 1
+
+
+def test_an_engine_that_was_left_is_not_kept_in_memory() -> None:
+    bench = Bench()
+    left = weakref.ref(bench.engine)
+    bench.apportioner.leave()
+
+    del bench.engine
+
+    assert left() is None
 
 
 #: Steps (rows in flight of each pack held), settlings, and a pack that ends for the next to come.

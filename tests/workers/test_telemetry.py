@@ -322,6 +322,21 @@ def test_a_sampler_that_breaks_takes_nobody_with_it(caplog: pytest.LogCaptureFix
     telemetry.close()
 
 
+def test_a_device_that_breaks_in_unforeseen_ways_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_device: str = "") -> Sample:
+        raise RuntimeError("a bug in a driver")
+
+    samples = Telemetry(process=FakeProcess(), open_device=lambda _: FakeDevice(samples=broken), sample_seconds=600.0)
+    opens = Telemetry(process=FakeProcess(us=3), open_device=broken)  # type: ignore[arg-type] # it returns nothing at all
+    samples.watch("cuda:0")
+    opens.watch("cuda:0")
+
+    assert samples.read().energy_millijoules is None
+    assert opens.read().cpu_us == 3
+    assert {"device_not_read", "device_not_opened"} <= set(caplog.messages)
+    samples.close()
+
+
 def test_another_device_is_opened_when_an_engine_comes_to_it_and_the_same_one_is_not() -> None:
     devices = {"cpu": FakeDevice(has_gauges=False), "cuda:0": FakeDevice()}
     asked: list[str] = []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pipeline.ports.clock import Clock
+from pipeline.ports.meters import EnergySource
 from workers.telemetry.nvml import open_nvml
 from workers.telemetry.process import OwnProcess
 from workers.telemetry.rapl import open_rapl
@@ -46,7 +47,7 @@ class Telemetry:
             return
         self.close()
         self._device = device
-        self._reader = self._open_device(device)
+        self._reader = self._open(device)
         if self._reader is not None and self._reader.has_gauges:
             self._stopped = threading.Event()
             self._thread = threading.Thread(
@@ -57,19 +58,13 @@ class Telemetry:
     def read(self) -> Reading:
         """Return the totals now, and the device since the last reading."""
         with self._lock:
-            reader, window = self._reader, self._window
-            self._window = Window()
-            energy = None
-            if reader is not None:
-                if reader.has_gauges and not window.samples:
-                    # A pack shorter than the sampling period.
-                    window.note(reader.sample())
-                energy = reader.energy_millijoules()
+            window, self._window = self._window, Window()
+            energy, source = self._read_device(window)
         return Reading(
             cpu_us=self._process.cpu_us(),
             memory_peak_bytes=self._process.memory_peak_bytes(),
             energy_millijoules=energy,
-            energy_source=None if reader is None else reader.energy_source,
+            energy_source=source,
             window=window,
         )
 
@@ -83,6 +78,26 @@ class Telemetry:
             if self._reader is not None:
                 self._reader.close()
             self._reader, self._device, self._window = None, None, Window()
+
+    def _open(self, device: str) -> DeviceReader | None:
+        try:
+            return self._open_device(device)
+        except Exception:  # noqa: BLE001 -- a worker computes without meters rather than not at all
+            _LOG.exception("device_not_opened", extra={"device": device})
+            return None
+
+    def _read_device(self, window: Window) -> tuple[int | None, EnergySource | None]:
+        reader = self._reader
+        if reader is None:
+            return None, None
+        try:
+            if reader.has_gauges and not window.samples:
+                # A pack shorter than the sampling period.
+                window.note(reader.sample())
+            return reader.energy_millijoules(), reader.energy_source
+        except Exception:  # noqa: BLE001 -- as above
+            _LOG.exception("device_not_read", extra={"device": self._device})
+            return None, None
 
     def _sample_until(self, stopped: threading.Event) -> None:
         try:
