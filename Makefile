@@ -7,13 +7,14 @@ SEEDS ?= 20000
 SEED ?= 1
 ROWS ?= 1000000
 ROUNDS ?= 3
+PACKS ?= 50
 # Where benchmarks leave their reports; `make bench REPORTS=docs/benchmarks` renews the figures of the README.
 REPORTS ?= build/reports
 report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$?; cat $(REPORTS)/$(1).json; exit $$status
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-bubble fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -81,6 +82,9 @@ bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat
 
 bench-engines: .venv/.dev  ## The chat engines against the libraries used plainly
 	@$(call report,engines,tests.bench.bench_engines)
+
+bench-bubble: .venv/.dev  ## How long the engine stands empty between packs (PACKS=n)
+	@$(call report,bubble,tests.bench.bench_bubble --packs $(PACKS))
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -18,23 +18,27 @@ from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_pack_id
 from pipeline.domain.lifecycle import AttemptOutcome
 from pipeline.domain.ranges import count_rows, halve
 from pipeline.domain.retry import Verdict, judge
+from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.packs import Conviction, LeasedSlice, PackLease, PartDraft, WorkCommit
 from storage.database import Database
 from storage.ledger import record_work
+from storage.meters import record_meters
 from storage.multiranges import from_value, to_literal
 from storage.wakeups import send_wakeup
 from storage.workers import prove_alive
 
 _NEXT = text("""
     -- Rows that others lock are stepped over: two workers never wait for one another here.
-    SELECT id, model, variant, endpoint, failures > 0 OR is_suspect AS has_failed FROM packs
+    SELECT id, model, variant, endpoint, failures > 0 OR is_suspect AS has_failed,
+           CAST(extract(epoch FROM clock_timestamp() - available_at) * 1000000 AS bigint) AS waited_us
+      FROM packs
      WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
        AND variant = ANY(:variants) AND available_at <= clock_timestamp()
      ORDER BY ordinal, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 _NEXT_CONVICTED = text("""
-    SELECT id, model, variant, endpoint, true AS has_failed FROM packs
+    SELECT id, model, variant, endpoint, true AS has_failed, 0 AS waited_us FROM packs
      WHERE is_convicted AND state IN ('ready', 'retryable')
      ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
@@ -211,6 +215,7 @@ class PackRepository:
                     endpoint=Endpoint(found.endpoint),
                     slices=slices,
                     has_failed=found.has_failed,
+                    waited_us=found.waited_us,
                 )
             connection.execute(_DISCARD, {"pack_id": pack_id})
         return None
@@ -220,9 +225,27 @@ class PackRepository:
         assert commit.parts, "a commit has something to commit"
         self._database.run(lambda connection: _commit(connection, worker_id, commit))
 
-    def finish(self, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None = None) -> Verdict:
+    def finish(
+        self,
+        pack_id: PackId,
+        lease_token: int,
+        outcome: AttemptOutcome,
+        error: str | None = None,
+        meters: AttemptMeters | None = None,
+    ) -> Verdict:
         """End the attempt and say what became of the rows it left; raises `LeaseLostError` when late."""
-        return self._database.run(lambda connection: finish_attempt(connection, pack_id, lease_token, outcome, error))
+
+        def work(connection: Connection) -> Verdict:
+            verdict = finish_attempt(connection, pack_id, lease_token, outcome, error)
+            if meters is not None:
+                record_meters(connection, pack_id, lease_token, meters)
+            return verdict
+
+        return self._database.run(work)
+
+    def meter(self, pack_id: PackId, lease_token: int, meters: AttemptMeters) -> None:
+        """Record what an attempt used that another ended; no lock is needed, for nobody else has its token."""
+        self._database.run(lambda connection: record_meters(connection, pack_id, lease_token, meters))
 
 
 def finish_attempt(

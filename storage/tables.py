@@ -28,6 +28,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, PackState, WorkerState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+from pipeline.ports.meters import EnergySource
 from storage.base import Base, one_of
 
 
@@ -293,8 +294,44 @@ class AttemptRow(Base):
     error: Mapped[str | None]
     #: Rows the lease asked for.
     rows_asked: Mapped[int] = mapped_column(Integer)
+    #: What ran, and what it used (see `pipeline.ports.meters`): written when the attempt has ended, NULL where
+    #: nothing measured it.
+    engine: Mapped[str | None]
+    engine_version: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+    device: Mapped[str | None]
+    engine_steps: Mapped[int | None]
+    slot_steps_busy: Mapped[int | None]
+    slot_steps: Mapped[int | None]
+    tokens_prefilled: Mapped[int | None]
+    tokens_cached: Mapped[int | None]
+    tokens_generated: Mapped[int | None]
+    tokens_padding: Mapped[int | None]
+    engine_us: Mapped[int | None]
+    bubble_us: Mapped[int | None]
+    cpu_us: Mapped[int | None]
+    memory_peak_bytes: Mapped[int | None]
+    device_memory_max_bytes: Mapped[int | None]
+    energy_millijoules: Mapped[int | None]
+    energy_source: Mapped[str | None]
+    device_utilisation_mean_percent: Mapped[int | None] = mapped_column(Integer)
+    device_utilisation_max_percent: Mapped[int | None] = mapped_column(Integer)
+    device_power_mean_milliwatts: Mapped[int | None] = mapped_column(Integer)
+    device_power_max_milliwatts: Mapped[int | None] = mapped_column(Integer)
+    device_temperature_mean_celsius: Mapped[int | None] = mapped_column(Integer)
+    device_temperature_max_celsius: Mapped[int | None] = mapped_column(Integer)
     __table_args__ = (
         one_of("outcome", AttemptOutcome),
+        one_of("energy_source", EnergySource),
+        CheckConstraint("(energy_source IS NULL) = (energy_millijoules IS NULL)", name="energy"),
+        # `least` passes over what is NULL.
+        CheckConstraint(
+            "least(engine_steps, slot_steps_busy, slot_steps, tokens_prefilled, tokens_cached, tokens_generated, tokens_padding, "
+            "engine_us, bubble_us, cpu_us, memory_peak_bytes, device_memory_max_bytes, energy_millijoules, "
+            "device_utilisation_mean_percent, device_utilisation_max_percent, "
+            "device_power_mean_milliwatts, device_power_max_milliwatts) >= 0",
+            name="meters",
+        ),
         CheckConstraint("rows_asked > 0", name="not_empty"),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         # One open attempt a pack: a second lease without an end of the first is a bug.

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from pipeline.domain.errors import LeaseLostError, NightrateError
@@ -20,6 +20,7 @@ from pipeline.domain.objects.keys import part_key
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.domain.ranges import ranges_of
 from pipeline.ports.engine import EngineResult
+from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import (
     Interval,
@@ -71,6 +72,7 @@ class Finish:
 
     lease: PackLease
     outcome: AttemptOutcome
+    meters: AttemptMeters
     error: str | None = None
     #: The object store was out of reach before the pack's rows were read.
     is_store_failing: bool = False
@@ -216,23 +218,44 @@ class Committer:
         )
 
     def _finish(self, finish: Finish) -> None:
-        pack_id, lease_token = lease = _key(finish.lease)
-        attempt = self._attempts.pop(lease, _Attempt())
+        attempt = self._attempts.pop(_key(finish.lease), _Attempt())
         outcome, error = finish.outcome, finish.error
         if attempt.outcome is not None:
             outcome, error = attempt.outcome, attempt.error
         try:
-            # Who lost a lease has no say any more.
-            if outcome is not AttemptOutcome.LEASE_LOST:
-                self._packs.finish(pack_id, lease_token, outcome, _tellable(error))
-        except LeaseLostError:
-            _LOG.warning("finish_refused", extra={"pack_id": pack_id})
+            self._end(finish, outcome, _tellable(error))
         finally:
             self._on_ended(finish.lease, attempt.outcome is AttemptOutcome.PREEMPTED or finish.is_store_failing)
+        _log(finish, outcome)
+
+    def _end(self, finish: Finish, outcome: AttemptOutcome, error: str | None) -> None:
+        pack_id, lease_token = _key(finish.lease)
+        try:
+            if outcome is not AttemptOutcome.LEASE_LOST:
+                self._packs.finish(pack_id, lease_token, outcome, error, finish.meters)
+                return
+        except LeaseLostError:
+            _LOG.warning("finish_refused", extra={"pack_id": pack_id})
+        # Who lost a lease has no say any more, but did use what it used.
+        self._packs.meter(pack_id, lease_token, finish.meters)
 
 
 def _key(lease: PackLease) -> tuple[PackId, int]:
     return lease.pack_id, lease.lease_token
+
+
+def _log(finish: Finish, outcome: AttemptOutcome) -> None:
+    identity = finish.meters.identity
+    figures = asdict(replace(finish.meters, identity=None))
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    named = {
+        "pack_id": finish.lease.pack_id,
+        "lease_token": finish.lease.lease_token,
+        "model": finish.lease.model,
+        "outcome": outcome,
+        "fingerprint": identity and identity.fingerprint,
+    }
+    _LOG.info("pack_metered", extra=named | known)
 
 
 def _tellable(error: str | None) -> str | None:

@@ -36,6 +36,8 @@ class Opened:
     """A pack was leased; its blocks follow."""
 
     lease: PackLease
+    #: Since when it could have been leased, on the worker's meter.
+    waiting_since_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,13 @@ class Feed:
         pool: str,
         variants: Callable[[], Collection[str]],
         on_lease: Callable[[PackLease, float], None],
+        uptime_us: Callable[[], int],
         poll_seconds: float,
     ) -> None:
         """Look for packs when woken, and every `poll_seconds` in any case: hints may be lost.
 
-        Call `on_lease` with each lease and the monotonic time at which it was asked for.
+        Call `on_lease` with each lease and the monotonic time at which it was asked for; `uptime_us` is the
+        worker's meter.
         """
         self._worker_id = worker_id
         self._packs = packs
@@ -82,6 +86,7 @@ class Feed:
         self._pool = pool
         self._variants = variants
         self._on_lease = on_lease
+        self._uptime_us = uptime_us
         self._poll_seconds = poll_seconds
         self._queue: queue.Queue[Fed] = queue.Queue(maxsize=_BLOCKS_AHEAD)
         self._woken = threading.Event()
@@ -145,13 +150,14 @@ class Feed:
             with self._changed:
                 self._changed.wait_for(self._may_look)
             self._rest()
+            asked_us = self._uptime_us()
             lease = self._next_lease()
             if lease is None:
                 continue
             with self._changed:
                 self._packs_held += 1
                 self._is_quarantined = lease.has_failed
-            self._put(Opened(lease))
+            self._put(Opened(lease, asked_us - lease.waited_us))
             self._put(self._read(lease))
 
     def _may_look(self) -> bool:

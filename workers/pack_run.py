@@ -11,6 +11,7 @@ from pipeline.domain.ids import BatchId
 from pipeline.domain.lifecycle import AttemptOutcome
 from pipeline.domain.objects.shard import decode_rows
 from pipeline.ports.packs import LeasedSlice, PackLease
+from workers.apportioner import Tally
 from workers.committer import FinishedRow
 from workers.feed import Block
 
@@ -30,6 +31,9 @@ class PackRun:
     """The runner's record of one lease."""
 
     lease: PackLease
+    #: Since when the pack could have been leased, on the worker's meter; negative: before it was born.
+    waiting_since_us: int
+    tally: Tally = field(default_factory=Tally)
     blocks: deque[Block] = field(default_factory=deque)
     rows: deque[Row] = field(default_factory=deque)
     #: The feed has nothing more for this pack.

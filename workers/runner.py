@@ -17,6 +17,7 @@ from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
 from pipeline.domain.limits import PART_ROWS_MAX
 from pipeline.ports.engine import Engine, EngineRequest
+from workers.apportioner import Apportioner
 from workers.catalogue import Catalogue
 from workers.committer import Committer, Finish, FinishedRow, Overhead, Work
 from workers.feed import Block, Closed, Fed, Feed, Opened
@@ -33,6 +34,7 @@ _WAIT_SECONDS: Final = 0.1
 _IDLE_SPAN_US: Final = 5_000_000
 #: Rows added to the engine at once.
 _ADD_ROWS_MAX: Final = 1024
+_US_PER_SECOND: Final = 1_000_000
 
 
 class Runner:
@@ -47,6 +49,7 @@ class Runner:
         meter: Meter,
         catalogue: Catalogue,
         garage: Garage,
+        apportioner: Apportioner,
         enter: Callable[[WorkerState], None],
         on_refused: Callable[[], None],
         commit_seconds: float,
@@ -62,6 +65,7 @@ class Runner:
         self._meter = meter
         self._catalogue = catalogue
         self._garage = garage
+        self._apportioner = apportioner
         self._enter = enter
         self._on_refused = on_refused
         self._commit_seconds = commit_seconds
@@ -73,10 +77,13 @@ class Runner:
         self._runs: deque[PackRun] = deque()
         self._in_flight: dict[int, tuple[PackRun, Row]] = {}
         self._next_key = 0
-        self._committed_at = time.monotonic()
+        #: Since when the engine has had nothing to do, on the meter's clock.
+        self._empty_since_us: int | None = None
+        self._committed_at_us = self._meter.uptime_us()
 
     def run(self, must_stop: Callable[[], bool]) -> None:
         """Run packs until `must_stop`; then drain and hand back what is left."""
+        self._empty_since_us = self._meter.uptime_us()
         while not must_stop() and self._committer.failure is None:
             self._take_in()
             self._fill()
@@ -96,11 +103,12 @@ class Runner:
 
     def _note(self, fed: Fed) -> None:
         match fed:
-            case Opened(lease):
+            case Opened(lease, waiting_since_us):
                 if not self._runs:
+                    self._settle()
                     self._cut(IntervalKind.IDLE)
-                    self._committed_at = time.monotonic()
-                self._runs.append(PackRun(lease))
+                    self._committed_at_us = self._meter.uptime_us()
+                self._runs.append(PackRun(lease, waiting_since_us))
             case Block():
                 self._runs[-1].add(fed)
             case Closed(error, is_shard_lost):
@@ -127,6 +135,10 @@ class Runner:
                 return
 
     def _fill_from(self, run: PackRun, engine: Engine) -> None:
+        run.tally.identity = engine.identity
+        if self._in_flight and not run.in_flight:
+            # Up to here the engine worked for others alone.
+            self._settle()
         try:
             self._add_rows(run, engine)
         except Exception as error:  # noqa: BLE001 -- it should have come back from `step` as an error; see there
@@ -147,6 +159,16 @@ class Runner:
                 requests.append(EngineRequest(self._next_key, run.lease.endpoint, row.body))
                 self._next_key += 1
             engine.add(requests)
+            self._end_gap(run)
+
+    def _end_gap(self, run: PackRun) -> None:
+        """Charge the time for which the engine was empty, from when this pack could have filled it.
+
+        Entering rows counts too: while the first are tokenized, the device waits.
+        """
+        if self._empty_since_us is not None:
+            run.tally.bubble_us += max(0, self._meter.uptime_us() - max(self._empty_since_us, run.waiting_since_us))
+            self._empty_since_us = None
 
     def _engine_for(self, run: PackRun) -> Engine | None:
         """Return the run's engine, or None while another variant's rows are in flight or it cannot load."""
@@ -157,10 +179,13 @@ class Runner:
         if self._engine is None or self._variant != variant:
             if self._in_flight:
                 return None
+            self._settle()
+            self._apportioner.leave()
             self._engine = None
             try:
-                self._engine = self._garage.engine(variant) if self._garage.is_loaded(variant) else self._load(variant)
+                self._engine = self._garage.engine(variant) if self._garage.is_loaded(variant) else self._load(run)
                 self._variant = variant
+                self._apportioner.drive(self._engine)
             except Exception as error:  # noqa: BLE001 -- a worker that died of whatever this is would blame the rows
                 _LOG.exception("model_unavailable", extra={"variant": variant})
                 # The rows are not to blame: another worker may have the model.
@@ -169,22 +194,32 @@ class Runner:
                 self._on_refused()
         return self._engine
 
-    def _load(self, variant: str) -> Engine:
+    def _load(self, run: PackRun) -> Engine:
+        self._end_gap(run)
         self._commit_all()
         self._cut(IntervalKind.IDLE)
         self._enter(WorkerState.LOADING)
         try:
-            return self._garage.engine(variant)
+            return self._garage.engine(run.lease.variant)
         finally:
             self._cut(IntervalKind.LOAD)
+            # Loading is overhead in the ledger, and nobody's here.
+            self._apportioner.settle(())
+            self._empty_since_us = self._meter.uptime_us()
             self._enter(WorkerState.READY)
-            self._committed_at = time.monotonic()
+            self._committed_at_us = self._meter.uptime_us()
 
     def _step(self) -> None:
         if self._engine is None or not self._in_flight:
             return
+        for run in self._runs:
+            run.tally.row_steps += run.in_flight
+        began_us = self._meter.uptime_us()
         try:
-            for result in self._engine.step():
+            results = self._engine.step()
+            ended_us = self._meter.uptime_us()
+            self._apportioner.engine_us += ended_us - began_us
+            for result in results:
                 run, row = self._in_flight.pop(result.key)
                 run.in_flight -= 1
                 run.finished.append(FinishedRow(row.part, row.position, row.line, result))
@@ -192,12 +227,15 @@ class Runner:
             _LOG.exception("engine_failed")
             self._fail_in_flight(f"{type(error).__name__}: {error}")
             return
-        is_due = time.monotonic() - self._committed_at >= self._commit_seconds
+        if not self._in_flight:
+            self._empty_since_us = ended_us
+        is_due = ended_us - self._committed_at_us >= self._commit_seconds * _US_PER_SECOND
         if is_due or any(len(run.finished) >= PART_ROWS_MAX for run in self._runs):
             self._commit_all()
 
     def _abandon(self, run: PackRun, outcome: AttemptOutcome, error: str) -> None:
         """Drop a pack whose rows would be computed for nothing."""
+        self._settle()
         run.end(outcome, error)
         keys = [key for key, (owner, _row) in self._in_flight.items() if owner is run]
         for key in keys:
@@ -206,18 +244,29 @@ class Runner:
         if keys:
             assert self._engine is not None
             self._engine.abort(keys)
+            self._note_if_empty()
             self._write_off()
 
     def _fail_in_flight(self, error: str) -> None:
         """Fail the packs an engine held when it raised; the engine itself is not trusted again."""
+        self._settle()
         for run in {id(run): run for run, _row in self._in_flight.values()}.values():
             run.end(AttemptOutcome.FAILED, error)
             run.in_flight = 0
         self._in_flight.clear()
+        self._note_if_empty()
         assert self._variant is not None
         self._garage.discard(self._variant)
+        self._apportioner.leave()
         self._engine = None
         self._write_off()
+
+    def _note_if_empty(self) -> None:
+        if not self._in_flight and self._empty_since_us is None:
+            self._empty_since_us = self._meter.uptime_us()
+
+    def _settle(self) -> None:
+        self._apportioner.settle([run.tally for run in self._runs])
 
     def _write_off(self) -> None:
         """Account for time spent on rows that did not come back."""
@@ -226,17 +275,20 @@ class Runner:
 
     def _end_runs(self) -> None:
         while self._runs and self._runs[0].is_over:
+            self._settle()
             run = self._runs.popleft()
             self._commit(run)
             self._finish(run)
 
     def _finish(self, run: PackRun) -> None:
-        self._committer.hand_over(Finish(run.lease, run.outcome, run.error, is_store_failing=run.is_store_failing))
+        finish = Finish(run.lease, run.outcome, run.tally.meters(), run.error, is_store_failing=run.is_store_failing)
+        self._committer.hand_over(finish)
 
     def _commit_all(self) -> None:
+        self._settle()
         for run in self._runs:
             self._commit(run)
-        self._committed_at = time.monotonic()
+        self._committed_at_us = self._meter.uptime_us()
 
     def _commit(self, run: PackRun) -> None:
         for start in range(0, len(run.finished), PART_ROWS_MAX):

@@ -11,6 +11,7 @@ from pipeline.domain.lifecycle import IntervalKind, WorkerState
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import PackLease, PackStore, WorkerRegistration, WorkerStore
+from workers.apportioner import Apportioner
 from workers.catalogue import Catalogue
 from workers.committer import Committer, Overhead
 from workers.feed import Feed
@@ -18,6 +19,7 @@ from workers.garage import Garage
 from workers.heart import Heart
 from workers.meter import Meter
 from workers.runner import Runner
+from workers.telemetry.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class WorkerSettings:
 class Worker:
     """One process on one accelerator."""
 
-    def __init__(  # noqa: PLR0913 -- one for each collaborator, all by name
+    def __init__(  # noqa: PLR0913 -- the stores and the machine, all by name
         self,
         registration: WorkerRegistration,
         *,
@@ -49,6 +51,7 @@ class Worker:
         objects: ObjectStore,
         catalogue: Catalogue,
         garage: Garage,
+        telemetry: Telemetry,
         clock: Clock,
         settings: WorkerSettings,
     ) -> None:
@@ -59,6 +62,7 @@ class Worker:
         #: What the store was told last.
         self._announced = dict(registration.variants)
         self._garage = garage
+        self._telemetry = telemetry
         self._meter = Meter(clock)
         worker_id = registration.worker_id
         self._heart = Heart(
@@ -71,6 +75,7 @@ class Worker:
             pool=registration.pool,
             variants=self._served,
             on_lease=self._hold,
+            uptime_us=self._meter.uptime_us,
             poll_seconds=settings.poll_seconds,
         )
         self._committer = Committer(worker_id, packs, workers, objects, on_ended=self._ended)
@@ -81,6 +86,7 @@ class Worker:
             meter=self._meter,
             catalogue=catalogue,
             garage=garage,
+            apportioner=Apportioner(telemetry),
             enter=self._enter,
             on_refused=self._announce,
             commit_seconds=settings.commit_seconds,
@@ -110,6 +116,7 @@ class Worker:
         self._committer.close()
         self._heart.stop()
         self._garage.close()
+        self._telemetry.close()
         if self._committer.failure is not None:
             raise self._committer.failure
         # What the last heartbeat reported beyond the last span is still this worker's time.

@@ -56,14 +56,14 @@ def add_variant(stack: Stack, wish: Wish) -> ModelSpec:
         ConflictError: Another variant has the name.
         ModelUnavailableError: There is no usable model at the source.
     """
-    from workers.engine.models import revision_of
+    from workers.engine.models import source_revision
 
     known = stack.variants()
     spec = _spec_of(wish, known)
     if spec.variant in known:
         raise ConflictError(f"{spec.variant} is there already", hint=f"`nightrate models show {spec.variant}`")
     if spec.engine is not EngineKind.ECHO:
-        spec = replace(spec, revision=revision_of(spec.source))
+        spec = replace(spec, revision=source_revision(spec.source))
     stack.registry.add(spec)
     return spec
 

@@ -23,6 +23,7 @@ from storage.packs import PackRepository
 from storage.workers import WorkerRepository
 from workers.catalogue import Catalogue
 from workers.garage import Garage
+from workers.telemetry.telemetry import machine_telemetry
 from workers.worker import Worker, WorkerSettings
 
 #: How long a worker relies on what it knows of the registry: a variant added is served after this.
@@ -44,6 +45,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         # Nobody asks what a reference was qualified for.
         return "" if spec.is_reference else key_of(spec, settings.device)
 
+    clock = SystemClock()
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:
         catalogue = Catalogue(
             lambda: stack.variants().values(),
@@ -77,7 +79,8 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
             objects=stack.objects,
             catalogue=catalogue,
             garage=Garage(load),
-            clock=SystemClock(),
+            telemetry=machine_telemetry(clock),
+            clock=clock,
             settings=WorkerSettings(
                 lease_seconds=settings.lease_seconds,
                 poll_seconds=settings.poll_seconds,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Engine(Protocol):
     model: str
     #: The endpoints this engine can serve.
     endpoints: frozenset[Endpoint]
+    #: What computes here: recorded with every attempt, and in each answer that has a `system_fingerprint`.
+    identity: EngineIdentity
 
     def room(self) -> int:
         """Return how many more rows `add` takes now so that the device stays full; 0 when enough wait."""
@@ -62,6 +65,9 @@ class Engine(Protocol):
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""
+
+    def meters(self) -> EngineMeters:
+        """Return the counters since loading. Asked for a few times a second, so counting itself must be cheap."""
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows: they will not come back."""

@@ -14,6 +14,7 @@ from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
 from pipeline.domain.ranges import Ranges
 from pipeline.domain.retry import Verdict
+from pipeline.ports.meters import AttemptMeters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,8 @@ class PackLease:
     slices: tuple[LeasedSlice, ...]
     #: An attempt at these rows has failed before. Such a pack is run alone, so that it alone is to blame.
     has_failed: bool = False
+    #: How long the pack had been waiting for a lease, in microseconds.
+    waited_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +147,18 @@ class PackStore(Protocol):
         no longer the pack's; then nothing was recorded.
         """
 
-    def finish(self, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None = None) -> Verdict:
+    def finish(
+        self,
+        pack_id: PackId,
+        lease_token: int,
+        outcome: AttemptOutcome,
+        error: str | None = None,
+        meters: AttemptMeters | None = None,
+    ) -> Verdict:
         """End the attempt and say what became of the rows it left; raises `LeaseLostError` when late."""
+
+    def meter(self, pack_id: PackId, lease_token: int, meters: AttemptMeters) -> None:
+        """Record what an attempt used that another ended: its lease was lost."""
 
 
 class WorkerStore(Protocol):

@@ -18,9 +18,9 @@ _READY_SECONDS_MAX = 120.0
 
 
 @contextmanager
-def running_stack(home: Path, *, workers: int) -> Iterator[Stack]:
-    """Run a stack in `home` until the block ends; its workers are ready when the block begins."""
-    settings = Settings(home=home, workers=workers, database_url=None, redis_url=None)
+def running_stack(home: Path, *, workers: int, **more: object) -> Iterator[Stack]:
+    """Run a stack in `home` until the block ends, `more` being further settings; its workers are ready by then."""
+    settings = Settings(home=home, workers=workers, database_url=None, redis_url=None).model_copy(update=more)
     with supervisor_of(settings, workers=workers) as urls:
         update = {"database_url": SecretStr(urls.database_url), "redis_url": SecretStr(urls.redis_url)}
         with open_stack(settings.model_copy(update=update)) as stack:

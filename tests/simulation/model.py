@@ -15,6 +15,7 @@ from pipeline.domain.lifecycle import WORKER_EDGES, AttemptOutcome, PackState, W
 from pipeline.domain.ranges import halve
 from pipeline.domain.retry import Verdict, judge
 from pipeline.ports.cycle import PackDraft
+from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.packs import LeasedSlice, PackLease, PartDraft, Renewal, WorkCommit, WorkerRegistration
 from tests.simulation.layers import REAL, Layers
 from tests.simulation.metering import Meter
@@ -219,8 +220,15 @@ class ModelStore(Meter):
 
     # --- ends of attempts ----------------------------------------------------------------------
 
-    def finish(self, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None = None) -> Verdict:
-        del error
+    def finish(
+        self,
+        pack_id: PackId,
+        lease_token: int,
+        outcome: AttemptOutcome,
+        error: str | None = None,
+        meters: AttemptMeters | None = None,
+    ) -> Verdict:
+        del error, meters
         pack = self.packs[pack_id]
         if self.layers.fences_finish and not self.is_current(pack, lease_token):
             raise LeaseLostError

@@ -16,6 +16,7 @@ from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, 
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+from pipeline.ports.meters import EnergySource
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.variant_tables import TuningRow
@@ -25,6 +26,7 @@ from tests.services import fresh_database
 TABLES = TuningRow.metadata
 
 ENUMS: dict[str, type[StrEnum]] = {
+    "ck_attempts_energy_source": EnergySource,
     "ck_attempts_outcome": AttemptOutcome,
     "ck_batches_endpoint": Endpoint,
     "ck_batches_reason": Reason,
@@ -117,7 +119,9 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
     for name, words in ENUMS.items():
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
-    listed = re.compile(r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|verdict|recipe|engine|device)$")
+    listed = re.compile(
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device)$"
+    )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, text
 
-from storage import batch_statements, batch_views, costs, cycles, packs, rescue, snapshots, variants, workers
+from storage import batch_statements, batch_views, costs, cycles, meters, packs, rescue, snapshots, variants, workers
 from tests.services import fresh_database
 from tests.storage.world import World, open_world
 
@@ -194,6 +194,7 @@ CASES = (
         states=["cancelling", "completed"],
     ),
     case("a batch's bill", costs._BATCH_COST, "ix_ledger_batch_id", batch_id=LIVE),
+    case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import (
@@ -202,6 +203,10 @@ class World:
     def execute(self, sql: str, **arguments: object) -> None:
         with self.database.transaction() as connection:
             connection.execute(text(sql), arguments)
+
+    def rows(self, sql: str, **arguments: object) -> list[Row[Any]]:
+        with self.database.transaction() as connection:
+            return list(connection.execute(text(sql), arguments))
 
     def scalars(self, sql: str, **arguments: object) -> list[object]:
         with self.database.transaction() as connection:

@@ -24,6 +24,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, ShardDraft
 from pipeline.ports.cycle import CyclePlan, PackDraft, SliceDraft
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from pipeline.ports.objects import StoredObject
 from pipeline.ports.packs import PackStore, WorkerRegistration
 from scheduler.convictor import Convictor
@@ -35,6 +36,8 @@ from tests.services import eventually
 from tests.storage.world import LEASE, World
 from workers.catalogue import Catalogue
 from workers.garage import Garage
+from workers.telemetry.process import OwnProcess
+from workers.telemetry.telemetry import Telemetry
 from workers.worker import Worker, WorkerSettings
 
 #: Longer than any of these tests: its heart beats when the test says so.
@@ -45,6 +48,7 @@ class ScriptedEngine:
     """Answers `n` with `n`, the last one first; raises when it meets a poison; waits at its gate."""
 
     name = "scripted"
+    identity = EngineIdentity(engine="scripted", version="1", precision="none", revision="0123456789abcdef")
     endpoints = frozenset(Endpoint)
 
     def __init__(self, model: str = "echo", *, capacity: int = 64, poison: frozenset[int] = frozenset()) -> None:
@@ -56,6 +60,7 @@ class ScriptedEngine:
         self.rows: list[EngineRequest] = []
         self.started: list[int] = []
         self.aborted: list[int] = []
+        self.steps = self.busy = 0
         self.answer: Callable[[EngineRequest], Mapping[str, Any]] = lambda row: {"n": row.body["n"]}
 
     def shut(self, *, after: int = 0) -> None:
@@ -74,6 +79,8 @@ class ScriptedEngine:
     def step(self) -> Sequence[EngineResult]:
         if any(row.body["n"] in self.poison for row in self.rows):
             raise RuntimeError("poison\0ed")
+        self.steps += 1
+        self.busy += len(self.rows)
         results = []
         while self.rows and self.gate.acquire(timeout=0.01):
             row = self.rows.pop()
@@ -83,12 +90,25 @@ class ScriptedEngine:
     def in_flight(self) -> int:
         return len(self.rows)
 
+    def meters(self) -> EngineMeters:
+        return EngineMeters(engine_steps=self.steps, slot_steps_busy=self.busy, slot_steps=self.steps * self.capacity)
+
     def abort(self, keys: Sequence[int]) -> None:
         self.aborted += keys
         self.rows = [row for row in self.rows if row.key not in keys]
 
     def close(self) -> None:
         self.rows.clear()
+
+
+def serving(*models: str) -> Catalogue:
+    """Return a catalogue of these models' references."""
+    return Catalogue(
+        lambda: [ModelSpec(name=name, source="", engine=EngineKind.ECHO) for name in models],
+        lambda _spec: "",
+        now_seconds=lambda: 0.0,
+        refresh_seconds=1.0,
+    )
 
 
 class RefusingStore(LocalStore):
@@ -199,16 +219,12 @@ class Floor:
         models: tuple[str, ...] | None = None,
         settings: WorkerSettings = QUIET,
         around: Callable[[PackStore], PackStore] = lambda packs: packs,
+        telemetry: Telemetry | None = None,
     ) -> Iterator[Running]:
         """Run a worker with these engines until the block ends."""
         by_model: dict[str, Engine] = {engine.model: engine for engine in engines}
         served = models or tuple(by_model)
-        catalogue = Catalogue(
-            lambda: [ModelSpec(name=name, source="", engine=EngineKind.ECHO) for name in served],
-            lambda _spec: "",
-            now_seconds=lambda: 0.0,
-            refresh_seconds=1.0,
-        )
+        catalogue = serving(*served)
         database = Database(self.world.database.url, away_seconds_max=5.0)
         store = WorkerRepository(database, lease_for=LEASE)
         worker_id = new_worker_id()
@@ -229,6 +245,7 @@ class Floor:
             objects=self.objects,
             catalogue=catalogue,
             garage=Garage(load or by_model.__getitem__, engines_max=1),
+            telemetry=telemetry or Telemetry(process=OwnProcess(), open_device=lambda _device: None),
             clock=SystemClock(),
             settings=settings,
         )

@@ -73,6 +73,7 @@ def make(packs: Packs, shelf: Shelf | None = None, *, poll_seconds: float = 0.01
         pool="local",
         variants=lambda: ("echo",),
         on_lease=lambda *_: None,
+        uptime_us=lambda: 0,
         poll_seconds=poll_seconds,
     )
     feed.start()
@@ -94,7 +95,7 @@ def broken() -> bytes:
 def test_a_pack_comes_opened_then_block_by_block_then_closed() -> None:
     feed = make(Packs(first := lease(1, parts=3)))
 
-    assert [feed.take(10) for _ in range(5)] == [Opened(first), *[Block(PART, b"content")] * 3, Closed()]
+    assert [feed.take(10) for _ in range(5)] == [Opened(first, 0), *[Block(PART, b"content")] * 3, Closed()]
     feed.close()
 
 

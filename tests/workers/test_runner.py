@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -383,3 +384,78 @@ def test_a_worker_whose_runner_breaks_leases_nothing_more(floor: Floor, monkeypa
 
     assert [str(error) for error in running.errors] == ["a bug"]
     assert running.worker._feed.is_stopped()
+
+
+def test_every_attempt_says_what_ran_and_what_it_used_and_every_row_leads_to_it(floor: Floor) -> None:
+    first, _ = floor.batch(30)
+    second, _ = floor.batch(20, first=100, ordinal=1.0)
+    engine = ScriptedEngine(capacity=8)
+
+    with floor.working(engine):
+        floor.await_packs()
+
+    (row,) = floor.world.rows("""
+        SELECT sum(engine_steps) AS steps, sum(slot_steps_busy) AS busy, sum(slot_steps) AS slots,
+               bool_and(engine_us > 0 AND cpu_us > 0 AND memory_peak_bytes > 0 AND bubble_us >= 0) AS are_metered,
+               bool_and(energy_millijoules IS NULL AND tokens_padding IS NULL) AS are_unknown
+          FROM attempts""")
+    assert (row.steps, row.busy, row.slots) == (engine.steps, engine.busy, engine.steps * 8)
+    assert row.are_metered
+    assert row.are_unknown
+    fingerprints = floor.world.scalars("""
+        SELECT fingerprint || ' ' || device FROM part_slices JOIN parts ON parts.id = part_id
+          JOIN attempts USING (pack_id, lease_token), LATERAL unnest(rows) AS slice,
+               LATERAL generate_series(lower(slice), upper(slice) - 1)""")
+    assert fingerprints == ["scripted-1-none-0123456789ab cpu"] * 50
+    assert len(floor.answers(first)) + len(floor.answers(second)) == 50
+
+
+def test_an_attempt_that_was_lost_still_says_what_it_used(floor: Floor) -> None:
+    _, pack = floor.batch(4)
+    engine = ScriptedEngine()
+    engine.shut()
+
+    with floor.working(engine) as running:
+        eventually(lambda: len(engine.started) == 4)
+        floor.world.expire(pack)
+        floor.world.cycles.rescue(floor.world.leadership.epoch)
+        running.beat()
+        eventually(lambda: len(engine.aborted) == 4)
+        engine.open()
+        floor.await_packs()
+
+    outcomes = floor.world.rows("SELECT outcome, engine_steps FROM attempts ORDER BY lease_token")
+    assert [row.outcome for row in outcomes] == ["lease_lost", "succeeded"]
+    assert all(row.engine_steps > 0 for row in outcomes)
+    assert sum(row.engine_steps for row in outcomes) == engine.steps
+
+
+def test_an_attempt_that_failed_says_what_ran_and_one_that_was_never_read_that_nothing_did(floor: Floor) -> None:
+    floor.batch(1, first=5)
+    lost = floor.admit(1, is_stored=False)
+    floor.dispatch((lost, 0, 0, 1), ordinal=1.0)
+
+    with floor.working(load=lambda model: ScriptedEngine(model, poison=frozenset({5})), models=("echo",)):
+        seen = "SELECT DISTINCT outcome FROM attempts WHERE outcome IS NOT NULL"
+        eventually(lambda: set(floor.world.scalars(seen)) == {"failed", "unread"})
+
+    found = floor.world.rows("SELECT DISTINCT outcome, fingerprint FROM attempts ORDER BY outcome")
+    assert [(row.outcome, row.fingerprint) for row in found if row.outcome in {"failed", "unread"}] == [
+        ("failed", "scripted-1-none-0123456789ab"),
+        ("unread", None),
+    ]
+
+
+def test_the_engines_figures_are_logged_once_a_pack(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="workers.committer")
+    _, pack = floor.batch(3)
+
+    with floor.working(ScriptedEngine()):
+        floor.await_packs()
+
+    (record,) = [record for record in caplog.records if record.message == "pack_metered"]
+    fields = vars(record)
+    assert (fields["pack_id"], fields["outcome"], fields["model"]) == (pack, "succeeded", "echo")
+    assert fields["fingerprint"] == "scripted-1-none-0123456789ab"
+    assert fields["engine_steps"] >= 1
+    assert "energy_millijoules" not in fields

@@ -16,7 +16,9 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import ENDPOINTS, EngineKind
 from pipeline.domain.parameters import inputs_of, prompt_of, text_of
 from pipeline.ports.engine import EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import utc_now
+from workers.engine.counters import Counters
 
 #: Characters that count as one token.
 CHARACTERS_PER_TOKEN: Final = 4
@@ -33,12 +35,14 @@ class EchoEngine:
 
     name = "echo"
     endpoints = ENDPOINTS[EngineKind.ECHO]
+    identity = EngineIdentity(engine="echo")
 
     def __init__(self, model: str = "echo", *, now: Callable[[], datetime] = utc_now) -> None:
         """Answer under the name `model`."""
         self.model = model
         self._now = now
         self._rows: list[EngineRequest] = []
+        self._counters = Counters()
 
     def room(self) -> int:
         """Return how many more rows fit the next step."""
@@ -52,11 +56,17 @@ class EchoEngine:
         """Answer every row in flight."""
         rows, self._rows = self._rows, []
         created = int(self._now().timestamp())
+        if rows:
+            self._counters.note_step(len(rows), ROWS_PER_STEP)
         return [self._answer(row, created) for row in rows]
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""
         return len(self._rows)
+
+    def meters(self) -> EngineMeters:
+        """Return the counters; no token is computed here, so none is counted."""
+        return self._counters.meters()
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows."""

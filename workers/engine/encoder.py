@@ -19,6 +19,7 @@ from pipeline.domain.errors import ModelUnavailableError, RequestRefusedError
 from pipeline.domain.models import ENDPOINTS, EngineKind, ModelSpec
 from pipeline.domain.parameters import inputs_of
 from pipeline.ports.engine import EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import failure, refusal, unwrapped
 from workers.engine.generation import options_of
 from workers.engine.quiet import quiet_transformers
@@ -76,6 +77,7 @@ class EncoderEngine:
         tokenizer: Any,  # noqa: ANN401 -- as above
         pooling: Pooling,
         options: EncoderOptions,
+        identity: EngineIdentity,
     ) -> None:
         """Serve a transformers encoder module under the name `model`."""
         self.model = model
@@ -84,6 +86,8 @@ class EncoderEngine:
         self._tokenizer = tokenizer
         self._pooling = pooling
         self._options = options
+        self.identity = identity
+        self._steps = self._tokens = self._padding = 0
         #: (row, index of the input), sorted by length: the longest last.
         self._waiting: list[tuple[_Row, int]] = []
         self._rows = 0
@@ -119,6 +123,7 @@ class EncoderEngine:
         parts = self._batch()
         if not parts:
             return results
+        self._count([len(row.inputs[index]) for row, index in parts])
         vectors = self._embed([row.inputs[index] for row, index in parts])
         for (row, index), vector in zip(parts, vectors, strict=True):
             row.vectors[index] = vector
@@ -127,6 +132,12 @@ class EncoderEngine:
                 self._rows -= 1
                 results.append(self._result(row))
         return results
+
+    def meters(self) -> EngineMeters:
+        """Return the counters. A batch is as large as its token budget lets it be: there are no slots to be empty."""
+        return EngineMeters(
+            engine_steps=self._steps, tokens_prefilled=self._tokens, tokens_cached=0, tokens_padding=self._padding
+        )
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, parts already embedded included."""
@@ -177,6 +188,11 @@ class EncoderEngine:
                 code="unsupported_parameter",
                 param="body.dimensions",
             )
+
+    def _count(self, lengths: Sequence[int]) -> None:
+        self._steps += 1
+        self._tokens += sum(lengths)
+        self._padding += max(lengths) * len(lengths) - sum(lengths)
 
     # --- running -------------------------------------------------------------------------------
 
@@ -240,7 +256,7 @@ def _pool(hidden: Tensor, mask: Tensor, mode: str) -> Tensor:
 # --- loading -----------------------------------------------------------------------------------
 
 
-def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | None) -> EncoderEngine:
+def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, threads: int | None) -> EncoderEngine:
     """Return an engine for the encoder in `folder`; options of the spec are the fields of `EncoderOptions`.
 
     The weights run in float32 on a CPU, where these models are small, and in bf16 on an accelerator.
@@ -268,6 +284,13 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
         tokenizer=tokenizer,
         pooling=pooling_of(folder, tokens_max=encoder.config.max_position_embeddings),
         options=options,
+        identity=EngineIdentity(
+            engine=EncoderEngine.name,
+            version=torch.__version__.partition("+")[0],
+            precision=str(dtype).removeprefix("torch."),
+            revision=revision,
+            device=str(place),
+        ),
     )
 
 

@@ -49,7 +49,7 @@ def prepared_folder(source: str, *, cache_dir: Path, revision: str = "") -> Path
     return _local(path, cache_dir)
 
 
-def revision_of(source: str) -> str:
+def source_revision(source: str) -> str:
     """Return what pins the weights of `source`: the hash of local files, or the commit a hub has now.
 
     Raises:

@@ -15,6 +15,7 @@ from workers.engine.choice import are_installed, device_class, engine_for
 from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
 from workers.engine.relay import RelayEngine
+from workers.engine.revision import revision_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
     folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
-    place = _Place(folder, cache_dir, device, threads)
+    place = _Place(folder, revision_of(folder, cache_dir=cache_dir), cache_dir, device, threads)
     if spec.engine is EngineKind.AUTO:
         return _load_fastest(spec, place)
     return _load(spec, spec.engine, place)
@@ -56,6 +57,8 @@ class _Place:
     """Where a model lies and where it is to run."""
 
     folder: Path
+    #: Hash of what lies there.
+    revision: str
     cache_dir: Path
     device: str | None
     threads: int | None
@@ -89,16 +92,18 @@ def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
         case EngineKind.TORCH:
             from workers.engine.torch_chat.loading import load
 
-            return load(spec, place.folder, device=place.device, threads=place.threads)
+            return load(spec, place.folder, revision=place.revision, device=place.device, threads=place.threads)
         case EngineKind.OPENVINO:
             _check_openvino(spec, place.device)
             from workers.engine.openvino_chat.loading import load as load_openvino
 
-            return load_openvino(spec, place.folder, cache_dir=place.cache_dir, threads=place.threads)
+            return load_openvino(
+                spec, place.folder, revision=place.revision, cache_dir=place.cache_dir, threads=place.threads
+            )
         case EngineKind.ENCODER:
             from workers.engine.encoder import load as load_encoder
 
-            return load_encoder(spec, place.folder, device=place.device, threads=place.threads)
+            return load_encoder(spec, place.folder, revision=place.revision, device=place.device, threads=place.threads)
         case EngineKind.ECHO:
             return EchoEngine(spec.name)
         case EngineKind.AUTO:

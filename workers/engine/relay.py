@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 
 
 class RelayEngine:
@@ -18,6 +20,8 @@ class RelayEngine:
         self.name = fast.name
         self.model = fast.model
         self.endpoints: frozenset[Endpoint] = fast.endpoints
+        #: The fast engine's: the deputy's rows say in their own answers what computed them.
+        self.identity: EngineIdentity = fast.identity
         self._fast = fast
         self._load_deputy = load_deputy
         self._is_beyond = is_beyond
@@ -47,6 +51,15 @@ class RelayEngine:
     def step(self) -> Sequence[EngineResult]:
         """Run one pass of each engine that has rows."""
         return [result for engine in self._engines() if engine.in_flight() for result in engine.step()]
+
+    def meters(self) -> EngineMeters:
+        """Return both engines' counters together; what one of them cannot know is not known of both."""
+        counted = [asdict(engine.meters()) for engine in self._engines()]
+        sums: dict[str, int | None] = {}
+        for name in counted[0]:
+            figures = [each[name] for each in counted]
+            sums[name] = None if None in figures else sum(figures)
+        return EngineMeters(**sums)  # type: ignore[arg-type] # only figures that may be None are
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""

@@ -87,6 +87,11 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.1f}" if per_second < 100 else f"{per_second:,.0f}"  # noqa: PLR2004 -- three digits either way
 
 
+def share(part: float) -> str:
+    """Return a share from 0 to 1 in percent."""
+    return f"{part * 100:.1f} %"
+
+
 def moment(at: datetime) -> str:
     """Return an instant in this machine's zone, to the second."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -58,13 +58,16 @@ def show(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Show all that is known of a batch."""
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.documents import batch_document, batch_facts, error_lines
+    from pipeline.entrypoints.cli.metering import meters_document, meters_facts
+    from storage.meters import MeterRepository
 
     with connected() as stack:
         view = stack.batches.get(batch_id)
+        meters = MeterRepository(stack.database).batch_meters(view.batch_id)
     if as_json:
-        print_document(batch_document(view))
+        print_document(batch_document(view) | {"meters": meters_document(meters)})
         return ExitCode.OK
-    print_facts(batch_facts(view))
+    print_facts(batch_facts(view) | meters_facts(meters))
     for line in error_lines(view):
         print_line(line)
     return ExitCode.OK

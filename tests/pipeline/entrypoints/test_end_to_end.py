@@ -116,6 +116,9 @@ def test_show_list_and_status_are_json_documents(shell: Shell, batch_id: str) ->
     assert shown["rows"]["completed"] == ROWS - 1
     assert shown["rows"]["duplicate"] == shown["rows"]["refused"] == shown["rows"]["failed"] == 1
     assert shown["metadata"] == {"team": "a"}
+    assert shown["meters"]["attempts"] >= 1
+    assert shown["meters"]["fingerprints"] == ["echo"]
+    assert 0 < shown["meters"]["occupancy"] <= 1
     assert batch_id in [batch["id"] for batch in listed]
     assert status["phase"] == "ready"
     assert [worker["state"] for worker in status["workers"]] == ["ready"]

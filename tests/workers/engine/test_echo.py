@@ -53,3 +53,16 @@ def test_a_row_costs_microseconds() -> None:
 
     # Processor time, so that a busy neighbour does not count; under 4 us alone, and slack for its cold caches.
     assert min(timeit.repeat(work, number=1, repeat=40, timer=time.process_time)) / 1000 < 12e-6
+
+
+def test_its_counters_tell_steps_and_no_tokens() -> None:
+    engine = EchoEngine()
+    body = {"messages": [{"role": "user", "content": "a"}]}
+    engine.add([EngineRequest(key, Endpoint.CHAT_COMPLETIONS, body) for key in range(3)])
+    engine.step()
+    engine.step()
+
+    meters = engine.meters()
+
+    assert (meters.engine_steps, meters.slot_steps_busy) == (1, 3)
+    assert meters.tokens_prefilled is meters.tokens_generated is None

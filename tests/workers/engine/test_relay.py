@@ -7,6 +7,7 @@ import pytest
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
+from pipeline.ports.meters import EngineMeters
 from tests.workers.engine.driving import answers, completion, drained, prompts, text
 from tests.workers.floor import ScriptedEngine
 from workers.engine import choice, registry
@@ -55,6 +56,18 @@ def test_what_waits_beside_the_fast_engine_takes_room_from_it() -> None:
     assert engine.room() == 0
 
 
+def test_meters_are_the_sum_of_both_and_unknown_where_one_does_not_know() -> None:
+    fast, deputy = ScriptedEngine(), ScriptedEngine()
+    fast.meters = lambda: EngineMeters(engine_steps=3, slot_steps=9, tokens_cached=5)  # type: ignore[method-assign]
+    deputy.meters = lambda: EngineMeters(engine_steps=4, slot_steps=8)  # type: ignore[method-assign]
+    engine = relay(fast, [deputy])
+    assert engine.meters() == fast.meters()
+
+    engine.add([row(1)])
+
+    assert engine.meters() == EngineMeters(engine_steps=7, slot_steps=17)
+
+
 def test_aborted_rows_are_forgotten_on_both_sides() -> None:
     engine = relay(ScriptedEngine(), [ScriptedEngine()])
     engine.add([row(n) for n in range(4)])
@@ -100,7 +113,7 @@ def test_a_row_with_penalties_runs_beside_the_fast_engine_and_is_not_refused(
     results = answers(engine, rows)
 
     assert [result.status_code for _, result in sorted(results.items())] == [200] * 4
-    made_by = [result.body["system_fingerprint"].split("-")[1] for _, result in sorted(results.items())]
+    made_by = [result.body["system_fingerprint"].split("-")[0] for _, result in sorted(results.items())]
     assert made_by == ["openvino", "torch", "openvino", "openvino"]
 
 

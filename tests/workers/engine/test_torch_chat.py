@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,56 @@ def test_chat_answers_have_openais_shape_and_a_stable_id(load: Load, llama_folde
 def test_an_unknown_option_is_named(load: Load, llama_folder: Path) -> None:
     with pytest.raises(ModelUnavailableError, match="slotz"):
         load(llama_folder, slotz=3)
+
+
+def test_its_counters_tell_steps_occupancy_and_tokens(load: Load, llama_folder: Path) -> None:
+    engine = load(llama_folder, slots=4, ignore_end=True)
+    head = "a beginning that is longer than sixteen tokens: "
+
+    results = answers(engine, [completion(i, head + "x" * i, max_tokens=6) for i in range(8)])
+
+    meters = engine.meters()
+    assert meters.tokens_generated == meters.slot_steps_busy == sum(r.output_tokens for r in results.values()) == 48
+    assert meters.slot_steps == meters.engine_steps * 4 == 48
+    assert meters.tokens_prefilled + meters.tokens_cached == sum(r.input_tokens for r in results.values())
+    assert meters.tokens_cached >= len(head) * 6
+    assert meters.tokens_padding == 0
+    assert engine.meters() == meters
+
+
+def test_prompts_computed_at_one_length_count_their_padding(load: Load, gpt2_folder: Path) -> None:
+    engine = load(gpt2_folder, slots=4, ignore_end=True)
+
+    answers(engine, [completion(0, "abc", max_tokens=2), completion(1, "abcdefgh", max_tokens=2)])
+
+    assert (engine.meters().tokens_prefilled, engine.meters().tokens_padding) == (11, 5)
+    assert engine.meters().tokens_cached == 0
+
+
+def test_an_answer_names_engine_version_precision_and_weights(
+    load: Load, llama_folder: Path, gpt2_folder: Path
+) -> None:
+    llama, gpt2 = load(llama_folder), load(gpt2_folder)
+
+    result = answers(llama, [completion(0, "abc")])[0]
+
+    assert result.body["system_fingerprint"] == llama.identity.fingerprint
+    assert re.fullmatch(r"torch-2\.\d+\.\d+-float32-[0-9a-f]{12}", llama.identity.fingerprint)
+    assert llama.identity.fingerprint != gpt2.identity.fingerprint
+    assert llama.identity.device == "cpu"
+
+
+def test_a_short_row_is_not_overtaken_for_ever(load: Load, llama_folder: Path) -> None:
+    engine = load(llama_folder, slots=2, lookahead=2, ignore_end=True)
+    engine.add([completion(0, "short", max_tokens=1)])
+    fed = 1
+    done: list[int] = []
+
+    while 0 not in done and fed < 100:
+        room = engine.room()
+        engine.add([completion(fed + i, "long", max_tokens=6) for i in range(room)])
+        fed += room
+        done += [result.key for result in engine.step()]
+
+    assert 0 in done
+    assert fed <= 4 * 3

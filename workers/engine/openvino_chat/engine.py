@@ -14,6 +14,7 @@ import openvino_genai
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import (
     body_digest,
     failure,
@@ -24,6 +25,7 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
 
@@ -78,7 +80,7 @@ class OpenVinoEngine:
         end_tokens: frozenset[int],
         tokens_max: int,
         options: OpenVinoOptions,
-        fingerprint: str,
+        identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Serve `pipeline` under the name `model`; `end_tokens` are the ids that end an answer.
@@ -92,12 +94,17 @@ class OpenVinoEngine:
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._tokens_max = tokens_max
         self._options = options
-        self._fingerprint = fingerprint
+        self.identity = identity
+        self._fingerprint = identity.fingerprint
         self._now = now
         self._rows: dict[int, _Row] = {}
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
         self._next_id = 0
+        self._counters = Counters()
+        #: Measured: with split-fuse the batcher computes whatever it holds, look-ahead included, past `max_num_seqs`.
+        self._rows_max = options.slots + options.lookahead
+        self._generated = 0
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
@@ -132,6 +139,7 @@ class OpenVinoEngine:
         if not self._rows:
             return results
         self._pipeline.step()
+        self._counters.note_step(self._pipeline.get_metrics().scheduled_requests, self._rows_max)
         finished = [key for key, row in self._rows.items() if self._has_ended(row)]
         for key in finished:
             row = self._rows.pop(key)
@@ -140,6 +148,14 @@ class OpenVinoEngine:
             except Exception as error:  # noqa: BLE001 -- one row's text is that row's error, its neighbours go on
                 results.append(failure(row.request, error))
         return results
+
+    def meters(self) -> EngineMeters:
+        """Return the counters.
+
+        The batcher does not tell how much of a prompt it had from its prefix cache, so neither the tokens
+        cached nor those computed are known. It computes flat tokens, without padding.
+        """
+        return self._counters.meters(tokens_generated=self._generated, tokens_padding=0)
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""
@@ -214,6 +230,7 @@ class OpenVinoEngine:
         if row.stop_finder is None:
             (output,) = row.handle.read_all()
             row.output = list(output.generated_ids)
+        self._generated += len(row.output)
         is_ended = bool(row.output) and row.output[-1] in self._end_tokens
         tokens = row.output[:-1] if is_ended else row.output
         text = answer_text(self._tokenizer, tokens, row.sampling.stop)

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec, Recipe
+from pipeline.ports.meters import EngineIdentity
 from workers.engine.generation import end_tokens, options_of
-from workers.engine.models import content_hash, published
+from workers.engine.models import published
 from workers.engine.openvino_chat.engine import OpenVinoEngine, OpenVinoOptions
 from workers.engine.openvino_chat.export import export
 from workers.engine.quiet import quiet_transformers
@@ -22,7 +23,7 @@ from workers.engine.quiet import quiet_transformers
 _CONTEXT_TOKENS: Final = 2048
 
 
-def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None) -> OpenVinoEngine:
+def load(spec: ModelSpec, folder: Path, *, revision: str, cache_dir: Path, threads: int | None) -> OpenVinoEngine:
     """Return an engine for the model in `folder`, exported on first use and kept in `cache_dir`.
 
     Options of the spec are the fields of `OpenVinoOptions`.
@@ -32,7 +33,7 @@ def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None)
     """
     options = options_of(OpenVinoOptions, dict(spec.options))
     exported = published(
-        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{spec.recipe}-{content_hash(folder)}",
+        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{spec.recipe}-{revision}",
         lambda work: export(folder, work, spec.recipe),
     )
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -57,7 +58,12 @@ def load(spec: ModelSpec, folder: Path, *, cache_dir: Path, threads: int | None)
         # A row that the cache cannot hold would wait in the batcher for ever.
         tokens_max=min(_context_tokens(config), _cache_tokens(options, config)),
         options=options,
-        fingerprint=f"nightrate-openvino-{openvino.__version__.partition('-')[0]}",
+        identity=EngineIdentity(
+            engine=OpenVinoEngine.name,
+            version=openvino.__version__.partition("-")[0],
+            precision=spec.recipe,
+            revision=revision,
+        ),
     )
 
 

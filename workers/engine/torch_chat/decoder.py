@@ -30,6 +30,8 @@ class Decoder(Protocol):
     cache: SlotCache
     #: Whether a prefill may start from another slot's prefix.
     shares_prefixes: bool
+    #: Whether prompts that enter together are computed at the length of the longest.
+    pads_prompts: bool
     #: Longest sequence, prompt and answer together, in tokens.
     context_tokens: int
 

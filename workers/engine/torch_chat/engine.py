@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
+from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import (
     body_digest,
     failure,
@@ -20,6 +21,7 @@ from workers.engine.answers import (
     unwrapped,
     utc_now,
 )
+from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
@@ -57,6 +59,8 @@ class _Row:
     sampling: Sampling
     seed: int
     prompt: list[int]
+    #: Rows of an earlier one enter first.
+    generation: int
     #: Output tokens this row may have: its bound, or what the context leaves.
     output_max: int
     stop_finder: StopFinder | None
@@ -80,7 +84,7 @@ class TorchEngine:
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         end_tokens: frozenset[int],
         options: TorchOptions,
-        fingerprint: str,
+        identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer."""
@@ -90,14 +94,18 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
-        self._fingerprint = fingerprint
+        self.identity = identity
+        self._fingerprint = identity.fingerprint
         self._now = now
-        #: Sorted so that the row expected to run longest is last, where it is popped.
+        #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
         self._waiting: list[_Row] = []
+        self._arrived = 0
         #: Slot i holds row i: the rows in flight are always the first slots.
         self._slots: list[_Row] = []
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
+        self._counters = Counters()
+        self._prefilled = self._cached = self._padding = 0
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
@@ -108,7 +116,7 @@ class TorchEngine:
         return len(self._waiting) + len(self._slots) + len(self._ended)
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
-        """Tokenize rows in bulk and queue them, the longest first."""
+        """Tokenize rows in bulk and queue them, the longest of about as many as are in flight first."""
         for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
             try:
                 self._waiting.append(self._row(request, unwrapped(prompt)))
@@ -116,8 +124,10 @@ class TorchEngine:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
                 self._ended.append(failure(request, error))
-        # A long row started last would run alone at the end, with every other slot empty.
-        self._waiting.sort(key=lambda row: (row.output_max, len(row.prompt)))
+        self._arrived += len(requests)
+        # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
+        # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
+        self._waiting.sort(key=lambda row: (-row.generation, row.output_max, len(row.prompt)))
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
@@ -131,6 +141,7 @@ class TorchEngine:
             [len(row.prompt) + len(row.output) - 1 for row in decoding],
             prefills,
         )
+        self._count(prefills)
         ended: list[int] = []
         for slot, (row, token) in enumerate(zip(self._slots, choose(logits, self._slots), strict=True)):
             result = self._extend(row, token)
@@ -139,6 +150,15 @@ class TorchEngine:
                 ended.append(slot)
         self._vacate(ended)
         return results
+
+    def meters(self) -> EngineMeters:
+        """Return the counters; each row computed in a step is one output token."""
+        return self._counters.meters(
+            tokens_prefilled=self._prefilled,
+            tokens_cached=self._cached,
+            tokens_generated=self._counters.slot_steps_busy,
+            tokens_padding=self._padding,
+        )
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""
@@ -165,6 +185,7 @@ class TorchEngine:
             sampling=sampling,
             seed=seed_of(digest) if sampling.seed is None else sampling.seed,
             prompt=prompt,
+            generation=self._arrived // (self._options.slots + self._options.lookahead),
             output_max=output_max,
             stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
         )
@@ -216,6 +237,16 @@ class TorchEngine:
 
     def _tokens_after_step(self) -> int:
         return max(len(row.prompt) + len(row.output) for row in self._slots)
+
+    def _count(self, prefills: Sequence[Prefill]) -> None:
+        self._counters.note_step(len(self._slots), self._options.slots)
+        if not prefills:
+            return
+        lengths = [len(prefill.tokens) for prefill in prefills]
+        self._prefilled += sum(lengths)
+        self._cached += sum(prefill.start for prefill in prefills)
+        if self._decoder.pads_prompts:
+            self._padding += max(lengths) * len(lengths) - sum(lengths)
 
     def _prefill(self, row: _Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""

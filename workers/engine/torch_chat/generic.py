@@ -18,6 +18,7 @@ class GenericDecoder:
 
     #: transformers' modules see one call per layer, with no place to copy a prefix first.
     shares_prefixes = False
+    pads_prompts = True
 
     def __init__(self, model: Any, *, context_tokens: int) -> None:  # noqa: ANN401 -- transformers has no types
         """Take the model, its attention set to `sdpa`; `context_tokens` stays inside any sliding window."""

@@ -52,6 +52,7 @@ class LlamaDecoder:
     """A Llama-shaped model over a slot cache; implements `Decoder`."""
 
     shares_prefixes = True
+    pads_prompts = False
 
     def __init__(self, model: Any, *, context_tokens: int) -> None:  # noqa: ANN401 -- transformers has no types
         """Take the weights of a transformers `...ForCausalLM`, which the caller then drops."""

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec, Recipe
+from pipeline.ports.meters import EngineIdentity
 from workers.engine.generation import end_tokens, options_of
 from workers.engine.quiet import quiet_transformers
 from workers.engine.torch_chat.decoder import Decoder
@@ -25,7 +26,7 @@ _DTYPES: Final = {
 }
 
 
-def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | None) -> TorchEngine:
+def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, threads: int | None) -> TorchEngine:
     """Return an engine for the model in `folder`.
 
     Options of the spec are the fields of `TorchOptions`, and `context_tokens` (default: the model's own). The
@@ -59,7 +60,13 @@ def load(spec: ModelSpec, folder: Path, *, device: str | None, threads: int | No
             tokenizer, [getattr(config, "eos_token_id", None) for config in (model.generation_config, model.config)]
         ),
         options=options,
-        fingerprint=f"nightrate-torch-{str(dtype).removeprefix('torch.')}",
+        identity=EngineIdentity(
+            engine=TorchEngine.name,
+            version=torch.__version__.partition("+")[0],
+            precision=str(dtype).removeprefix("torch."),
+            revision=revision,
+            device=str(place),
+        ),
     )
 
 

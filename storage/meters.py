@@ -1,0 +1,119 @@
+"""What attempts used: written as they end, read as what a batch took."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from pipeline.domain.ids import BatchId, PackId
+from pipeline.ports.meters import AttemptMeters
+from storage.database import Database
+
+_RECORD = text("""
+    UPDATE attempts
+       SET engine = :engine, engine_version = :engine_version, fingerprint = :fingerprint, device = :device,
+           engine_steps = :engine_steps, slot_steps_busy = :slot_steps_busy, slot_steps = :slot_steps,
+           tokens_prefilled = :tokens_prefilled, tokens_cached = :tokens_cached,
+           tokens_generated = :tokens_generated, tokens_padding = :tokens_padding,
+           engine_us = :engine_us, bubble_us = :bubble_us, cpu_us = :cpu_us,
+           memory_peak_bytes = :memory_peak_bytes, device_memory_max_bytes = :device_memory_max_bytes,
+           energy_millijoules = :energy_millijoules, energy_source = :energy_source,
+           device_utilisation_mean_percent = :device_utilisation_mean_percent,
+           device_utilisation_max_percent = :device_utilisation_max_percent,
+           device_power_mean_milliwatts = :device_power_mean_milliwatts,
+           device_power_max_milliwatts = :device_power_max_milliwatts,
+           device_temperature_mean_celsius = :device_temperature_mean_celsius,
+           device_temperature_max_celsius = :device_temperature_max_celsius
+     WHERE pack_id = :pack_id AND lease_token = :lease_token
+""")
+
+_OF_BATCH = text("""
+    -- A pack may hold rows of several batches. What its attempt used is shared by the tokens of the parts, as its
+    -- price is; attempts that committed nothing of the batch are not among them.
+    WITH shared AS (
+        SELECT attempts.*,
+               sum(parts.input_tokens + parts.output_tokens) FILTER (WHERE parts.batch_id = :batch_id) AS own_tokens,
+               sum(parts.input_tokens + parts.output_tokens) AS all_tokens
+          FROM attempts JOIN parts USING (pack_id, lease_token)
+         WHERE (pack_id, lease_token) IN (SELECT pack_id, lease_token FROM parts WHERE batch_id = :batch_id)
+           AND attempts.bubble_us IS NOT NULL
+         GROUP BY attempts.pack_id, attempts.lease_token),
+    weighted AS (
+        SELECT *, CASE WHEN all_tokens > 0 THEN own_tokens::numeric / all_tokens ELSE 1 END AS share FROM shared)
+    SELECT count(*) AS attempts,
+           array_agg(DISTINCT fingerprint ORDER BY fingerprint) FILTER (WHERE fingerprint IS NOT NULL) AS fingerprints,
+           array_agg(DISTINCT energy_source) FILTER (WHERE energy_source IS NOT NULL) AS energy_sources,
+           sum(own_tokens)::bigint AS tokens,
+           round(sum(engine_us * share))::bigint AS engine_us, round(sum(bubble_us * share))::bigint AS bubble_us,
+           round(sum(cpu_us * share))::bigint AS cpu_us, round(sum(engine_steps * share))::bigint AS engine_steps,
+           round(sum(slot_steps_busy * share))::bigint AS slot_steps_busy,
+           round(sum(slot_steps * share))::bigint AS slot_steps,
+           round(sum(tokens_prefilled * share))::bigint AS tokens_prefilled,
+           round(sum(tokens_cached * share))::bigint AS tokens_cached,
+           round(sum(tokens_generated * share))::bigint AS tokens_generated,
+           round(sum(tokens_padding * share))::bigint AS tokens_padding,
+           max(memory_peak_bytes) AS memory_peak_bytes,
+           -- A sum that misses some attempts would pass for the whole.
+           CASE WHEN count(*) = count(energy_millijoules)
+                THEN round(sum(energy_millijoules * share))::bigint END AS energy_millijoules
+      FROM weighted
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchMeters:
+    """What a batch took of its attempts, shared by tokens; None where nothing measured it."""
+
+    #: Attempts that have ended and committed something of the batch.
+    attempts: int
+    #: What computed the rows.
+    fingerprints: tuple[str, ...]
+    tokens: int
+    engine_us: int | None
+    bubble_us: int | None
+    cpu_us: int | None
+    engine_steps: int | None
+    slot_steps_busy: int | None
+    slot_steps: int | None
+    tokens_prefilled: int | None
+    tokens_cached: int | None
+    tokens_generated: int | None
+    tokens_padding: int | None
+    memory_peak_bytes: int | None
+    #: None too where some of the attempts have no figure.
+    energy_millijoules: int | None
+    energy_sources: tuple[str, ...]
+
+
+class MeterRepository:
+    """Reads what attempts used; writes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        """Read from `database`."""
+        self._database = database
+
+    def batch_meters(self, batch_id: BatchId) -> BatchMeters:
+        """Return what the batch took so far; no attempts for one that never ran."""
+        row = self._database.run(lambda connection: connection.execute(_OF_BATCH, {"batch_id": batch_id}).one())
+        found: dict[str, Any] = dict(row._mapping)  # noqa: SLF001 -- SQLAlchemy's documented access
+        for name in ("fingerprints", "energy_sources"):
+            found[name] = tuple(found[name] or ())
+        return BatchMeters(**found | {"tokens": found["tokens"] or 0})
+
+
+def record_meters(connection: Connection, pack_id: PackId, lease_token: int, meters: AttemptMeters) -> None:
+    """Write what an attempt used; the same again changes nothing."""
+    identity = meters.identity
+    figures = asdict(meters)
+    del figures["identity"]
+    named = {
+        "pack_id": pack_id,
+        "lease_token": lease_token,
+        "engine": identity and identity.engine,
+        "engine_version": identity and (identity.version or None),
+        "fingerprint": identity and identity.fingerprint,
+        "device": identity and identity.device,
+    }
+    connection.execute(_RECORD, named | figures)
