@@ -156,19 +156,17 @@ def _evidence(found: Qualification) -> str:
 
 
 def _difference(found: Qualification) -> str:
-    line = Line(
-        label="variant minus reference",
-        points=[(point.items, 100 * point.difference) for point in found.path],
-        colour="one",
-    )
     narrow = [point for point in found.path if point.items >= min(50, found.items_compared)]
     line_points = [(point.items, 100 * point.difference) for point in narrow]
     figure = curves(
         title="Difference",
-        description="Difference in points after so many items; the band holds at every moment together with 95 %.",
+        description=(
+            "Difference in points after so many items; the band holds at every moment together with 95 %. Dotted: no "
+            f"difference, and margins of {', '.join(f'{each.margin_points:g}' for each in found.decisions)} points."
+        ),
         x_label="items",
         y_label="points",
-        lines=[Line(label=line.label, points=line_points, colour=line.colour)],
+        lines=[Line(label="variant minus reference", points=line_points, colour="one")],
         levels=[Level(label="as the reference", value=0.0)]
         + [Level(label=f"margin {each.margin_points:g}", value=-each.margin_points) for each in found.decisions],
         band=[(point.items, 100 * point.interval[0], 100 * point.interval[1]) for point in narrow],

@@ -15,6 +15,7 @@ _RIGHT: Final = 16
 _TOP: Final = 16
 _BOTTOM: Final = 44
 _TICKS: Final = 5
+_TEXT_HEIGHT: Final = 13
 
 Scale = Callable[[float], float]
 Points = Sequence[tuple[float, float]]
@@ -60,12 +61,15 @@ def curves(
         forth = [(x_of(x), y_of(high)) for x, _, high in band]
         back = [(x_of(x), y_of(low)) for x, low, _ in reversed(band)]
         parts.append(f'<polygon class="band" points="{_points([*forth, *back])}"/>')
+    named: list[float] = []
     for level in levels:
         y = y_of(level.value)
         parts.append(f'<line class="level" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level.label)}</text>'
-        )
+        # Levels closer than a line of text: the first keeps its name, the description tells the others.
+        if all(abs(y - other) >= _TEXT_HEIGHT for other in named):
+            named.append(y)
+            label = escape(level.label)
+            parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{y - 4:.1f}" text-anchor="end">{label}</text>')
     for line in lines:
         dash = ' stroke-dasharray="6 4"' if line.is_dashed else ""
         path = _points([(x_of(x), y_of(y)) for x, y in line.points])
