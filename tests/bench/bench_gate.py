@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from tests.bench.machine import machine
-from tests.workers.gate.simulated import Evidence, Floats, first_crossings, peaks
+from tests.workers.gate.simulated import Evidence, Floats, first_crossings, gains, peaks
 from workers.gate.evidence import log_evidence
-from workers.gate.trial import ALPHA, SequentialTest, Verdict
+from workers.gate.trial import ALPHA, WORSE_SHARE, SequentialTest, Verdict
 
 ITEMS_MAX = 10_000
 MARGINS = (1.0, 2.0, 3.0)
 FLIPS = (0.01, 0.03, 0.06, 0.10, 0.20)
+REJECTED_FLIPS = (0.03, 0.20)
 THRESHOLD = math.log(1 / ALPHA)
 SIX_SHARES = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
 POWER = 0.8
@@ -44,17 +45,18 @@ def six_shares(counts: Floats, mean_max: float) -> Floats:
 
 
 def false_verdicts(runs: int, seed: int) -> list[dict[str, Any]]:
-    """Accept at the margin exactly, reject at no difference exactly: both hypotheses at their edge."""
+    """Accept at the margin exactly, reject at a quarter of it exactly: both hypotheses at their edge."""
     rows = []
     for margin in MARGINS:
         for flips in FLIPS:
             if flips * 100 < margin:
                 continue
             crossed = crossings(runs, seed, flips, -margin / 100, -margin / 100)
-            rows.append(share_row("accepted", margin, flips, crossed, runs))
-    for flips in FLIPS:
-        crossed = crossings(runs, seed, flips, 0.0, 0.0)
-        rows.append(share_row("rejected", 0.0, flips, crossed, runs))
+            rows.append(share_row("accepted", margin, -margin, flips, crossed))
+        for flips in REJECTED_FLIPS:
+            loss = WORSE_SHARE * margin / 100
+            crossed = crossings(runs, seed, flips, loss, loss)
+            rows.append(share_row("rejected", margin, -100 * loss, flips, crossed))
     return rows
 
 
@@ -66,16 +68,18 @@ def crossings(
     rng = np.random.default_rng(seed)
     # A thousand runs of ten thousand items at 20 % flips are 30 MB of counts.
     for start in range(0, runs, 1000):
-        counts, exists = peaks(rng, runs=min(1000, runs - start), items=ITEMS_MAX, flips=flips, difference=difference)
+        moments = gains if mean_max > 0 else peaks
+        counts, exists = moments(rng, runs=min(1000, runs - start), items=ITEMS_MAX, flips=flips, difference=difference)
         found.append(first_crossings(counts, exists, mean_max=mean_max, threshold=THRESHOLD, evidence=evidence))
     return np.concatenate(found)
 
 
-def share_row(verdict: str, margin: float, flips: float, crossed: Floats, runs: int) -> dict[str, Any]:
-    share = float(np.isfinite(crossed).mean())
+def share_row(verdict: str, margin: float, truth: float, flips: float, crossed: Floats) -> dict[str, Any]:
+    runs, share = len(crossed), float(np.isfinite(crossed).mean())
     return {
         "falsely": verdict,
-        "true_difference_points": -margin,
+        "margin_points": margin,
+        "true_difference_points": truth,
         "flips_share": flips,
         "share": share,
         "upper_99": share + 2.576 * math.sqrt(share * (1 - share) / runs),
@@ -169,11 +173,14 @@ def verdicts(pairs: dict[str, list[int]], shuffles: int, seed: int) -> list[dict
                     "flips_share": round(sum(map(abs, marks)) / len(marks), 4),
                     **{f"{verdict}_share": count / shuffles for verdict, count in counts.items()},
                     "log10_evidence_within_at_the_end": evidence_at_the_end(marks, -margin / 100),
-                    "log10_evidence_worse_at_the_end": evidence_at_the_end([-x for x in marks], 0.0),
+                    "log10_evidence_worse_at_the_end": evidence_at_the_end(
+                        [-x for x in marks], WORSE_SHARE * margin / 100
+                    ),
                     "decided_in_every_order_tried": len(decided) == shuffles,
                     # Counts do not know their order: what is shown at the end is shown by then in every one.
                     "decided_in_every_order": max(
-                        evidence_at_the_end(marks, -margin / 100), evidence_at_the_end([-x for x in marks], 0.0)
+                        evidence_at_the_end(marks, -margin / 100),
+                        evidence_at_the_end([-x for x in marks], WORSE_SHARE * margin / 100),
                     )
                     >= math.log10(1 / ALPHA),
                     "items_median_where_decided": median(decided) if decided else None,
@@ -196,7 +203,7 @@ def decide(marks: Sequence[int], margin: float, seed: int) -> tuple[Verdict, int
     x = np.array(order)
     counts = np.stack([(x == value).cumsum() for value in (-1, 0, 1)], axis=-1).astype(np.float64)
     accepted = first(log_evidence(counts, -margin / 100) >= THRESHOLD)
-    rejected = first(log_evidence(counts[:, ::-1], 0.0) >= THRESHOLD)
+    rejected = first(log_evidence(counts[:, ::-1], WORSE_SHARE * margin / 100) >= THRESHOLD)
     if accepted is None and rejected is None:
         return Verdict.UNDECIDED, len(order)
     if rejected is None or (accepted is not None and accepted <= rejected):

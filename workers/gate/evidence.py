@@ -20,7 +20,7 @@ and continued. That is what is given up for it: a share chosen item by item (aGR
 The weights are a log-normal around a quarter, cut to (0, 1): the share that grows fastest is near
 (mean - m) / P(x != 0), and variants that matter change 3 to 10 % of the answers at margins of 1 to 3 points, which
 gives 0.1 to 0.7. Its tails hold what is left: a lossless variant is best bet on with nearly everything. Against six
-equally weighted shares {.02, .05, .1, .2, .4, .6} this needs 5 to 15 % fewer items (docs/benchmarks/gate.json).
+equally weighted shares {.02, .05, .1, .2, .4, .6} this needs 2 to 16 % fewer items (docs/benchmarks/gate.json).
 Source of the method: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B,
 2024); Cover's universal portfolio (1991) is the same mixture.
 """

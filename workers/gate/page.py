@@ -128,17 +128,15 @@ def _evidence(found: Qualification) -> str:
         )
         for index, margin in enumerate(margins)
     ]
-    names = ["worse than the reference"]
-    if found.comparison is Comparison.AGREEMENT:
-        names = [f"differs on more than {margin:g} %" for margin in margins]
+    verb = "differs by more than" if found.comparison is Comparison.AGREEMENT else "worse by more than a quarter of"
     lines += [
         Line(
-            label=name,
+            label=f"{verb} {margin:g}",
             points=[(point.items, _shown(point.log_against[index])) for point in found.path],
-            colour=_COLOURS[index % len(_COLOURS)] if len(names) > 1 else "four",
+            colour=_COLOURS[index % len(_COLOURS)],
             is_dashed=True,
         )
-        for index, name in enumerate(names)
+        for index, margin in enumerate(margins)
     ]
     level = math.log10(1 / found.settings.alpha)
     figure = curves(

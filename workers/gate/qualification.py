@@ -56,7 +56,8 @@ class Logits:
 class Settings:
     """How the gate looks."""
 
-    #: Chance of accepting a variant at the margin or beyond, and of rejecting one that is no worse; each at most this.
+    #: Bound on the chance to accept a variant at the margin or beyond it, and on that to reject one less than a quarter
+    #: of the margin below its reference.
     alpha: float = ALPHA
     #: Of the order in which items are asked.
     seed: int = 1
@@ -76,7 +77,7 @@ class PathPoint:
     interval: tuple[float, float]
     #: Log evidence for being within each margin, the narrowest first.
     log_within: tuple[float, ...]
-    #: Log evidence for being worse; where agreement is compared, for differing beyond each margin.
+    #: Log evidence that rejects at each margin.
     log_against: tuple[float, ...]
 
 
@@ -302,13 +303,12 @@ class _Run:
         tally = self._test.tally
         self._point_at = max(tally.items + 1, round(tally.items * (1 + _PATH_GROWTH)))
         margins = self._test.margins_points
-        agrees = self._test.comparison is Comparison.AGREEMENT
         self.path.append(
             PathPoint(
                 items=tally.items,
                 difference=tally.difference,
                 interval=difference_bounds(tally),
                 log_within=tuple(self._test.log_within(margin) for margin in margins),
-                log_against=tuple(map(self._test.log_beyond, margins)) if agrees else (self._test.log_worse(),),
+                log_against=tuple(self._test.log_against(margin) for margin in margins),
             )
         )

@@ -1,7 +1,8 @@
 """Runs of the sequential test on made-up items, many at once, looked at after every single item.
 
-Evidence that the mean of x is above m grows at every item that is 0 or 1 when m is below 0 and falls at -1 alone, so
-its highest value is reached just before a -1 or at the end. Only those moments are computed, which is the same as all.
+Evidence that the mean of x is above m falls at -1 alone where m is 0 or less: its highest value comes just before a -1
+or at the end. Where m is more than 0 it grows at 1 alone: its highest value comes just after a 1. Only those moments
+are computed, which is the same as all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RUNS_AT_ONCE = 16
 def peaks(
     rng: np.random.Generator, *, runs: int, items: int, flips: float, difference: float
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return counts [worse, same, better] just before each -1 and at the end, and which of them exist.
+    """Return counts [worse, same, better] just before each -1 and at the end, and which of these moments exist.
 
     `flips` is P(x != 0), `difference` the mean of x; shapes are (runs, moments, 3) and (runs, moments).
     """
@@ -40,6 +41,23 @@ def peaks(
     plus = rng.binomial(gaps, better / (1 - worse)).cumsum(axis=1)
     minus = np.broadcast_to(np.arange(moments), plus.shape)
     total = np.minimum(before, items)
+    return np.stack([minus, total - minus - plus, plus], axis=-1).astype(np.float64), exists
+
+
+def gains(
+    rng: np.random.Generator, *, runs: int, items: int, flips: float, difference: float
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return counts just after each 1, and which of these moments exist; otherwise as `peaks`."""
+    worse, better = (flips - difference) / 2, (flips + difference) / 2
+    assert worse >= 0, (flips, difference)
+    assert better > 0, (flips, difference)
+    moments = int(items * better + 8 * np.sqrt(items * better) + 12)
+    gaps = rng.geometric(better, size=(runs, moments)) - 1
+    plus = np.broadcast_to(np.arange(1, moments + 1), gaps.shape)
+    total = np.cumsum(gaps, axis=1) + plus
+    exists = total <= items
+    assert not exists[:, -1].any(), "too few moments were drawn"
+    minus = rng.binomial(gaps, worse / (1 - better)).cumsum(axis=1)
     return np.stack([minus, total - minus - plus, plus], axis=-1).astype(np.float64), exists
 
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.workers.gate.simulated import Evidence, Floats, first_crossings, peaks
+from tests.workers.gate.simulated import Evidence, Floats, first_crossings, gains, peaks
 from workers.gate.evidence import SHARES, log_evidence
+from workers.gate.trial import WORSE_SHARE
 
 RUNS = 2000
 ITEMS = 4000
@@ -31,6 +32,20 @@ def test_a_variant_at_the_margin_is_accepted_with_probability_alpha_at_most(marg
         flips = margin + 0.01
 
     assert wrong_share(log_evidence, margin=margin, flips=flips) <= ALPHA
+
+
+@pytest.mark.parametrize("flips", [0.03, 0.20])
+@pytest.mark.parametrize("margin", [0.01, 0.03])
+def test_a_variant_worse_by_a_quarter_of_the_margin_is_rejected_with_probability_alpha_at_most(
+    margin: float, flips: float
+) -> None:
+    loss = WORSE_SHARE * margin
+    counts, exists = gains(np.random.default_rng(12), runs=RUNS, items=ITEMS, flips=flips, difference=loss)
+
+    # Sides exchanged: what is counted as better here is the variant's loss.
+    crossed = first_crossings(counts, exists, mean_max=loss, threshold=math.log(1 / ALPHA))
+
+    assert np.isfinite(crossed).mean() <= ALPHA
 
 
 def grown(counts: Floats, mean_max: float) -> Floats:
@@ -89,3 +104,8 @@ def test_the_moments_simulated_are_all_that_matter() -> None:
         peak_at = [index for index in range(400) if index == 399 or x[index + 1] == -1]
 
         assert every.max() == every[peak_at].max()
+
+        rising = log_evidence(counts, 0.01)
+        after_gain = [index for index in range(400) if x[index] == 1]
+        # Before the first gain the evidence has only fallen, from 1.
+        assert max(0.0, rising.max()) == max(0.0, rising[after_gain].max())
