@@ -33,8 +33,8 @@ _REGISTRY_GOOD_SECONDS: Final = 5.0
 def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     """Run one worker until `must_stop`."""
     from infra.broker import HintListener
-    from workers.engine.numerics import key_of
     from workers.engine.registry import is_available, load_engine
+    from workers.gate.identity import served_key
 
     lease_for = timedelta(seconds=settings.lease_seconds)
     threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
@@ -43,7 +43,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         if not is_available(spec, device=settings.device):
             return None
         # Nobody asks what a reference was qualified for.
-        return "" if spec.is_reference else key_of(spec, settings.device)
+        return "" if spec.is_reference else served_key(spec, settings.device)
 
     clock = SystemClock()
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:

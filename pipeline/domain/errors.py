@@ -106,6 +106,18 @@ class ModelUnavailableError(NightrateError):
     code = "model_unavailable"
 
 
+class EvaluationFileError(UsageError):
+    """The file of evaluation items cannot be used as it is."""
+
+    code = "bad_evaluation_file"
+
+
+class GateError(NightrateError):
+    """The two models cannot be compared."""
+
+    code = "gate"
+
+
 class RequestRefusedError(NightrateError):
     """One request cannot be run as asked; the row is errored and the others go on.
 

@@ -32,7 +32,7 @@ def gate_key(*, revision: str, recipe: str, engine: str, engine_version: str, nu
         recipe: How they are quantized.
         engine: The engine's name.
         engine_version: Its library's version.
-        numerics: Which kernels run, such as `cpu-avx2` or `cuda-9.0`.
+        numerics: Which kernels run, such as `cpu x86_64 avx2`.
     """
     parts = (revision, recipe, engine, engine_version, numerics)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

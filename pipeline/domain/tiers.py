@@ -1,4 +1,4 @@
-"""Tiers: priority classes, each with a weight and a default window."""
+"""Tiers: priority classes, each with a weight, a default window and a margin of accuracy."""
 
 from __future__ import annotations
 
@@ -24,4 +24,9 @@ DEFAULT_WINDOWS: Final[Mapping[Tier, str]] = MappingProxyType(
     {Tier.URGENT: "1h", Tier.STANDARD: "24h", Tier.BULK: "24h", Tier.NIGHTLY: "24h"}
 )
 
-assert set(WEIGHTS) == set(DEFAULT_WINDOWS) == set(Tier)
+#: How much worse than the reference a variant may answer and still serve the tier, in percentage points of accuracy.
+ACCURACY_MARGIN_POINTS: Final[Mapping[Tier, float]] = MappingProxyType(
+    {Tier.URGENT: 1.0, Tier.STANDARD: 1.0, Tier.BULK: 2.0, Tier.NIGHTLY: 3.0}
+)
+
+assert set(WEIGHTS) == set(DEFAULT_WINDOWS) == set(ACCURACY_MARGIN_POINTS) == set(Tier)
