@@ -13,6 +13,7 @@ from typing import Final
 
 from infra.clock import SystemClock
 from pipeline.app.stack import collect_seldom, open_stack, required
+from pipeline.app.tuning import tuned
 from pipeline.config import Settings
 from pipeline.domain.ids import new_worker_id
 from pipeline.domain.models import ModelSpec
@@ -55,8 +56,9 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         )
 
         def load(variant: str) -> Engine:
+            spec = catalogue.spec(variant)
             return load_engine(
-                catalogue.spec(variant),
+                tuned(spec, stack.registry.tunings(), settings),
                 cache_dir=settings.home_folder / "models",
                 device=settings.device,
                 threads=threads,

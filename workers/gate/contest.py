@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -44,6 +46,37 @@ def contest(evaluation: EvaluationSet, *, variant: Engine, reference: Engine) ->
     return Contest(evaluation.endpoint, variant=variant, reference=reference, judge=judge)
 
 
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """Seconds and tokens of both engines on the same items, each alone on the device."""
+
+    reference_seconds: float = 0.0
+    variant_seconds: float = 0.0
+    reference_tokens: int = 0
+    variant_tokens: int = 0
+    rounds: int = 0
+
+    def add(
+        self, reference: Sequence[EngineResult], variant: Sequence[EngineResult], *, seconds: tuple[float, float]
+    ) -> None:
+        """Count a round; the first is counted only until there is a second, because engines warm up in it."""
+        if self.rounds == 1:
+            self.reference_seconds = self.variant_seconds = 0.0
+            self.reference_tokens = self.variant_tokens = 0
+        self.rounds += 1
+        self.reference_seconds += seconds[0]
+        self.variant_seconds += seconds[1]
+        self.reference_tokens += sum(each.input_tokens + each.output_tokens for each in reference)
+        self.variant_tokens += sum(each.input_tokens + each.output_tokens for each in variant)
+
+    @property
+    def relative_cost(self) -> float | None:
+        """Return device time per token, the variant's relative to the reference's; None before both have one."""
+        if not (self.reference_tokens and self.variant_tokens and self.reference_seconds > 0):
+            return None
+        return (self.variant_seconds / self.variant_tokens) / (self.reference_seconds / self.reference_tokens)
+
+
 class Contest:
     """Asks both engines and judges."""
 
@@ -53,14 +86,18 @@ class Contest:
         self._variant = variant
         self._reference = reference
         self._judge = judge
+        self.pace = Pace()
 
     def round(self, items: Sequence[Item]) -> list[tuple[Outcome, EngineResult]]:
         """Return each item's outcome and the reference's result, in the order of `items`.
 
         The reference goes first and alone, then the variant: side by side they would share the device's memory.
         """
+        began_at = time.perf_counter()
         first = answers(self._reference, self._endpoint, items)
+        turned_at = time.perf_counter()
         second = answers(self._variant, self._endpoint, items)
+        self.pace.add(first, second, seconds=(turned_at - began_at, time.perf_counter() - turned_at))
         return [
             (self._judge.judge(item, reference, variant), reference)
             for item, reference, variant in zip(items, first, second, strict=True)

@@ -113,6 +113,8 @@ def _summary(found: Qualification) -> str:
     if found.reference_errors or found.variant_errors:
         value = f"{found.reference_errors:,} on the reference, {found.variant_errors:,} on the variant alone"
         rows.append(("Items not answered", value, f"{found.items_asked:,}"))
+    if (cost := found.pace.relative_cost) is not None:
+        rows.append(("Device time a token, against the reference's", f"{cost:.3f} times", n))
     caption = "Variant against reference; intervals are at 95 %."
     cells = [(escape(name), escape(value), escape(count)) for name, value, count in rows]
     return "<h2>Figures</h2>" + _table(caption, ("Figure", "Value", "Items"), cells, numeric={2})

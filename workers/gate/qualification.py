@@ -16,7 +16,7 @@ from pipeline.domain.errors import GateError
 from pipeline.domain.tiers import ACCURACY_MARGIN_POINTS, Tier
 from pipeline.ports.engine import Engine, EngineResult
 from workers.engine.answers import utc_now
-from workers.gate.contest import answer_of, contest
+from workers.gate.contest import Pace, answer_of, contest
 from workers.gate.divergence import Divergence
 from workers.gate.evidence import Tally, difference_bounds
 from workers.gate.identity import Identity, comparison_key
@@ -134,6 +134,7 @@ class Qualification:
     cosine_p1: float | None
     path: tuple[PathPoint, ...]
     outcomes: tuple[Outcome, ...]
+    pace: Pace
     #: The test's state: `SequentialTest.from_plain` continues it.
     test_state: Mapping[str, Any]
 
@@ -184,7 +185,7 @@ def qualify(
     if logits is not None and evaluation.endpoint is not Endpoint.EMBEDDINGS:
         sequences = sequences_of(logits.tokenizer_folder, evaluation.endpoint, run.answered)
         found = divergence(sequences, variant=logits.variant, reference=logits.reference)
-    seen = _Seen(test=test, outcomes=tuple(run.outcomes), path=tuple(run.path), divergence=found)
+    seen = _Seen(test=test, outcomes=tuple(run.outcomes), path=tuple(run.path), divergence=found, pace=match_up.pace)
     return _qualification(variant, reference, evaluation, settings, margins, seen, (started_at, now()))
 
 
@@ -196,6 +197,7 @@ class _Seen:
     outcomes: tuple[Outcome, ...]
     path: tuple[PathPoint, ...]
     divergence: Divergence | None
+    pace: Pace
 
 
 def _qualification(
@@ -242,6 +244,7 @@ def _qualification(
         cosine_p1=float(np.quantile(cosines, 0.01)) if cosines else None,
         path=seen.path,
         outcomes=outcomes,
+        pace=seen.pace,
         test_state=test.as_plain(),
     )
 

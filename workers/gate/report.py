@@ -55,6 +55,7 @@ def report_of(found: Qualification) -> dict[str, Any]:
         "lengths": None if found.lengths is None else {**dataclasses.asdict(found.lengths), "confidence": CONFIDENCE},
         "divergence": _divergence(found),
         "cosine": _cosine(found),
+        "pace": {**dataclasses.asdict(found.pace), "relative_cost": found.pace.relative_cost},
         "path": [
             {
                 "n": point.items,

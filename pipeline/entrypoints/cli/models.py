@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -156,6 +157,80 @@ def show(variant: VariantArgument, *, as_json: AsJson = False) -> int:
         ]
         print_line("")
         print_table(heads, rows, right=("COST",))
+    return ExitCode.OK
+
+
+@app.command("qualify")
+def qualify(
+    variant: VariantArgument,
+    *,
+    against: Annotated[str | None, typer.Option("--against", help="Default: the model's reference.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Items as JSON lines, see docs/gate.md. Default: built-in ones.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for the report.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order in which items are asked.")] = 1,
+    items: Annotated[int | None, typer.Option("--items", min=1, help="Ask this many at most.")] = None,
+    logits: Annotated[bool, typer.Option("--logits/--no-logits", help="Compare distributions too.")] = True,
+    as_json: AsJson = False,
+) -> int:
+    """Ask the gate whether a variant may stand in for its reference, for each tier, and record what it says."""
+    from pipeline.app.models import known_variant
+    from pipeline.app.qualifying import Question, qualify_variant
+    from pipeline.domain.models import split_variant
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.qualifying import Progress, print_verdicts
+
+    folder = report or Path(f"{variant.replace('/', '-')}-qualification")
+    with connected() as stack:
+        question = Question(
+            variant=known_variant(stack, variant),
+            reference=known_variant(stack, against or split_variant(variant)[0]),
+            data=data,
+            folder=folder,
+            seed=seed,
+            items_max=items,
+            has_logits=logits,
+        )
+        with Progress() as progress:
+            found = qualify_variant(stack, question, on_outcome=progress.note)
+    if as_json:
+        from workers.gate.report import report_of
+
+        print_document(report_of(found))
+    else:
+        print_verdicts(found, folder)
+    return ExitCode.OK
+
+
+@app.command("tune")
+def tune(
+    variant: VariantArgument,
+    *,
+    window: Annotated[float, typer.Option("--window", min=0.5, help="Seconds a measurement lasts, at least.")] = 5.0,
+    as_json: AsJson = False,
+) -> int:
+    """Find the batch that a variant runs best with on this machine; workers use it from their next load on."""
+    from pipeline.app.models import known_variant
+    from pipeline.app.tuning import device_of, tune_variant
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.qualifying import say_probe
+
+    with connected() as stack:
+        spec = known_variant(stack, variant)
+        found = tune_variant(stack, spec, on_probe=say_probe, window_seconds=window)
+        device = device_of(stack.settings)
+    if as_json:
+        probes = [
+            {"slots": each.size, "tokens_per_second": each.tokens_per_second, "noise_share": each.noise_share}
+            for each in found.probes
+        ]
+        print_document({"variant": spec.variant, "device": device, "slots": found.best.size, "probes": probes})
+    else:
+        print_line(
+            f"{spec.variant} on {device}: {found.best.size} rows at a time, {found.best.speed:,.0f} tokens/s "
+            f"after {len(found.probes)} measurements"
+        )
     return ExitCode.OK
 
 

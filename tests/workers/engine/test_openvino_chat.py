@@ -114,8 +114,8 @@ def test_aborted_rows_do_not_come_back_and_leave_the_rest_alone(load_openvino: L
     assert engine.in_flight() == 0
 
 
-def test_room_is_slots_and_look_ahead_less_what_is_in_flight(load_openvino: Load, llama_folder: Path) -> None:
-    engine = load_openvino(llama_folder, slots=4, lookahead=3)
+def test_room_is_slots_less_what_is_in_flight(load_openvino: Load, llama_folder: Path) -> None:
+    engine = load_openvino(llama_folder, slots=7)
     assert engine.room() == 7
 
     engine.add([completion(i, "a") for i in range(9)])
@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_says_why_and_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_its_counters_tell_what_the_batcher_tells_and_no_more(load_openvino: Load, llama_folder: Path) -> None:
-    engine = load_openvino(llama_folder, slots=4, lookahead=6, ignore_end=True)
+    engine = load_openvino(llama_folder, slots=10, ignore_end=True)
 
     results = answers(engine, [completion(i, "ab" * (i + 1), max_tokens=5) for i in range(8)])
 

@@ -40,10 +40,8 @@ _BEYOND: Final = ("presence_penalty", "frequency_penalty")
 class OpenVinoOptions:
     """Settings of the engine."""
 
-    #: Rows that decode together.
-    slots: int = 128
-    #: Rows kept waiting inside the batcher, so that a slot that frees is filled in the next step.
-    lookahead: int = 128
+    #: Rows in flight: the batcher computes all that it was given, whatever its own bound says.
+    slots: int = 256
     #: Tokens of one step, prompts and answers together.
     step_tokens: int = 2048
     #: Memory for keys and values, in GiB.
@@ -103,12 +101,12 @@ class OpenVinoEngine:
         self._next_id = 0
         self._counters = Counters()
         #: Measured: with split-fuse the batcher computes whatever it holds, look-ahead included, past `max_num_seqs`.
-        self._rows_max = options.slots + options.lookahead
+        self._rows_max = options.slots
         self._generated = 0
 
     def room(self) -> int:
-        """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
-        return max(0, self._options.slots + self._options.lookahead - self.in_flight())
+        """Return how many slots are free."""
+        return max(0, self._rows_max - self.in_flight())
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""

@@ -32,10 +32,7 @@ def load(spec: ModelSpec, folder: Path, *, revision: str, cache_dir: Path, threa
         ModelUnavailableError: An option is unknown, or the model cannot be exported or loaded.
     """
     options = options_of(OpenVinoOptions, dict(spec.options))
-    exported = published(
-        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{spec.recipe}-{revision}",
-        lambda work: export(folder, work, spec.recipe),
-    )
+    exported = exported_folder(spec, folder, revision=revision, cache_dir=cache_dir)
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     file = folder / "generation_config.json"
     generation: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
@@ -64,6 +61,14 @@ def load(spec: ModelSpec, folder: Path, *, revision: str, cache_dir: Path, threa
             precision=spec.recipe,
             revision=revision,
         ),
+    )
+
+
+def exported_folder(spec: ModelSpec, folder: Path, *, revision: str, cache_dir: Path) -> Path:
+    """Return where OpenVINO's form of the variant lies, exporting it first where it is not there."""
+    return published(
+        cache_dir / f"openvino-{openvino.__version__.partition('-')[0]}-{spec.recipe}-{revision}",
+        lambda work: export(folder, work, spec.recipe),
     )
 
 

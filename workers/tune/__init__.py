@@ -1,0 +1,1 @@
+"""Finding the batch that a variant runs best with on this device."""
