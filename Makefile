@@ -14,7 +14,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -82,6 +82,9 @@ bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat
 
 bench-engines: .venv/.dev  ## The chat engines against the libraries used plainly
 	@$(call report,engines,tests.bench.bench_engines)
+
+bench-prefixes: .venv/.dev  ## Requests that share long system prompts: reuse and order against file order
+	@$(call report,prefixes,tests.bench.bench_prefixes)
 
 bench-bubble: .venv/.dev  ## How long the engine stands empty between packs (PACKS=n)
 	@$(call report,bubble,tests.bench.bench_bubble --packs $(PACKS))

@@ -19,7 +19,7 @@ from workers.engine.revision import revision_of
 
 _LOG = logging.getLogger(__name__)
 
-_SHARED_OPTIONS: Final = ("slots", "ignore_end")
+_SHARED_OPTIONS: Final = ("slots", "shares_prefixes", "ignore_end")
 
 
 def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, threads: int | None = None) -> Engine:

@@ -46,6 +46,8 @@ class OpenVinoOptions:
     step_tokens: int = 2048
     #: Memory for keys and values, in GiB.
     cache_gib: int = 2
+    #: Compute a prefix that rows have in common once.
+    shares_prefixes: bool = True
     #: Keep generating past the end token, up to the bound; for measurements.
     ignore_end: bool = False
 

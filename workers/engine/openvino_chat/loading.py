@@ -78,7 +78,7 @@ def _scheduler(options: OpenVinoOptions) -> openvino_genai.SchedulerConfig:
     config.max_num_seqs = options.slots
     config.max_num_batched_tokens = options.step_tokens
     config.dynamic_split_fuse = True
-    config.enable_prefix_caching = True
+    config.enable_prefix_caching = options.shares_prefixes
     return config
 
 

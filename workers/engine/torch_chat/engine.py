@@ -46,6 +46,8 @@ class TorchOptions:
     prefill_tokens: int = 2048
     #: Memory for keys and values.
     cache_bytes_max: int = 2 * 1024**3
+    #: Copy a prefix from a row in flight that begins alike, instead of computing it.
+    shares_prefixes: bool = True
     #: Keep generating past the end token, up to the bound; for measurements.
     ignore_end: bool = False
 
@@ -94,6 +96,7 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
+        self._shares_prefixes = decoder.shares_prefixes and options.shares_prefixes
         self.identity = identity
         self._fingerprint = identity.fingerprint
         self._now = now
@@ -251,7 +254,7 @@ class TorchEngine:
     def _prefill(self, row: _Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""
         source, start = 0, 0
-        if self._decoder.shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
+        if self._shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
             source, start = self._longest_prefix(row.prompt)
         return Prefill(slot=len(self._slots), tokens=row.prompt[start:], start=start, source=source)
 
