@@ -54,7 +54,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
 
             return load_openvino(spec, folder, cache_dir=cache_dir, threads=threads)
         case EngineKind.ENCODER:
-            from workers.engine.encoder import load as load_encoder
+            from workers.engine.encoder.loading import load as load_encoder
 
             return load_encoder(spec, folder, device=device, threads=threads)
         case _:

@@ -94,6 +94,6 @@ def test_half_a_surrogate_pair_fails_its_own_row_only(engine: Engine) -> None:
 
 
 def test_pooling_without_sentence_transformers_files_is_mean_and_normalized(tmp_path: Path) -> None:
-    from workers.engine.encoder import Pooling, pooling_of
+    from workers.engine.encoder.pooling import Pooling, pooling_of
 
     assert pooling_of(tmp_path, tokens_max=9) == Pooling(mode="mean", normalizes=True, tokens_max=9)
