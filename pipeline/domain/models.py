@@ -20,11 +20,12 @@ class EngineKind(StrEnum):
     ECHO = "echo"
 
 
+#: What a kind of engine can serve. A loaded model may serve less: a row it cannot serve is refused by name.
 ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
     {
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
-        EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS}),
+        EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS, Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY}),
         EngineKind.ECHO: frozenset(Endpoint),
     }
 )
@@ -44,7 +45,7 @@ class ModelSpec:
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Return the endpoints this model can serve."""
+        """Return the endpoints this model can serve, as far as its engine tells."""
         return ENDPOINTS[self.engine]
 
 

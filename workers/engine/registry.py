@@ -56,7 +56,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
         case EngineKind.ENCODER:
             from workers.engine.encoder.loading import load as load_encoder
 
-            return load_encoder(spec, folder, device=device, threads=threads)
+            return load_encoder(spec, folder, cache_dir=cache_dir, device=device, threads=threads)
         case _:
             assert_never(spec.engine)
 

@@ -17,7 +17,7 @@ from workers.engine.answers import failure, refusal, unwrapped
 from workers.engine.encoder.batch import Text, TextTokenizer, Tokens, padded
 from workers.engine.encoder.costs import CostModel
 from workers.engine.encoder.forward import Forward
-from workers.engine.encoder.heads import Head
+from workers.engine.encoder.heads import TEXT_FIELDS, Head
 from workers.engine.encoder.packing import BatchBounds, packed
 
 #: Texts waiting: rows of two thousand inputs each are no reason to hold millions of tokens.
@@ -106,7 +106,7 @@ class EncoderEngine:
         for request, outcome in zip(requests, self._tokenized(texts), strict=True):
             try:
                 tokens = unwrapped(outcome)
-                self._refuse_what_is_too_long(tokens)
+                self._refuse_what_is_too_long(request, tokens)
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
@@ -167,13 +167,13 @@ class EncoderEngine:
             return self._tokenized(texts[:middle]) + self._tokenized(texts[middle:])
         return [row if isinstance(row, Exception) else [next(tokens) for _ in row] for row in texts]
 
-    def _refuse_what_is_too_long(self, tokens: list[Tokens]) -> None:
+    def _refuse_what_is_too_long(self, request: EngineRequest, tokens: list[Tokens]) -> None:
         longest = max(len(text.ids) for text in tokens)
         if longest > self._tokens_max:
             raise RequestRefusedError(
                 f"This model's maximum context length is {self._tokens_max} tokens; an input has {longest}.",
                 code="context_length_exceeded",
-                param="body.input",
+                param=f"body.{TEXT_FIELDS.get(request.endpoint, 'input')}",
             )
 
     # --- running -------------------------------------------------------------------------------

@@ -16,6 +16,11 @@ _POOLINGS: Final = {
     "pooling_mode_max_tokens": "max",
 }
 
+#: Assumed of a model that does not say.
+_POSITIONS: Final = 512
+#: They number positions from the one after the padding's.
+_OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooling:
@@ -24,6 +29,14 @@ class Pooling:
     mode: str
     normalizes: bool
     tokens_max: int
+
+
+def positions_of(config: dict[str, Any]) -> int:
+    """Return how many tokens a model of this `config` can read at once."""
+    positions = int(config.get("max_position_embeddings") or _POSITIONS)
+    if config.get("model_type") in _OFFSET_POSITIONS:
+        return positions - int(config.get("pad_token_id") or 0) - 1
+    return positions
 
 
 def pooling_of(folder: Path, *, tokens_max: int) -> Pooling:
