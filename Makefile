@@ -13,7 +13,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-encoder fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -81,6 +81,9 @@ bench-overhead: .venv/.dev  ## nightrate run against the bare engine on 512 chat
 
 bench-engines: .venv/.dev  ## The chat engines against the libraries used plainly
 	@$(call report,engines,tests.bench.bench_engines)
+
+bench-encoder: .venv/.dev  ## The encoder engine against the libraries used plainly (ROUNDS=n)
+	@$(call report,encoder,tests.bench.bench_encoder --rounds $(ROUNDS))
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
