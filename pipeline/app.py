@@ -30,7 +30,7 @@ from pipeline.domain.errors import (
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id, new_pack_id, new_worker_id
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.limits import CLAIM_FAILURES_MAX
-from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
+from pipeline.domain.models import BUILT_IN, ModelSpec, spec_of
 from pipeline.domain.objects.keys import file_key
 from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Rejected, Submission
 from pipeline.ports.engine import Engine
@@ -87,14 +87,7 @@ class Stack:
 
 def models_of(settings: Settings) -> dict[str, ModelSpec]:
     """Return the models this installation knows: the built-in ones and those of the settings."""
-    models = dict(BUILT_IN)
-    for name, source in settings.models.items():
-        kind, separator, rest = source.partition(":")
-        if separator and kind in set(EngineKind):
-            models[name] = ModelSpec(name=name, source=rest, engine=EngineKind(kind))
-        else:
-            models[name] = ModelSpec(name=name, source=source, engine=EngineKind.TORCH)
-    return models
+    return {**BUILT_IN, **{name: spec_of(name, written) for name, written in settings.models.items()}}
 
 
 def objects_url_of(settings: Settings) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import parse_qsl
 
 from pipeline.domain.endpoints import Endpoint
 
@@ -47,6 +48,35 @@ class ModelSpec:
     def endpoints(self) -> frozenset[Endpoint]:
         """Return the endpoints this model can serve, as far as its engine tells."""
         return ENDPOINTS[self.engine]
+
+
+def spec_of(name: str, written: str) -> ModelSpec:
+    """Return the model that a setting names: `[engine:]source[?option=value&…]`, options only after an engine.
+
+    Numbers and `true` or `false` among the values are read as such; whether the engine knows the options is
+    seen when it loads.
+    """
+    kind, separator, source = written.partition(":")
+    if not separator or kind not in set(EngineKind):
+        return ModelSpec(name=name, source=written, engine=EngineKind.TORCH)
+    source, _, options = source.partition("?")
+    return ModelSpec(
+        name=name,
+        source=source,
+        engine=EngineKind(kind),
+        options={option: _value(text) for option, text in parse_qsl(options, keep_blank_values=True)},
+    )
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text in {"true", "false"}:
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 BUILT_IN: Final[Mapping[str, ModelSpec]] = MappingProxyType(

@@ -121,7 +121,7 @@ def test_bodies_about_pairs_and_labels_that_are_honoured_pass(endpoint: Endpoint
     [
         (Endpoint.SCORE, {"text_1": ["a", "b"], "text_2": ["c"]}, "invalid_value", "body.text_2"),
         (Endpoint.SCORE, {"text_1": ["a", "b"], "text_2": "c"}, "invalid_value", "body.text_2"),
-        (Endpoint.SCORE, {"text_1": "a"}, None, "body.text_2"),
+        (Endpoint.SCORE, {"text_1": "a"}, "invalid_request", "body.text_2"),
         (Endpoint.SCORE, {"text_1": "a", "text_2": []}, "invalid_value", "body.text_2"),
         (Endpoint.SCORE, {"text_1": {"content": []}, "text_2": "b"}, "invalid_type", "body.text_1"),
         (Endpoint.SCORE, {"text_1": "a", "text_2": "b", "dimensions": 3}, "unsupported_parameter", "body.dimensions"),
@@ -141,7 +141,7 @@ def test_bodies_about_pairs_and_labels_that_are_honoured_pass(endpoint: Endpoint
     ],
 )
 def test_bodies_about_pairs_and_labels_are_refused_by_field(
-    endpoint: Endpoint, body: dict[str, Any], code: str | None, param: str | None
+    endpoint: Endpoint, body: dict[str, Any], code: str, param: str | None
 ) -> None:
     with pytest.raises(RequestRefusedError) as refused:
         check_body(endpoint, {"model": "m", **body})
