@@ -14,7 +14,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes bench-encoder fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -91,6 +91,9 @@ bench-bubble: .venv/.dev  ## How long the engine stands empty between packs (PAC
 
 bench-gate: .venv/.dev  ## The accuracy gate's test: false verdicts, items needed, verdicts on real flips (DATA=folder)
 	@$(call report,gate,tests.bench.bench_gate $(if $(DATA),--data $(DATA)))
+
+bench-encoder: .venv/.dev  ## The encoder engine against the libraries used plainly (ROUNDS=n)
+	@$(call report,encoder,tests.bench.bench_encoder --rounds $(ROUNDS))
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

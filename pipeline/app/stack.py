@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.config import Settings
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import UsageError
-from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
+from pipeline.domain.models import BUILT_IN, ModelSpec, spec_of
 from pipeline.ports.objects import ObjectStore
 from storage.batches import BatchRepository
 from storage.database import Database
@@ -52,13 +52,7 @@ def variants_of(settings: Settings, added: Iterable[ModelSpec] = ()) -> dict[str
 
     What was added under the name of another wins, as the settings win over what is built in.
     """
-    models = dict(BUILT_IN)
-    for name, source in settings.models.items():
-        kind, separator, rest = source.partition(":")
-        if separator and kind in set(EngineKind):
-            models[name] = ModelSpec(name=name, source=rest, engine=EngineKind(kind))
-        else:
-            models[name] = ModelSpec(name=name, source=source, engine=EngineKind.AUTO)
+    models = {**BUILT_IN, **{name: spec_of(name, written) for name, written in settings.models.items()}}
     return models | {spec.variant: spec for spec in added}
 
 

@@ -20,6 +20,8 @@ METADATA_VALUE_CHARS_MAX: Final = 512
 LINE_ERRORS_MAX: Final = 100
 #: Strings or token arrays in one embeddings request.
 EMBEDDING_INPUTS_MAX: Final = 2048
+#: Texts of one score, rerank or classify request, or of either side of its pairs.
+PAIR_TEXTS_MAX: Final = 2048
 STOP_STRINGS_MAX: Final = 4
 
 # --- windows -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import parse_qsl
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import UsageError
@@ -29,12 +30,13 @@ class EngineKind(StrEnum):
     ECHO = "echo"
 
 
+#: What a kind of engine can serve. A loaded model may serve less: a row it cannot serve is refused by name.
 ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
     {
         EngineKind.AUTO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
-        EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS}),
+        EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS, Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY}),
         EngineKind.ECHO: frozenset(Endpoint),
     }
 )
@@ -65,7 +67,9 @@ RECIPES: Final[Mapping[EngineKind, frozenset[Recipe]]] = MappingProxyType(
             {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.FLOAT16, Recipe.INT8, Recipe.FLOAT8}
         ),
         EngineKind.OPENVINO: frozenset({Recipe.NATIVE, Recipe.FLOAT32, Recipe.INT8_WEIGHTS, Recipe.INT4_WEIGHTS}),
-        EngineKind.ENCODER: frozenset({Recipe.NATIVE}),
+        EngineKind.ENCODER: frozenset(
+            {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.INT8_WEIGHTS, Recipe.INT8}
+        ),
         EngineKind.ECHO: frozenset({Recipe.NATIVE}),
     }
 )
@@ -115,7 +119,7 @@ class ModelSpec:
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Return the endpoints this model can serve."""
+        """Return the endpoints this model can serve, as far as its engine tells."""
         return ENDPOINTS[self.engine]
 
 
@@ -133,6 +137,35 @@ def split_variant(variant: str) -> tuple[str, str]:
             hint="MODEL or MODEL@LABEL, a label of at most 64 lower-case letters, digits, dots, dashes and underscores",
         )
     return name, label
+
+
+def spec_of(name: str, written: str) -> ModelSpec:
+    """Return the model that a setting names: `[engine:]source[?option=value&…]`, options only after an engine.
+
+    Numbers and `true` or `false` among the values are read as such; whether the engine knows the options is
+    seen when it loads.
+    """
+    kind, separator, source = written.partition(":")
+    if not separator or kind not in set(EngineKind):
+        return ModelSpec(name=name, source=written, engine=EngineKind.AUTO)
+    source, _, options = source.partition("?")
+    return ModelSpec(
+        name=name,
+        source=source,
+        engine=EngineKind(kind),
+        options={option: _value(text) for option, text in parse_qsl(options, keep_blank_values=True)},
+    )
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text in {"true", "false"}:
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 BUILT_IN: Final[Mapping[str, ModelSpec]] = MappingProxyType(

@@ -54,11 +54,17 @@ _REQUIRED: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT_COMPLETIONS: "messages",
     Endpoint.COMPLETIONS: "prompt",
     Endpoint.EMBEDDINGS: "input",
+    Endpoint.SCORE: "text_1",
+    Endpoint.RERANK: "query",
+    Endpoint.CLASSIFY: "input",
 }
 _TITLES: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT_COMPLETIONS: "Chat Completions",
     Endpoint.COMPLETIONS: "Completions",
     Endpoint.EMBEDDINGS: "Embeddings",
+    Endpoint.SCORE: "Score",
+    Endpoint.RERANK: "Rerank",
+    Endpoint.CLASSIFY: "Classify",
 }
 _KINDS: Final[Mapping[type, str]] = {
     bool: "a boolean",

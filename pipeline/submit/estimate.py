@@ -1,4 +1,7 @@
-"""Token estimates for planning: cheap, from what intake has in hand anyway. Nothing is billed by them."""
+"""Token estimates for planning: cheap, from what intake has in hand anyway. Nothing is billed by them.
+
+A cross-encoder reads the first text again with each second one, which the size of the row does not tell.
+"""
 
 from __future__ import annotations
 

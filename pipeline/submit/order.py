@@ -42,7 +42,7 @@ def prefix_key_of(endpoint: Endpoint) -> PrefixKey:
             return _ChatKeys().key_of
         case Endpoint.COMPLETIONS:
             return _completion_key
-        case Endpoint.EMBEDDINGS:
+        case Endpoint.EMBEDDINGS | Endpoint.SCORE | Endpoint.RERANK | Endpoint.CLASSIFY:
             return _no_key
 
 

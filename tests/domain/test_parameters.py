@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.models import BUILT_IN, ENDPOINTS, EngineKind
-from pipeline.domain.parameters import Sampling, check_body, inputs_of, prompt_of, sampling_of, text_of
+from pipeline.domain.parameters import Sampling, check_body, inputs_of, prompt_of, sampling_of, sides_of, text_of
 
 CHAT, TEXT, EMBED = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS
 USER = {"role": "user", "content": "hi"}
@@ -100,6 +100,59 @@ def test_one_prompt_passes_as_a_string_or_a_list_of_one(value: object) -> None:
 def test_other_prompts_are_refused(value: object) -> None:
     with pytest.raises(RequestRefusedError):
         check_body(TEXT, {"model": "m", "prompt": value})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (Endpoint.SCORE, {"text_1": "a", "text_2": "b"}),
+        (Endpoint.SCORE, {"text_1": "a", "text_2": ["b"] * 2048, "use_activation": False, "user": "u"}),
+        (Endpoint.SCORE, {"text_1": ["a", "b"], "text_2": ["c", "d"], "truncate_prompt_tokens": None, "priority": 0}),
+        (Endpoint.RERANK, {"query": "a", "documents": ["b", "c"], "top_n": 0, "return_documents": False}),
+        (Endpoint.CLASSIFY, {"input": ["a", "b"], "use_activation": True}),
+    ],
+)
+def test_bodies_about_pairs_and_labels_that_are_honoured_pass(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    check_body(endpoint, {"model": "m", **body})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "code", "param"),
+    [
+        (Endpoint.SCORE, {"text_1": ["a", "b"], "text_2": ["c"]}, "invalid_value", "body.text_2"),
+        (Endpoint.SCORE, {"text_1": ["a", "b"], "text_2": "c"}, "invalid_value", "body.text_2"),
+        (Endpoint.SCORE, {"text_1": "a"}, "invalid_request", "body.text_2"),
+        (Endpoint.SCORE, {"text_1": "a", "text_2": []}, "invalid_value", "body.text_2"),
+        (Endpoint.SCORE, {"text_1": {"content": []}, "text_2": "b"}, "invalid_type", "body.text_1"),
+        (Endpoint.SCORE, {"text_1": "a", "text_2": "b", "dimensions": 3}, "unsupported_parameter", "body.dimensions"),
+        (Endpoint.RERANK, {"query": ["a"], "documents": ["b"]}, "invalid_type", "body.query"),
+        (Endpoint.RERANK, {"query": "", "documents": ["b"]}, "invalid_value", "body.query"),
+        (Endpoint.RERANK, {"query": "a", "documents": "b"}, "invalid_type", "body.documents"),
+        (Endpoint.RERANK, {"query": "a", "documents": [{"text": "b"}]}, "invalid_type", "body.documents[0]"),
+        (Endpoint.RERANK, {"query": "a", "documents": ["b"], "top_n": -1}, "invalid_value", "body.top_n"),
+        (Endpoint.RERANK, {"query": "a", "documents": ["b"], "return_documents": 1}, "invalid_type", None),
+        (Endpoint.CLASSIFY, {"input": ["a"] * 2049}, "invalid_value", "body.input"),
+        (
+            Endpoint.CLASSIFY,
+            {"input": "a", "truncate_prompt_tokens": 5},
+            "unsupported_parameter",
+            "body.truncate_prompt_tokens",
+        ),
+    ],
+)
+def test_bodies_about_pairs_and_labels_are_refused_by_field(
+    endpoint: Endpoint, body: dict[str, Any], code: str, param: str | None
+) -> None:
+    with pytest.raises(RequestRefusedError) as refused:
+        check_body(endpoint, {"model": "m", **body})
+
+    assert refused.value.row_code == code
+    assert param is None or refused.value.param == param
+
+
+def test_one_first_text_goes_with_each_of_the_second() -> None:
+    assert sides_of(Endpoint.SCORE, {"text_1": "a", "text_2": ["b", "c"]}) == (["a"], ["b", "c"])
+    assert sides_of(Endpoint.RERANK, {"query": "a", "documents": ["b"]}) == (["a"], ["b"])
 
 
 def test_embedding_inputs_are_strings_up_to_a_bound() -> None:

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import ENDPOINTS, EngineKind
-from pipeline.domain.parameters import inputs_of, prompt_of, text_of
+from pipeline.domain.parameters import inputs_of, prompt_of, sides_of, text_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import utc_now
@@ -82,7 +82,11 @@ class EchoEngine:
             return self._chat(row, created)
         if row.endpoint is Endpoint.COMPLETIONS:
             return self._completion(row, created)
-        return self._embedding(row)
+        if row.endpoint is Endpoint.EMBEDDINGS:
+            return self._embedding(row)
+        if row.endpoint is Endpoint.CLASSIFY:
+            return self._classes(row, created)
+        return self._pairs(row, created)
 
     def _chat(self, row: EngineRequest, created: int) -> EngineResult:
         messages, text, characters = row.body["messages"], "", 0
@@ -145,6 +149,46 @@ class EchoEngine:
             "nightrate": {"engine": "echo", "note": _NOTE},
         }
         return EngineResult(row.key, 200, body, used, 0)
+
+    def _pairs(self, row: EngineRequest, created: int) -> EngineResult:
+        first, second = sides_of(row.endpoint, row.body)
+        used = sum(_tokens(len(text)) for text in (*first, *second))
+        scores = [_share(text) for text in second]
+        results: dict[str, Any]
+        if row.endpoint is Endpoint.RERANK:
+            ranks = sorted(range(len(scores)), key=lambda index: -scores[index])[: row.body.get("top_n") or None]
+            shown = [
+                {"index": i, "relevance_score": scores[i], "document": {"text": second[i]}}
+                if row.body.get("return_documents") is not False
+                else {"index": i, "relevance_score": scores[i]}
+                for i in ranks
+            ]
+            results = {"id": f"rerank-{_mark(first[0])}", "results": shown}
+        else:
+            data = [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)]
+            results = {"id": f"score-{_mark(first[0])}", "object": "list", "created": created, "data": data}
+        return self._scored(row, results, used)
+
+    def _classes(self, row: EngineRequest, created: int) -> EngineResult:
+        texts = inputs_of(row.body)
+        used = sum(_tokens(len(text)) for text in texts)
+        data = [{"index": i, "label": "LABEL_0", "probs": [1.0], "num_classes": 1} for i in range(len(texts))]
+        results = {"id": f"classify-{_mark(texts[0])}", "object": "list", "created": created, "data": data}
+        return self._scored(row, results, used)
+
+    def _scored(self, row: EngineRequest, results: dict[str, Any], used: int) -> EngineResult:
+        body = {
+            **results,
+            "model": self.model,
+            "usage": {"prompt_tokens": used, "total_tokens": used},
+            "system_fingerprint": "echo",
+            "nightrate": {"engine": "echo", "note": _NOTE},
+        }
+        return EngineResult(row.key, 200, body, used, 0)
+
+
+def _share(text: str) -> float:
+    return crc32(text.encode("utf-8", "surrogatepass")) / 2**32
 
 
 def _tokens(characters: int) -> int:

@@ -101,9 +101,16 @@ def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
                 spec, place.folder, revision=place.revision, cache_dir=place.cache_dir, threads=place.threads
             )
         case EngineKind.ENCODER:
-            from workers.engine.encoder import load as load_encoder
+            from workers.engine.encoder.loading import load as load_encoder
 
-            return load_encoder(spec, place.folder, revision=place.revision, device=place.device, threads=place.threads)
+            return load_encoder(
+                spec,
+                place.folder,
+                revision=place.revision,
+                cache_dir=place.cache_dir,
+                device=place.device,
+                threads=place.threads,
+            )
         case EngineKind.ECHO:
             return EchoEngine(spec.name)
         case EngineKind.AUTO:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.errors import EvaluationFileError
 from workers.gate.items import EvaluationSet, read_lines
 
 COUNT_DEFAULT: Final = 2000
@@ -79,6 +80,8 @@ def set_for(endpoint: Endpoint, *, seed: int = 1) -> EvaluationSet:
         case Endpoint.COMPLETIONS:
             lines = completions_lines(count=COUNT_DEFAULT, seed=seed)
             return read_lines(lines, name=f"built-in completions, {COUNT_DEFAULT} items, seed {seed}")
+        case Endpoint.SCORE | Endpoint.RERANK | Endpoint.CLASSIFY:
+            raise EvaluationFileError(f"there are no built-in items for {endpoint}", hint="give a file of your own")
 
 
 def chat_lines(*, count: int, seed: int) -> Iterator[bytes]:

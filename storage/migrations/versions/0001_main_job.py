@@ -132,7 +132,9 @@ def upgrade() -> None:
             "(state IN ('committed', 'discarded')) = (ended_at IS NOT NULL)", name=op.f("ck_packs_ended")
         ),
         sa.CheckConstraint(
-            "endpoint IN ('/v1/chat/completions', '/v1/completions', '/v1/embeddings')", name=op.f("ck_packs_endpoint")
+            "endpoint IN ('/v1/chat/completions', '/v1/completions', '/v1/embeddings', "
+            "'/v1/score', '/v1/rerank', '/v1/classify')",
+            name=op.f("ck_packs_endpoint"),
         ),
         sa.CheckConstraint(
             "state IN ('ready', 'leased', 'retryable', 'committed', 'discarded')", name=op.f("ck_packs_state")
@@ -278,7 +280,8 @@ def upgrade() -> None:
         sa.Column("cancelling_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "endpoint IN ('/v1/chat/completions', '/v1/completions', '/v1/embeddings')",
+            "endpoint IN ('/v1/chat/completions', '/v1/completions', '/v1/embeddings', "
+            "'/v1/score', '/v1/rerank', '/v1/classify')",
             name=op.f("ck_batches_endpoint"),
         ),
         sa.CheckConstraint(

@@ -16,6 +16,9 @@ MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content
         (Endpoint.CHAT_COMPLETIONS, {"model": "echo", "messages": MESSAGES}),
         (Endpoint.COMPLETIONS, {"model": "echo", "prompt": "hello there"}),
         (Endpoint.EMBEDDINGS, {"model": "echo", "input": ["a", "b"]}),
+        (Endpoint.SCORE, {"model": "echo", "text_1": "a", "text_2": ["b", "c"]}),
+        (Endpoint.RERANK, {"model": "echo", "query": "a", "documents": ["b", "c"]}),
+        (Endpoint.CLASSIFY, {"model": "echo", "input": ["a", "b"]}),
     ],
 )
 def test_every_body_says_that_no_model_was_run(endpoint: Endpoint, body: dict[str, object]) -> None:
@@ -41,6 +44,22 @@ def test_the_answer_is_the_last_user_message_within_the_bound() -> None:
 
     assert (whole["message"]["content"], whole["finish_reason"]) == ("hello there", "stop")
     assert (cut["message"]["content"], cut["finish_reason"]) == ("hello th", "length")
+
+
+def test_documents_are_ranked_by_a_score_that_depends_on_their_text_alone() -> None:
+    engine = EchoEngine()
+    documents = ["a", "b", "c", "d"]
+    for key, more in enumerate([{}, {"top_n": 2, "return_documents": False}]):
+        engine.add(
+            [EngineRequest(key, Endpoint.RERANK, {"model": "echo", "query": "q", "documents": documents, **more})]
+        )
+
+    whole, best = (result.body["results"] for result in engine.step())
+
+    scores = [item["relevance_score"] for item in whole]
+    assert scores == sorted(scores, reverse=True)
+    assert [item["document"]["text"] for item in whole] == [documents[item["index"]] for item in whole]
+    assert best == [{"index": item["index"], "relevance_score": item["relevance_score"]} for item in whole[:2]]
 
 
 def test_a_row_costs_microseconds() -> None:

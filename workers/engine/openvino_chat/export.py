@@ -30,7 +30,16 @@ def export(source: Path, target: Path, recipe: Recipe) -> None:
     Raises:
         ModelUnavailableError: The model's architecture is not known there, or its files are no model.
     """
-    command = [sys.executable, "-P", "-m", __name__, str(source), str(target), recipe.value]
+    run_export(__name__, source, target, recipe)
+
+
+def run_export(module: str, source: Path, *arguments: object) -> None:
+    """Run our own `module` on the model folder `source`, with these further arguments, in a process of its own.
+
+    Raises:
+        ModelUnavailableError: It failed or took too long; the message has the last line it wrote.
+    """
+    command = [sys.executable, "-P", "-m", module, str(source), *map(str, arguments)]
     root = Path(__file__).parents[3]
     try:
         done = subprocess.run(  # noqa: S603 -- our own module, arguments are paths

@@ -1,5 +1,6 @@
 import base64
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import BUILT_IN
 from pipeline.ports.engine import Engine, EngineRequest
-from tests.workers.engine.driving import answers
+from tests.workers.engine.driving import answers, drained
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
@@ -42,12 +43,20 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
 
 
-def test_vectors_agree_with_transformers(engine: Engine, expected: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    ("options", "likeness"),
+    [({"precision": "float32", "backend": "torch"}, 0.99999), ({"precision": "int8", "backend": "torch"}, 0.99)],
+)
+def test_vectors_agree_with_transformers(
+    tmp_path: Path, expected: torch.Tensor, options: dict[str, str], likeness: float
+) -> None:
+    engine = load_engine(replace(SPEC, options=options), cache_dir=tmp_path, device="cpu", threads=2)
+
     results = answers(engine, [row(0, TEXTS), *(row(1 + i, text) for i, text in enumerate(TEXTS))])
 
     for i in range(len(TEXTS)):
         for item in (results[0].body["data"][i], results[1 + i].body["data"][0]):
-            assert float(torch.tensor(item["embedding"]) @ expected[i]) > 0.999
+            assert float(torch.tensor(item["embedding"]) @ expected[i]) > likeness
     assert [item["index"] for item in results[0].body["data"]] == list(range(len(TEXTS)))
     assert results[0].input_tokens == sum(results[1 + i].input_tokens for i in range(len(TEXTS)))
 
@@ -87,6 +96,38 @@ def test_aborted_rows_do_not_come_back(engine: Engine) -> None:
     assert set(answers(engine, [])) == {1}
 
 
+def test_rows_that_do_not_fit_one_batch_come_back_as_batches_finish(tmp_path: Path) -> None:
+    engine = load_engine(replace(SPEC, options={"batch_tokens": 16}), cache_dir=tmp_path, device="cpu", threads=2)
+    engine.add([row(i, "a cat " * (1 + i % 5)) for i in range(40)])
+
+    sizes = []
+    while engine.in_flight():
+        sizes.append(len(engine.step()))
+
+    assert sum(sizes) == 40
+    assert max(sizes) <= 3 * 4  # a batch of the shortest has four, and three batches may end at once
+
+
+def test_rows_aborted_while_they_compute_do_not_come_back(tmp_path: Path) -> None:
+    engine = load_engine(replace(SPEC, options={"batch_tokens": 64}), cache_dir=tmp_path, device="cpu", threads=2)
+    engine.add([row(i, "a cat") for i in range(200)])
+    first = {result.key for result in engine.step()}
+
+    engine.abort(range(100))
+
+    assert set(drained(engine)) == set(range(100, 200)) - first
+
+
+def test_an_engine_can_be_closed_with_rows_in_flight(tmp_path: Path) -> None:
+    engine = load_engine(SPEC, cache_dir=tmp_path, device="cpu")
+    engine.add([row(i, "a cat") for i in range(2000)])
+    engine.step()
+
+    engine.close()
+
+    assert engine.in_flight() == 0
+
+
 def test_half_a_surrogate_pair_fails_its_own_row_only(engine: Engine) -> None:
     results = answers(engine, [row(0, "a"), row(1, "\ud800"), row(2, "b")])
 
@@ -94,7 +135,7 @@ def test_half_a_surrogate_pair_fails_its_own_row_only(engine: Engine) -> None:
 
 
 def test_pooling_without_sentence_transformers_files_is_mean_and_normalized(tmp_path: Path) -> None:
-    from workers.engine.encoder import Pooling, pooling_of
+    from workers.engine.encoder.pooling import Pooling, pooling_of
 
     assert pooling_of(tmp_path, tokens_max=9) == Pooling(mode="mean", normalizes=True, tokens_max=9)
 

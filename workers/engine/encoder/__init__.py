@@ -1,0 +1,1 @@
+"""Text encoders: embeddings, similarity scores, rerankers and classifiers, batched by length."""
