@@ -12,6 +12,7 @@ import typer
 
 from pipeline.domain.errors import NightrateError
 from pipeline.entrypoints.cli import (
+    bench,
     config_command,
     database,
     doctor,
@@ -53,6 +54,7 @@ def build_app() -> typer.Typer:
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
     app.add_typer(models.app, name="models")
+    app.add_typer(bench.app, name="bench")
     app.add_typer(database.app, name="db")
     app.command("scheduler")(processes.scheduler)
     app.command("worker")(processes.worker)
