@@ -66,15 +66,24 @@ class TextTokenizer:
         Raises:
             Exception: Whatever the tokenizer raises at a text it cannot read, such as half a surrogate pair.
         """
+        singles = [text for text in texts if isinstance(text, str)]
+        pairs = [text for text in texts if not isinstance(text, str)]
+        # Apart: a pair with an empty second text is not a single text.
+        whole, paired = iter(self._singles(singles)), iter(self._pairs(pairs))
+        return [next(whole) if isinstance(text, str) else next(paired) for text in texts]
+
+    def _singles(self, texts: list[str]) -> list[Tokens]:
         if not texts:
             return []
-        if any(isinstance(text, tuple) for text in texts):
-            firsts = [text[0] if isinstance(text, tuple) else text for text in texts]
-            seconds = [text[1] if isinstance(text, tuple) else "" for text in texts]
-            encoded = self._tokenizer(firsts, seconds, truncation=False, return_token_type_ids=True)
-            return [
-                Tokens(ids, len(types) - sum(types))
-                for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
-            ]
-        encoded = self._tokenizer(list(texts), truncation=False, return_attention_mask=False)
+        encoded = self._tokenizer(texts, truncation=False, return_attention_mask=False)
         return [Tokens(ids, len(ids)) for ids in encoded["input_ids"]]
+
+    def _pairs(self, texts: list[tuple[str, str]]) -> list[Tokens]:
+        if not texts:
+            return []
+        firsts, seconds = (list(side) for side in zip(*texts, strict=True))
+        encoded = self._tokenizer(firsts, seconds, truncation=False, return_token_type_ids=True)
+        return [
+            Tokens(ids, len(types) - sum(types))
+            for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        ]

@@ -129,6 +129,25 @@ def test_what_the_loaded_model_cannot_answer_is_refused_by_name(
     assert endpoint in error["message"]
 
 
+def test_single_texts_and_pairs_added_together_are_read_each_in_its_way(
+    load_encoder: Load, cross_encoder: Path
+) -> None:
+    engine = load_encoder(cross_encoder, backend="torch")
+    rows = [
+        EngineRequest(0, Endpoint.CLASSIFY, {"model": "tiny", "input": "x"}),
+        EngineRequest(1, Endpoint.SCORE, {"model": "tiny", "text_1": "x", "text_2": "y"}),
+        EngineRequest(2, Endpoint.CLASSIFY, {"model": "tiny", "input": "zz"}),
+    ]
+
+    together = answers(engine, rows)
+
+    assert [together[i].input_tokens for i in range(3)] == [3, 5, 4]
+    for row in rows:
+        alone = answers(engine, [row])[row.key].body["data"][0]
+        shown = together[row.key].body["data"][0]
+        assert shown.get("probs", shown.get("score")) == pytest.approx(alone.get("probs", alone.get("score")), abs=1e-5)
+
+
 def test_a_pair_too_long_together_is_refused(load_encoder: Load, cross_encoder: Path) -> None:
     engine = load_encoder(cross_encoder, backend="torch")
 
