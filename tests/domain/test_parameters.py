@@ -26,6 +26,8 @@ def chat(**more: object) -> dict[str, Any]:
         {"max_tokens": 1, "temperature": 2, "top_p": 0.1, "stop": "x", "seed": -(2**63)},
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"], "n": 1, "stream": False},
         {"presence_penalty": -2, "frequency_penalty": 2.0, "logprobs": False, "store": False},
+        {"logprobs": True, "top_logprobs": 20},
+        {"logprobs": True, "top_logprobs": None},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex"},
         {"temperature": None, "max_tokens": None, "stop": None, "n": None, "tools": None, "stream": None},
         {"messages": [{"role": "developer", "content": [{"type": "text", "text": "x"}]}, {**USER, "name": "bo"}]},
@@ -42,7 +44,10 @@ def test_chat_bodies_that_are_honoured_pass(more: dict[str, Any]) -> None:
         ({"n": 2}, "unsupported_parameter", "body.n"),
         ({"n": True}, "unsupported_parameter", "body.n"),
         ({"store": True}, "unsupported_parameter", "body.store"),
-        ({"logprobs": True}, "unsupported_parameter", "body.logprobs"),
+        ({"logprobs": 1}, "invalid_type", "body.logprobs"),
+        ({"top_logprobs": 2}, "invalid_value", "body.top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 0}, "invalid_value", "body.top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "body.top_logprobs"),
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "body.tools"),
         ({"stream": True}, "streaming_unsupported", "body.stream"),
         ({"stream": 1}, "invalid_type", "body.stream"),
@@ -115,6 +120,16 @@ def test_sampling_reads_what_was_given_and_defaults_to_openais() -> None:
     assert sampling_of(CHAT, chat(stop="a", max_completion_tokens=7, temperature=0, seed=3)) == Sampling(
         max_tokens=7, temperature=0.0, stop=("a",), seed=3
     )
+
+
+def test_log_probabilities_are_asked_for_in_two_ways() -> None:
+    assert sampling_of(CHAT, chat(logprobs=True)).logprobs == 0
+    assert sampling_of(CHAT, chat(logprobs=True, top_logprobs=3)).logprobs == 3
+    assert sampling_of(CHAT, chat(logprobs=False)).logprobs is None
+    assert sampling_of(TEXT, {"prompt": "x", "logprobs": 0}).logprobs == 0
+    for value in (-1, 6, True):
+        with pytest.raises(RequestRefusedError):
+            check_body(TEXT, {"model": "m", "prompt": "x", "logprobs": value})
 
 
 def test_text_parts_are_joined() -> None:

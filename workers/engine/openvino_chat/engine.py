@@ -19,6 +19,7 @@ from workers.engine.answers import (
     body_digest,
     failure,
     generation_body,
+    generation_choice,
     generation_usage,
     refusal,
     seed_of,
@@ -32,8 +33,10 @@ from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
 #: Seeds are signed here, as OpenAI's are, and unsigned there.
 _SEED_MASK: Final = 2**64 - 1
 _RUNNING: Final = "RUNNING"
-#: The batcher lowers positive logits and raises negative ones, where OpenAI's formula lowers them all.
-_BEYOND: Final = ("presence_penalty", "frequency_penalty")
+#: Fields of `Sampling` that the batcher does not honour as OpenAI means them. Its penalties lower positive logits
+#: and raise negative ones, where OpenAI's formula lowers them all; its log-probabilities are one per position.
+_BEYOND: Final = ("presence_penalty", "frequency_penalty", "logprobs")
+_NEUTRAL: Final = Sampling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,7 @@ class OpenVinoEngine:
             try:
                 tokens = unwrapped(prompt)
                 sampling = sampling_of(request.endpoint, request.body)
-                _refuse_beyond(request)
+                _refuse_beyond(sampling)
                 output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
                 drafts.append((output_max, request, tokens, sampling))
             except RequestRefusedError as error:
@@ -235,13 +238,19 @@ class OpenVinoEngine:
         tokens = row.output[:-1] if is_ended else row.output
         text = answer_text(self._tokenizer, tokens, row.sampling.stop)
         is_stopped = any(stop in decoded(self._tokenizer, tokens) for stop in row.sampling.stop)
+        choice = generation_choice(
+            row.request.endpoint,
+            index=0,
+            text=text,
+            logprobs=None,
+            finish_reason="stop" if is_ended or is_stopped else "length",
+        )
         body = generation_body(
             row.request.endpoint,
             digest=row.digest,
             created=int(self._now().timestamp()),
             model=self.model,
-            text=text,
-            finish_reason="stop" if is_ended or is_stopped else "length",
+            choices=[choice],
             usage=generation_usage(row.prompt_tokens, len(row.output)),
             fingerprint=self._fingerprint,
         )
@@ -250,14 +259,18 @@ class OpenVinoEngine:
 
 def is_beyond(request: EngineRequest) -> bool:
     """Say whether the row asks for what the batcher cannot do as OpenAI means it."""
-    return any(request.body.get(name) for name in _BEYOND)
+    return _beyond(sampling_of(request.endpoint, request.body)) is not None
 
 
-def _refuse_beyond(request: EngineRequest) -> None:
-    for name in _BEYOND:
-        if request.body.get(name):
-            raise RequestRefusedError(
-                f"Parameter '{name}' is not supported by the engine that runs this model.",
-                code="unsupported_parameter",
-                param=f"body.{name}",
-            )
+def _beyond(sampling: Sampling) -> str | None:
+    """Return the first field that is beyond the batcher."""
+    return next((name for name in _BEYOND if getattr(sampling, name) != getattr(_NEUTRAL, name)), None)
+
+
+def _refuse_beyond(sampling: Sampling) -> None:
+    if name := _beyond(sampling):
+        raise RequestRefusedError(
+            f"Parameter '{name}' is not supported by the engine that runs this model.",
+            code="unsupported_parameter",
+            param=f"body.{name}",
+        )

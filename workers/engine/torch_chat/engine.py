@@ -15,6 +15,7 @@ from workers.engine.answers import (
     body_digest,
     failure,
     generation_body,
+    generation_choice,
     generation_usage,
     refusal,
     seed_of,
@@ -23,10 +24,13 @@ from workers.engine.answers import (
 )
 from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
+from workers.engine.logprobs import TokenLogprobs, answer_logprobs, tokens_of_text
+from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_chat.slots import bucket
+from workers.engine.torch_chat.told import RawLogprobs
 
 #: A shared prefix shorter than this is cheaper to compute than to look for and copy.
 PREFIX_TOKENS_MIN: Final = 16
@@ -65,6 +69,7 @@ class _Row:
     output_max: int
     stop_finder: StopFinder | None
     output: list[int] = field(default_factory=list)
+    told: list[TokenLogprobs] = field(default_factory=list)
 
     @property
     def tokens_max(self) -> int:
@@ -92,6 +97,7 @@ class TorchEngine:
         self.endpoints = endpoints_of(tokenizer)
         self._decoder = decoder
         self._tokenizer = tokenizer
+        self._pieces = Pieces(tokenizer)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
         self.identity = identity
@@ -142,8 +148,11 @@ class TorchEngine:
             prefills,
         )
         self._count(prefills)
+        raw = RawLogprobs(logits, self._slots)
+        tokens = choose(logits, self._slots)
+        raw.note(tokens)
         ended: list[int] = []
-        for slot, (row, token) in enumerate(zip(self._slots, choose(logits, self._slots), strict=True)):
+        for slot, (row, token) in enumerate(zip(self._slots, tokens, strict=True)):
             result = self._extend(row, token)
             if result is not None:
                 results.append(result)
@@ -288,13 +297,18 @@ class TorchEngine:
     def _result(self, row: _Row, finish_reason: str) -> EngineResult:
         # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
         tokens = row.output[:-1] if row.output[-1] in self._end_tokens else row.output
+        text = answer_text(self._tokenizer, tokens, row.sampling.stop)
+        endpoint, logprobs = row.request.endpoint, None
+        if row.sampling.logprobs is not None:
+            needed = tokens_of_text(self._tokenizer, tokens, text)
+            logprobs = answer_logprobs(endpoint, self._pieces, needed, row.told)
+        choice = generation_choice(endpoint, index=0, text=text, logprobs=logprobs, finish_reason=finish_reason)
         body = generation_body(
-            row.request.endpoint,
+            endpoint,
             digest=row.digest,
             created=int(self._now().timestamp()),
             model=self.model,
-            text=answer_text(self._tokenizer, tokens, row.sampling.stop),
-            finish_reason=finish_reason,
+            choices=[choice],
             usage=generation_usage(len(row.prompt), len(row.output)),
             fingerprint=self._fingerprint,
         )
