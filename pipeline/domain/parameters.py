@@ -24,6 +24,7 @@ from pipeline.domain.checks import (
     number,
     only,
     prompt,
+    refuse,
     refuse_type,
     refuse_unknown,
     refuse_value,
@@ -48,6 +49,8 @@ SEED_MAX: Final = 2**63 - 1
 #: OpenAI's bounds on alternatives told beside each token, of chat and of text completions.
 TOP_LOGPROBS_MAX: Final = 20
 LOGPROBS_MAX: Final = 5
+#: OpenAI's own bound.
+CHOICES_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     #: Alternatives to tell beside each token's log-probability; None: tell none of either.
     logprobs: int | None = None
+    #: Answers to give.
+    n: int = 1
 
 
 def check_body(endpoint: Endpoint, body: object) -> None:
@@ -104,6 +109,7 @@ def sampling_of(endpoint: Endpoint, body: Mapping[str, Any]) -> Sampling:
         presence_penalty=float(body.get("presence_penalty") or 0.0),
         frequency_penalty=float(body.get("frequency_penalty") or 0.0),
         logprobs=_logprobs_of(endpoint, body),
+        n=body.get("n") or 1,
     )
 
 
@@ -146,6 +152,15 @@ def _agree_on_logprobs(body: Mapping[str, Any]) -> None:
         refuse_value("top_logprobs", "it needs 'logprobs': true")
 
 
+def _agree_on_choices(body: Mapping[str, Any]) -> None:
+    if body["best_of"] != (body.get("n") or 1):
+        refuse(
+            "Parameter 'best_of' is not supported with this value; only that of 'n' is.",
+            "unsupported_parameter",
+            "best_of",
+        )
+
+
 # --- the table ---------------------------------------------------------------------------------
 
 #: Fields that say who asks and how to file it, not what to answer.
@@ -166,7 +181,7 @@ _GENERATION: Final[Mapping[str, Check]] = {
     "seed": integer(SEED_MIN, SEED_MAX),
     "presence_penalty": number(-PENALTY_MAX, PENALTY_MAX),
     "frequency_penalty": number(-PENALTY_MAX, PENALTY_MAX),
-    "n": only(1),
+    "n": integer(1, CHOICES_MAX),
     "stream": stream,
     "logit_bias": only({}),
 }
@@ -189,7 +204,7 @@ _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
             **_GENERATION,
             "prompt": prompt,
             "echo": only(False),
-            "best_of": only(1),
+            "best_of": integer(1, CHOICES_MAX),
             "logprobs": integer(0, LOGPROBS_MAX),
             "suffix": only(),
         },
@@ -210,7 +225,7 @@ _TOGETHER: Final[Mapping[Endpoint, tuple[tuple[str, Callable[[Mapping[str, Any]]
             ("max_completion_tokens", _agree_on_one_bound),
             ("top_logprobs", _agree_on_logprobs),
         ),
-        Endpoint.COMPLETIONS: (),
+        Endpoint.COMPLETIONS: (("best_of", _agree_on_choices),),
         Endpoint.EMBEDDINGS: (),
     }
 )

@@ -26,6 +26,7 @@ def chat(**more: object) -> dict[str, Any]:
         {"max_tokens": 1, "temperature": 2, "top_p": 0.1, "stop": "x", "seed": -(2**63)},
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"], "n": 1, "stream": False},
         {"presence_penalty": -2, "frequency_penalty": 2.0, "logprobs": False, "store": False},
+        {"n": 128},
         {"logprobs": True, "top_logprobs": 20},
         {"logprobs": True, "top_logprobs": None},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex"},
@@ -41,8 +42,9 @@ def test_chat_bodies_that_are_honoured_pass(more: dict[str, Any]) -> None:
     ("more", "code", "param"),
     [
         ({"top_k": 3}, "unsupported_parameter", "body.top_k"),
-        ({"n": 2}, "unsupported_parameter", "body.n"),
-        ({"n": True}, "unsupported_parameter", "body.n"),
+        ({"n": 0}, "invalid_value", "body.n"),
+        ({"n": 129}, "invalid_value", "body.n"),
+        ({"n": True}, "invalid_type", "body.n"),
         ({"store": True}, "unsupported_parameter", "body.store"),
         ({"logprobs": 1}, "invalid_type", "body.logprobs"),
         ({"top_logprobs": 2}, "invalid_value", "body.top_logprobs"),
@@ -99,6 +101,17 @@ def test_one_prompt_passes_as_a_string_or_a_list_of_one(value: object) -> None:
     check_body(TEXT, body)
 
     assert prompt_of(body) == "x"
+
+
+@pytest.mark.parametrize(("n", "best_of", "passes"), [(3, 3, True), (None, 1, True), (3, 4, False), (3, 1, False)])
+def test_best_of_may_say_again_what_n_says(n: int | None, best_of: int, *, passes: bool) -> None:
+    body = {"model": "m", "prompt": "x", "n": n, "best_of": best_of}
+
+    if passes:
+        check_body(TEXT, body)
+    else:
+        with pytest.raises(RequestRefusedError, match="best_of"):
+            check_body(TEXT, body)
 
 
 @pytest.mark.parametrize("value", [["x", "y"], [], [1, 2], [[1]], None, 3])

@@ -34,6 +34,17 @@ def seed_of(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
+def choice_seed(seed: int, index: int) -> int:
+    """Return the seed of a request's choice: its own for the first, for the others 64 bits made of both.
+
+    Not the seed plus the index: then the second choice of one request would be the first of another.
+    """
+    if index == 0:
+        return seed
+    mixed = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(mixed, "little", signed=True)
+
+
 def generation_choice(
     endpoint: Endpoint, *, index: int, text: str, logprobs: Mapping[str, Any] | None, finish_reason: str
 ) -> dict[str, Any]:

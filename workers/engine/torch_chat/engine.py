@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.parameters import Sampling, sampling_of
+from pipeline.domain.parameters import sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import (
-    body_digest,
-    failure,
-    generation_body,
-    generation_choice,
-    generation_usage,
-    refusal,
-    seed_of,
-    unwrapped,
-    utc_now,
-)
+from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.asked import Asked
 from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
-from workers.engine.logprobs import TokenLogprobs, answer_logprobs, tokens_of_text
 from workers.engine.pieces import Pieces
-from workers.engine.text import StopFinder, answer_text, prompts_of
+from workers.engine.text import StopFinder, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
+from workers.engine.torch_chat.rows import Row
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_chat.slots import bucket
 from workers.engine.torch_chat.told import RawLogprobs
@@ -52,28 +43,6 @@ class TorchOptions:
     cache_bytes_max: int = 2 * 1024**3
     #: Keep generating past the end token, up to the bound; for measurements.
     ignore_end: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Row:
-    """A row in flight. Its phase is where it is held: waiting list, or slot."""
-
-    request: EngineRequest
-    digest: bytes
-    sampling: Sampling
-    seed: int
-    prompt: list[int]
-    #: Rows of an earlier one enter first.
-    generation: int
-    #: Output tokens this row may have: its bound, or what the context leaves.
-    output_max: int
-    stop_finder: StopFinder | None
-    output: list[int] = field(default_factory=list)
-    told: list[TokenLogprobs] = field(default_factory=list)
-
-    @property
-    def tokens_max(self) -> int:
-        return len(self.prompt) + self.output_max
 
 
 class TorchEngine:
@@ -101,13 +70,14 @@ class TorchEngine:
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
         self.identity = identity
-        self._fingerprint = identity.fingerprint
         self._now = now
+        #: The requests whose choices wait or run, by key.
+        self._asked: dict[int, Asked] = {}
         #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
-        self._waiting: list[_Row] = []
+        self._waiting: list[Row] = []
         self._arrived = 0
         #: Slot i holds row i: the rows in flight are always the first slots.
-        self._slots: list[_Row] = []
+        self._slots: list[Row] = []
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
         self._counters = Counters()
@@ -115,17 +85,18 @@ class TorchEngine:
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
-        return max(0, self._options.slots + self._options.lookahead - self.in_flight())
+        held = len(self._waiting) + len(self._slots) + len(self._ended)
+        return max(0, self._options.slots + self._options.lookahead - held)
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""
-        return len(self._waiting) + len(self._slots) + len(self._ended)
+        return len(self._asked) + len(self._ended)
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk and queue them, the longest of about as many as are in flight first."""
         for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
             try:
-                self._waiting.append(self._row(request, unwrapped(prompt)))
+                self._waiting += self._rows(request, unwrapped(prompt))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
@@ -133,7 +104,7 @@ class TorchEngine:
         self._arrived += len(requests)
         # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
         # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
-        self._waiting.sort(key=lambda row: (-row.generation, row.output_max, len(row.prompt)))
+        self._waiting.sort(key=lambda row: (-row.generation, row.asked.output_max, len(row.prompt)))
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
@@ -153,10 +124,14 @@ class TorchEngine:
         raw.note(tokens)
         ended: list[int] = []
         for slot, (row, token) in enumerate(zip(self._slots, tokens, strict=True)):
-            result = self._extend(row, token)
-            if result is not None:
-                results.append(result)
-                ended.append(slot)
+            if not self._extend(row, token):
+                continue
+            ended.append(slot)
+            if row.asked.is_over:
+                del self._asked[row.asked.request.key]
+                results.append(
+                    row.asked.result(model=self.model, fingerprint=self.identity.fingerprint, now=self._now())
+                )
         self._vacate(ended)
         return results
 
@@ -172,32 +147,37 @@ class TorchEngine:
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""
         gone = frozenset(keys)
-        self._waiting = [row for row in self._waiting if row.request.key not in gone]
+        for key in gone & self._asked.keys():
+            del self._asked[key]
+        self._waiting = [row for row in self._waiting if row.asked.request.key not in gone]
         self._ended = [result for result in self._ended if result.key not in gone]
-        self._vacate([slot for slot, row in enumerate(self._slots) if row.request.key in gone])
+        self._vacate([slot for slot, row in enumerate(self._slots) if row.asked.request.key in gone])
 
     def close(self) -> None:
         """Free the cache and forget every row."""
-        self._waiting, self._slots, self._ended = [], [], []
+        self._asked, self._waiting, self._slots, self._ended = {}, [], [], []
         self._decoder.cache.release()
 
     # --- entering ------------------------------------------------------------------------------
 
-    def _row(self, request: EngineRequest, prompt: list[int]) -> _Row:
+    def _rows(self, request: EngineRequest, prompt: list[int]) -> list[Row]:
+        """Return a row for each choice; they wait side by side, so that all but the first share its prompt's keys."""
         sampling = sampling_of(request.endpoint, request.body)
         tokens_max = min(self._decoder.context_tokens, self._cache_tokens_max())
         output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
-        digest = body_digest(request.body)
-        return _Row(
-            request=request,
-            digest=digest,
-            sampling=sampling,
-            seed=seed_of(digest) if sampling.seed is None else sampling.seed,
-            prompt=prompt,
-            generation=self._arrived // (self._options.slots + self._options.lookahead),
-            output_max=output_max,
-            stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
-        )
+        asked = Asked(request, sampling, prompt, output_max)
+        rows = [
+            Row(
+                asked=asked,
+                index=index,
+                seed=asked.seed(index),
+                generation=self._arrived // (self._options.slots + self._options.lookahead),
+                stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
+            )
+            for index in range(sampling.n)
+        ]
+        self._asked[request.key] = asked
+        return rows
 
     def _cache_tokens_max(self) -> int:
         """Return the longest row that fits the cache's byte budget alone, in whole buckets."""
@@ -208,10 +188,10 @@ class TorchEngine:
         """Move waiting rows into free slots while slots, memory and this step's prompt tokens last."""
         prefills: list[Prefill] = []
         budget = self._options.prefill_tokens
-        longest = max((row.tokens_max for row in self._slots), default=0)
+        longest = max((row.asked.tokens_max for row in self._slots), default=0)
         while self._waiting and len(self._slots) < self._options.slots:
             row = self._waiting[-1]
-            longest = max(longest, row.tokens_max)
+            longest = max(longest, row.asked.tokens_max)
             if not self._fits(len(self._slots) + 1, longest):
                 break
             prefill = self._prefill(row)
@@ -257,7 +237,7 @@ class TorchEngine:
         if self._decoder.pads_prompts:
             self._padding += max(lengths) * len(lengths) - sum(lengths)
 
-    def _prefill(self, row: _Row) -> Prefill:
+    def _prefill(self, row: Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""
         source, start = 0, 0
         if self._decoder.shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
@@ -282,37 +262,27 @@ class TorchEngine:
 
     # --- leaving -------------------------------------------------------------------------------
 
-    def _extend(self, row: _Row, token: int) -> EngineResult | None:
-        """Add `token` to the answer and return the result if that ends it."""
+    def _extend(self, row: Row, token: int) -> bool:
+        """Add `token` to the choice and say whether that ends it."""
         row.output.append(token)
         try:
-            if token in self._end_tokens:
-                return self._result(row, "stop")
-            if row.stop_finder is not None and row.stop_finder.found(row.output):
-                return self._result(row, "stop")
-            return self._result(row, "length") if len(row.output) >= row.output_max else None
+            is_end = token in self._end_tokens
+            is_stopped = is_end or (row.stop_finder is not None and row.stop_finder.found(row.output))
+            if not is_stopped and len(row.output) < row.asked.output_max:
+                return False
+            row.asked.end(
+                row.index,
+                self._tokenizer,
+                output=row.output,
+                # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
+                text_tokens=row.output[:-1] if is_end else row.output,
+                is_stopped=is_stopped,
+                told=row.told,
+                pieces=self._pieces,
+            )
         except Exception as error:  # noqa: BLE001 -- one row's text is that row's error, its neighbours go on
-            return failure(row.request, error)
-
-    def _result(self, row: _Row, finish_reason: str) -> EngineResult:
-        # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
-        tokens = row.output[:-1] if row.output[-1] in self._end_tokens else row.output
-        text = answer_text(self._tokenizer, tokens, row.sampling.stop)
-        endpoint, logprobs = row.request.endpoint, None
-        if row.sampling.logprobs is not None:
-            needed = tokens_of_text(self._tokenizer, tokens, text)
-            logprobs = answer_logprobs(endpoint, self._pieces, needed, row.told)
-        choice = generation_choice(endpoint, index=0, text=text, logprobs=logprobs, finish_reason=finish_reason)
-        body = generation_body(
-            endpoint,
-            digest=row.digest,
-            created=int(self._now().timestamp()),
-            model=self.model,
-            choices=[choice],
-            usage=generation_usage(len(row.prompt), len(row.output)),
-            fingerprint=self._fingerprint,
-        )
-        return EngineResult(row.request.key, 200, body, len(row.prompt), len(row.output))
+            row.asked.fail(row.index, error)
+        return True
 
     def _vacate(self, ended: Sequence[int]) -> None:
         """Take the rows of these slots out, moving the last rows into the holes so that no step computes a hole."""

@@ -1,0 +1,33 @@
+"""One row of the torch engine's batch: a choice of a request, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.domain.parameters import Sampling
+from workers.engine.asked import Asked
+from workers.engine.logprobs import TokenLogprobs
+from workers.engine.text import StopFinder
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A choice in flight. Its phase is where it is held: waiting list, or slot."""
+
+    asked: Asked
+    #: Which of the request's choices.
+    index: int
+    seed: int
+    #: Rows of an earlier one enter first.
+    generation: int
+    stop_finder: StopFinder | None
+    #: The request's, held here because they are read at every step.
+    sampling: Sampling = field(init=False)
+    prompt: list[int] = field(init=False)
+    output: list[int] = field(default_factory=list)
+    #: Log-probabilities of the output, where they are asked for.
+    told: list[TokenLogprobs] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sampling = self.asked.sampling
+        self.prompt = self.asked.prompt
