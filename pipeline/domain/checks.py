@@ -5,16 +5,21 @@ A check raises `RequestRefusedError` with a code and the field's path. `null` me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.limits import EMBEDDING_INPUTS_MAX, STOP_STRINGS_MAX
+from pipeline.domain.limits import EMBEDDING_INPUTS_MAX, LOGIT_BIASES_MAX, STOP_STRINGS_MAX, STOP_TOKENS_MAX
 
+#: Ids are bounded by the model's vocabulary, which only its engine knows; this is what they are stored in.
+TOKEN_ID_MAX: Final = 2**31 - 1
+BIAS_MAX: Final = 100.0
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 
+_TOKEN_ID: Final = re.compile(r"[0-9]{1,10}")
 _MESSAGE_KEYS: Final = frozenset({"role", "content", "name"})
 _PART_KEYS: Final = frozenset({"type", "text"})
 
@@ -142,6 +147,39 @@ def stop(name: str, value: object) -> None:
             refuse_type(f"{name}[{index}]", text, "a string")
         if not text:
             refuse_value(f"{name}[{index}]", "expected a non-empty string")
+
+
+def stop_token_ids(name: str, value: object) -> None:
+    """Check token ids that end an answer."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        refuse_type(name, value, "an array of integers")
+    if len(value) > STOP_TOKENS_MAX:
+        refuse_value(name, f"expected at most {STOP_TOKENS_MAX} token ids")
+    for index, token in enumerate(value):
+        if type(token) is not int:
+            refuse_type(f"{name}[{index}]", token, "an integer")
+        if not 0 <= token <= TOKEN_ID_MAX:
+            refuse_value(f"{name}[{index}]", "expected a token id")
+
+
+def logit_bias(name: str, value: object) -> None:
+    """Check biases by token id, a string as JSON's keys are."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        refuse_type(name, value, "an object")
+    if len(value) > LOGIT_BIASES_MAX:
+        refuse_value(name, f"expected at most {LOGIT_BIASES_MAX} token ids")
+    ids = {int(token) for token in value if _TOKEN_ID.fullmatch(token)}
+    if len(ids) < len(value) or (ids and max(ids) > TOKEN_ID_MAX):
+        refuse_value(name, "expected token ids as keys, each once")
+    check = number(-BIAS_MAX, BIAS_MAX)
+    for token, bias in value.items():
+        if bias is None:
+            refuse_type(f"{name}.{token}", bias, "a number")
+        check(f"{name}.{token}", bias)
 
 
 def boolean(name: str, value: object) -> None:

@@ -21,6 +21,8 @@ LINE_ERRORS_MAX: Final = 100
 #: Strings or token arrays in one embeddings request.
 EMBEDDING_INPUTS_MAX: Final = 2048
 STOP_STRINGS_MAX: Final = 4
+STOP_TOKENS_MAX: Final = 128
+LOGIT_BIASES_MAX: Final = 1024
 
 # --- windows -----------------------------------------------------------------------------------
 WINDOW_SECONDS_MIN: Final = 60

@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pipeline.domain.checks import (
+    TOKEN_ID_MAX,
     Check,
     boolean,
     ignored,
     inputs,
     integer,
+    logit_bias,
     messages,
     model,
     number,
@@ -29,6 +31,7 @@ from pipeline.domain.checks import (
     refuse_unknown,
     refuse_value,
     stop,
+    stop_token_ids,
     stream,
 )
 from pipeline.domain.endpoints import Endpoint
@@ -44,6 +47,8 @@ MAX_TOKENS_MAX: Final = 1_048_576
 DIMENSIONS_MAX: Final = 65_536
 TEMPERATURE_MAX: Final = 2.0
 PENALTY_MAX: Final = 2.0
+#: vLLM names no bound; past this one a division leaves nothing of a logit.
+REPETITION_PENALTY_MAX: Final = 100.0
 SEED_MIN: Final = -(2**63)
 SEED_MAX: Final = 2**63 - 1
 #: OpenAI's bounds on alternatives told beside each token, of chat and of text completions.
@@ -71,6 +76,19 @@ class Sampling:
     logprobs: int | None = None
     #: Answers to give.
     n: int = 1
+    #: Output tokens before which nothing but the bound ends the answer.
+    min_tokens: int = 0
+    #: 0: all.
+    top_k: int = 0
+    min_p: float = 0.0
+    #: 1 changes nothing.
+    repetition_penalty: float = 1.0
+    #: Token ids and what is added to their logits.
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    #: Token ids that end the answer beside the model's own.
+    stop_token_ids: tuple[int, ...] = ()
+    #: Whether the model's own end tokens end nothing.
+    ignore_eos: bool = False
 
 
 def check_body(endpoint: Endpoint, body: object) -> None:
@@ -110,6 +128,13 @@ def sampling_of(endpoint: Endpoint, body: Mapping[str, Any]) -> Sampling:
         frequency_penalty=float(body.get("frequency_penalty") or 0.0),
         logprobs=_logprobs_of(endpoint, body),
         n=body.get("n") or 1,
+        min_tokens=body.get("min_tokens") or 0,
+        top_k=max(body.get("top_k") or 0, 0),
+        min_p=float(body.get("min_p") or 0.0),
+        repetition_penalty=float(body.get("repetition_penalty") or 1.0),
+        logit_bias=tuple((int(token), float(bias)) for token, bias in (body.get("logit_bias") or {}).items()),
+        stop_token_ids=tuple(body.get("stop_token_ids") or ()),
+        ignore_eos=bool(body.get("ignore_eos")),
     )
 
 
@@ -152,6 +177,15 @@ def _agree_on_logprobs(body: Mapping[str, Any]) -> None:
         refuse_value("top_logprobs", "it needs 'logprobs': true")
 
 
+def _agree_on_least(endpoint: Endpoint) -> Callable[[Mapping[str, Any]], None]:
+    def check(body: Mapping[str, Any]) -> None:
+        bound = body.get("max_completion_tokens") or body.get("max_tokens") or MAX_TOKENS_DEFAULT[endpoint]
+        if body["min_tokens"] > bound:
+            refuse_value("min_tokens", f"it is more than the bound on output tokens, {bound}")
+
+    return check
+
+
 def _agree_on_choices(body: Mapping[str, Any]) -> None:
     if body["best_of"] != (body.get("n") or 1):
         refuse(
@@ -183,7 +217,14 @@ _GENERATION: Final[Mapping[str, Check]] = {
     "frequency_penalty": number(-PENALTY_MAX, PENALTY_MAX),
     "n": integer(1, CHOICES_MAX),
     "stream": stream,
-    "logit_bias": only({}),
+    "logit_bias": logit_bias,
+    # The names and ranges of the following are vLLM's.
+    "min_tokens": integer(0, MAX_TOKENS_MAX),
+    "top_k": integer(-1, TOKEN_ID_MAX),
+    "min_p": number(0.0, 1.0),
+    "repetition_penalty": number(0.0, REPETITION_PENALTY_MAX, low_excluded=True),
+    "stop_token_ids": stop_token_ids,
+    "ignore_eos": boolean,
 }
 
 _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
@@ -224,8 +265,12 @@ _TOGETHER: Final[Mapping[Endpoint, tuple[tuple[str, Callable[[Mapping[str, Any]]
         Endpoint.CHAT_COMPLETIONS: (
             ("max_completion_tokens", _agree_on_one_bound),
             ("top_logprobs", _agree_on_logprobs),
+            ("min_tokens", _agree_on_least(Endpoint.CHAT_COMPLETIONS)),
         ),
-        Endpoint.COMPLETIONS: (("best_of", _agree_on_choices),),
+        Endpoint.COMPLETIONS: (
+            ("best_of", _agree_on_choices),
+            ("min_tokens", _agree_on_least(Endpoint.COMPLETIONS)),
+        ),
         Endpoint.EMBEDDINGS: (),
     }
 )

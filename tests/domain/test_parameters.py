@@ -27,6 +27,9 @@ def chat(**more: object) -> dict[str, Any]:
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"], "n": 1, "stream": False},
         {"presence_penalty": -2, "frequency_penalty": 2.0, "logprobs": False, "store": False},
         {"n": 128},
+        {"min_tokens": 3, "max_completion_tokens": 3, "top_k": -1, "min_p": 1, "repetition_penalty": 1.2},
+        {"logit_bias": {"50256": -100, "0": 0.5}, "stop_token_ids": [0, 7], "ignore_eos": True},
+        {"logit_bias": {}, "stop_token_ids": [], "top_k": None, "min_tokens": None, "repetition_penalty": None},
         {"logprobs": True, "top_logprobs": 20},
         {"logprobs": True, "top_logprobs": None},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex"},
@@ -41,7 +44,26 @@ def test_chat_bodies_that_are_honoured_pass(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "code", "param"),
     [
-        ({"top_k": 3}, "unsupported_parameter", "body.top_k"),
+        ({"min_tokenz": 3}, "unsupported_parameter", "body.min_tokenz"),
+        ({"top_k": -2}, "invalid_value", "body.top_k"),
+        ({"top_k": 1.5}, "invalid_type", "body.top_k"),
+        ({"min_p": 1.01}, "invalid_value", "body.min_p"),
+        ({"repetition_penalty": 0}, "invalid_value", "body.repetition_penalty"),
+        ({"ignore_eos": 1}, "invalid_type", "body.ignore_eos"),
+        ({"min_tokens": -1}, "invalid_value", "body.min_tokens"),
+        ({"min_tokens": 5, "max_tokens": 4}, "invalid_value", "body.min_tokens"),
+        ({"min_tokens": 1025}, "invalid_value", "body.min_tokens"),
+        ({"stop_token_ids": 5}, "invalid_type", "body.stop_token_ids"),
+        ({"stop_token_ids": [1, True]}, "invalid_type", "body.stop_token_ids[1]"),
+        ({"stop_token_ids": [-1]}, "invalid_value", "body.stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 129}, "invalid_value", "body.stop_token_ids"),
+        ({"logit_bias": []}, "invalid_type", "body.logit_bias"),
+        ({"logit_bias": {"a": 1}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"7": 1, "07": 2}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"7": 101}}, "invalid_value", "body.logit_bias.7"),
+        ({"logit_bias": {"7": None}}, "invalid_type", "body.logit_bias.7"),
+        ({"logit_bias": {str(i): 0 for i in range(1025)}}, "invalid_value", "body.logit_bias"),
         ({"n": 0}, "invalid_value", "body.n"),
         ({"n": 129}, "invalid_value", "body.n"),
         ({"n": True}, "invalid_type", "body.n"),
@@ -135,6 +157,18 @@ def test_sampling_reads_what_was_given_and_defaults_to_openais() -> None:
     )
 
 
+def test_vllms_names_are_read_and_their_neutral_values_are_the_defaults() -> None:
+    neutral = {
+        "min_tokens": 0, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "logit_bias": {}, "stop_token_ids": [],
+        "ignore_eos": False, "n": 1,
+    }  # fmt: skip
+
+    assert sampling_of(CHAT, chat(**neutral)) == sampling_of(CHAT, chat(**dict.fromkeys(neutral))) == Sampling()
+    assert sampling_of(TEXT, {"logit_bias": {"5": 1, "6": -0.5}, "stop_token_ids": [2], "top_k": 4}) == Sampling(
+        logit_bias=((5, 1.0), (6, -0.5)), stop_token_ids=(2,), top_k=4
+    )
+
+
 def test_log_probabilities_are_asked_for_in_two_ways() -> None:
     assert sampling_of(CHAT, chat(logprobs=True)).logprobs == 0
     assert sampling_of(CHAT, chat(logprobs=True, top_logprobs=3)).logprobs == 3
@@ -155,7 +189,26 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    ["model", "messages", "prompt", "input", "max_tokens", "temperature", "stop", "seed", "n", "stream", "tools"]
+    [
+        "model",
+        "messages",
+        "prompt",
+        "input",
+        "max_tokens",
+        "temperature",
+        "stop",
+        "seed",
+        "n",
+        "stream",
+        "tools",
+        "min_tokens",
+        "top_k",
+        "logit_bias",
+        "stop_token_ids",
+        "logprobs",
+        "top_logprobs",
+        "best_of",
+    ]
 )
 MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "name", "x"]), JSON | st.just("user"), max_size=4)
 BODY = st.dictionaries(NAMES | st.text(max_size=4), JSON | st.lists(MESSAGE, max_size=2), max_size=5)

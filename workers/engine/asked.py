@@ -31,6 +31,8 @@ class Asked:
     prompt: list[int]
     #: Output tokens that each choice may have: what the request asks for, or what the context leaves.
     output_max: int
+    #: Tokens that end a choice.
+    ends: frozenset[int]
     digest: bytes = field(init=False)
     _seed: int = field(init=False)
     _choices: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -61,7 +63,6 @@ class Asked:
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         *,
         output: list[int],
-        text_tokens: list[int],
         is_stopped: bool,
         told: list[TokenLogprobs],
         pieces: Pieces,
@@ -72,13 +73,14 @@ class Asked:
             index: Which one.
             tokenizer: What turns tokens into text.
             output: All of its tokens; these are counted.
-            text_tokens: The first of them, without the token that ended it.
             is_stopped: Whether it came to an end, and not to its bound.
             told: Log-probabilities of `output`, where the request asks for them.
             pieces: The tokenizer's vocabulary.
         """
         endpoint, sampling = self.request.endpoint, self.sampling
-        text = answer_text(tokenizer, text_tokens, sampling.stop)
+        # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
+        text_tokens = output[:-1] if output and output[-1] in self.ends else output
+        text = answer_text(tokenizer, text_tokens, sampling.stop, sampling.min_tokens)
         logprobs = None
         if sampling.logprobs is not None:
             logprobs = answer_logprobs(endpoint, pieces, tokens_of_text(tokenizer, text_tokens, text), told)

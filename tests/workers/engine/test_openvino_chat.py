@@ -55,7 +55,17 @@ def test_seeded_and_unseeded_sampling_repeat_in_any_batch(load_openvino: Load, l
     assert len({text(wide[6 + i]) for i in range(6)}) > 3
 
 
-BEYOND = [("presence_penalty", 0.5, 0), ("frequency_penalty", 0.5, 0.0), ("logprobs", 0, None)]
+BEYOND = [
+    ("presence_penalty", 0.5, 0),
+    ("frequency_penalty", 0.5, 0.0),
+    ("repetition_penalty", 1.1, 1),
+    ("logprobs", 0, None),
+    ("logit_bias", {"5": 1}, {}),
+    ("min_tokens", 2, 0),
+    ("top_k", 5, -1),
+    ("min_p", 0.1, 0),
+    ("ignore_eos", True, False),
+]
 
 
 def test_what_it_does_not_honour_is_refused_by_name(load_openvino: Load, llama_folder: Path) -> None:

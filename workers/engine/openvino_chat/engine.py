@@ -18,7 +18,7 @@ from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import failure, refusal, unwrapped, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import endpoints_of, output_bound
+from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, decoded, prompts_of
 
@@ -26,8 +26,19 @@ from workers.engine.text import StopFinder, decoded, prompts_of
 _SEED_MASK: Final = 2**64 - 1
 _RUNNING: Final = "RUNNING"
 #: Fields of `Sampling` that the batcher does not honour as OpenAI means them. Its penalties lower positive logits
-#: and raise negative ones, where OpenAI's formula lowers them all; its log-probabilities are one per position.
-_BEYOND: Final = ("presence_penalty", "frequency_penalty", "logprobs")
+#: and raise negative ones, where OpenAI's formula lowers them all; its log-probabilities are one per position; the
+#: rest it has not, or it has not been held against vLLM's meaning.
+_BEYOND: Final = (
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logprobs",
+    "logit_bias",
+    "min_tokens",
+    "top_k",
+    "min_p",
+    "ignore_eos",
+)
 _NEUTRAL: Final = Sampling()
 
 
@@ -119,7 +130,8 @@ class OpenVinoEngine:
                 sampling = sampling_of(request.endpoint, request.body)
                 _refuse_beyond(sampling)
                 output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
-                drafts.append(Asked(request, sampling, tokens, output_max))
+                check_tokens(sampling, len(self._tokenizer))
+                drafts.append(Asked(request, sampling, tokens, output_max, ends_of(sampling, self._end_tokens)))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
@@ -201,8 +213,8 @@ class OpenVinoEngine:
         sampling = asked.sampling
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens = asked.output_max
-        config.stop_token_ids = set(self._end_tokens)
-        config.ignore_eos = not self._end_tokens
+        config.stop_token_ids = set(asked.ends)
+        config.ignore_eos = not asked.ends
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
             config.temperature = sampling.temperature
@@ -226,7 +238,7 @@ class OpenVinoEngine:
         assert row.stop_finder is not None
         for token in tokens:
             row.output.append(token)
-            if token not in self._end_tokens and row.stop_finder.found(row.output):
+            if token not in row.asked.ends and row.stop_finder.found(row.output):
                 return True
         return False
 
@@ -236,14 +248,13 @@ class OpenVinoEngine:
             (output,) = row.handle.read_all()
             row.output = list(output.generated_ids)
         self._generated += len(row.output)
-        is_ended = bool(row.output) and row.output[-1] in self._end_tokens
+        is_ended = bool(row.output) and row.output[-1] in row.asked.ends
         tokens = row.output[:-1] if is_ended else row.output
         stops = row.asked.sampling.stop
         row.asked.end(
             row.index,
             self._tokenizer,
             output=row.output,
-            text_tokens=tokens,
             is_stopped=is_ended or any(stop in decoded(self._tokenizer, tokens) for stop in stops),
             told=[],
             pieces=self._pieces,

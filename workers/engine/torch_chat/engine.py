@@ -14,7 +14,7 @@ from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import failure, refusal, unwrapped, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import endpoints_of, output_bound
+from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
@@ -57,17 +57,22 @@ class TorchEngine:
         decoder: Decoder,
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         end_tokens: frozenset[int],
+        vocabulary: int,
         options: TorchOptions,
         identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer."""
+        """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer.
+
+        `vocabulary` is how many logits the decoder gives.
+        """
         self.model = model
         self.endpoints = endpoints_of(tokenizer)
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._pieces = Pieces(tokenizer)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
+        self._vocabulary = vocabulary
         self._options = options
         self.identity = identity
         self._now = now
@@ -163,16 +168,17 @@ class TorchEngine:
     def _rows(self, request: EngineRequest, prompt: list[int]) -> list[Row]:
         """Return a row for each choice; they wait side by side, so that all but the first share its prompt's keys."""
         sampling = sampling_of(request.endpoint, request.body)
+        check_tokens(sampling, self._vocabulary)
         tokens_max = min(self._decoder.context_tokens, self._cache_tokens_max())
         output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
-        asked = Asked(request, sampling, prompt, output_max)
+        asked = Asked(request, sampling, prompt, output_max, ends_of(sampling, self._end_tokens))
         rows = [
             Row(
                 asked=asked,
                 index=index,
                 seed=asked.seed(index),
                 generation=self._arrived // (self._options.slots + self._options.lookahead),
-                stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
+                stop_finder=StopFinder(self._tokenizer, sampling.stop, sampling.min_tokens) if sampling.stop else None,
             )
             for index in range(sampling.n)
         ]
@@ -266,16 +272,13 @@ class TorchEngine:
         """Add `token` to the choice and say whether that ends it."""
         row.output.append(token)
         try:
-            is_end = token in self._end_tokens
-            is_stopped = is_end or (row.stop_finder is not None and row.stop_finder.found(row.output))
+            is_stopped = token in row.ends or (row.stop_finder is not None and row.stop_finder.found(row.output))
             if not is_stopped and len(row.output) < row.asked.output_max:
                 return False
             row.asked.end(
                 row.index,
                 self._tokenizer,
                 output=row.output,
-                # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
-                text_tokens=row.output[:-1] if is_end else row.output,
                 is_stopped=is_stopped,
                 told=row.told,
                 pieces=self._pieces,

@@ -8,6 +8,7 @@ from pipeline.domain.parameters import Sampling
 from workers.engine.asked import Asked
 from workers.engine.logprobs import TokenLogprobs
 from workers.engine.text import StopFinder
+from workers.engine.torch_chat.adjustments import is_adjusting
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +25,9 @@ class Row:
     #: The request's, held here because they are read at every step.
     sampling: Sampling = field(init=False)
     prompt: list[int] = field(init=False)
+    ends: frozenset[int] = field(init=False)
+    #: Whether the request changes logits before a token is chosen.
+    is_adjusted: bool = field(init=False)
     output: list[int] = field(default_factory=list)
     #: Log-probabilities of the output, where they are asked for.
     told: list[TokenLogprobs] = field(default_factory=list)
@@ -31,3 +35,5 @@ class Row:
     def __post_init__(self) -> None:
         self.sampling = self.asked.sampling
         self.prompt = self.asked.prompt
+        self.ends = self.asked.ends
+        self.is_adjusted = is_adjusting(self.sampling)
