@@ -34,6 +34,13 @@ from pipeline.domain.checks import (
     stop_token_ids,
     stream,
 )
+from pipeline.domain.constraints import (
+    Constraint,
+    constraint_of,
+    is_constrained,
+    response_format,
+    structured_outputs,
+)
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
 
@@ -89,6 +96,8 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     #: Whether the model's own end tokens end nothing.
     ignore_eos: bool = False
+    #: The form that the answer must have.
+    constraint: Constraint | None = None
 
 
 def check_body(endpoint: Endpoint, body: object) -> None:
@@ -135,6 +144,7 @@ def sampling_of(endpoint: Endpoint, body: Mapping[str, Any]) -> Sampling:
         logit_bias=tuple((int(token), float(bias)) for token, bias in (body.get("logit_bias") or {}).items()),
         stop_token_ids=tuple(body.get("stop_token_ids") or ()),
         ignore_eos=bool(body.get("ignore_eos")),
+        constraint=constraint_of(body),
     )
 
 
@@ -166,6 +176,8 @@ def prompt_of(body: Mapping[str, Any]) -> str:
 
 # --- fields that must agree --------------------------------------------------------------------
 
+_CONSTRAINED: Final = "an answer of a given form ends where its form does"
+
 
 def _agree_on_one_bound(body: Mapping[str, Any]) -> None:
     if body.get("max_tokens") not in (None, body["max_completion_tokens"]):
@@ -182,8 +194,20 @@ def _agree_on_least(endpoint: Endpoint) -> Callable[[Mapping[str, Any]], None]:
         bound = body.get("max_completion_tokens") or body.get("max_tokens") or MAX_TOKENS_DEFAULT[endpoint]
         if body["min_tokens"] > bound:
             refuse_value("min_tokens", f"it is more than the bound on output tokens, {bound}")
+        if body["min_tokens"] and is_constrained(body):
+            refuse_value("min_tokens", _CONSTRAINED)
 
     return check
+
+
+def _agree_on_end(body: Mapping[str, Any]) -> None:
+    if body["ignore_eos"] and is_constrained(body):
+        refuse_value("ignore_eos", _CONSTRAINED)
+
+
+def _agree_on_one_form(body: Mapping[str, Any]) -> None:
+    if (body.get("response_format") or {"type": "text"})["type"] != "text":
+        refuse_value("structured_outputs", "response_format asks for a form already; give one of the two")
 
 
 def _agree_on_choices(body: Mapping[str, Any]) -> None:
@@ -225,6 +249,8 @@ _GENERATION: Final[Mapping[str, Check]] = {
     "repetition_penalty": number(0.0, REPETITION_PENALTY_MAX, low_excluded=True),
     "stop_token_ids": stop_token_ids,
     "ignore_eos": boolean,
+    "response_format": response_format,
+    "structured_outputs": structured_outputs,
 }
 
 _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
@@ -236,7 +262,6 @@ _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
             "store": only(False),
             "logprobs": boolean,
             "top_logprobs": integer(0, TOP_LOGPROBS_MAX),
-            "response_format": only({"type": "text"}),
             "modalities": only(["text"]),
             "tools": only([]),
             "tool_choice": only("none"),
@@ -266,10 +291,14 @@ _TOGETHER: Final[Mapping[Endpoint, tuple[tuple[str, Callable[[Mapping[str, Any]]
             ("max_completion_tokens", _agree_on_one_bound),
             ("top_logprobs", _agree_on_logprobs),
             ("min_tokens", _agree_on_least(Endpoint.CHAT_COMPLETIONS)),
+            ("ignore_eos", _agree_on_end),
+            ("structured_outputs", _agree_on_one_form),
         ),
         Endpoint.COMPLETIONS: (
             ("best_of", _agree_on_choices),
             ("min_tokens", _agree_on_least(Endpoint.COMPLETIONS)),
+            ("ignore_eos", _agree_on_end),
+            ("structured_outputs", _agree_on_one_form),
         ),
         Endpoint.EMBEDDINGS: (),
     }

@@ -65,6 +65,8 @@ BEYOND = [
     ("top_k", 5, -1),
     ("min_p", 0.1, 0),
     ("ignore_eos", True, False),
+    ("response_format", {"type": "json_object"}, {"type": "text"}),
+    ("structured_outputs", {"regex": "a"}, None),
 ]
 
 

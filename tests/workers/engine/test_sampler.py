@@ -15,6 +15,7 @@ class Row:
     output: list[int] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)
     ends: frozenset[int] = frozenset()
+    matcher: None = None
 
     @property
     def is_adjusted(self) -> bool:

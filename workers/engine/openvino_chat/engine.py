@@ -38,6 +38,7 @@ _BEYOND: Final = (
     "top_k",
     "min_p",
     "ignore_eos",
+    "constraint",
 )
 _NEUTRAL: Final = Sampling()
 
@@ -271,8 +272,9 @@ def is_beyond(request: EngineRequest) -> bool:
 
 
 def _beyond(sampling: Sampling) -> str | None:
-    """Return the first field that is beyond the batcher."""
-    return next((name for name in _BEYOND if getattr(sampling, name) != getattr(_NEUTRAL, name)), None)
+    """Return the name of the first parameter that is beyond the batcher."""
+    name = next((name for name in _BEYOND if getattr(sampling, name) != getattr(_NEUTRAL, name)), None)
+    return sampling.constraint.param.partition(".")[0] if sampling.constraint and name == "constraint" else name
 
 
 def _refuse_beyond(sampling: Sampling) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.domain.parameters import Sampling
+from workers.engine.grammars import Matcher
 
 NEVER: Final = float("-inf")
 
@@ -27,6 +28,8 @@ class AdjustedRow(Protocol):
     output: list[int]
     #: Tokens that end the row.
     ends: frozenset[int]
+    #: How far the answer has come in its form, where it must have one.
+    matcher: Matcher | None
     #: Whether any of the below concerns it.
     is_adjusted: bool
 
@@ -46,11 +49,14 @@ def is_adjusting(sampling: Sampling) -> bool:
         or sampling.repetition_penalty != 1.0
         or sampling.presence_penalty
         or sampling.frequency_penalty
+        or sampling.constraint
     )
 
 
 def _adjust(logits: Tensor, row: AdjustedRow) -> None:
     sampling, device = row.sampling, logits.device
+    if row.matcher is not None and (forbidden := row.matcher.forbidden()) is not None:
+        logits.masked_fill_(torch.from_numpy(forbidden).to(device), NEVER)
     if len(row.output) < sampling.min_tokens and row.ends:
         logits[torch.tensor(sorted(row.ends), device=device)] = NEVER
     if sampling.logit_bias:

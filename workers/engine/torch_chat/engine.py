@@ -15,6 +15,7 @@ from workers.engine.answers import failure, refusal, unwrapped, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
 from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.grammars import Grammars
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
@@ -71,6 +72,7 @@ class TorchEngine:
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._pieces = Pieces(tokenizer)
+        self._grammars = Grammars(tokenizer, end_tokens, vocabulary)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._vocabulary = vocabulary
         self._options = options
@@ -179,6 +181,7 @@ class TorchEngine:
                 seed=asked.seed(index),
                 generation=self._arrived // (self._options.slots + self._options.lookahead),
                 stop_finder=StopFinder(self._tokenizer, sampling.stop, sampling.min_tokens) if sampling.stop else None,
+                matcher=self._grammars.matcher(sampling.constraint) if sampling.constraint else None,
             )
             for index in range(sampling.n)
         ]
@@ -270,9 +273,8 @@ class TorchEngine:
 
     def _extend(self, row: Row, token: int) -> bool:
         """Add `token` to the choice and say whether that ends it."""
-        row.output.append(token)
         try:
-            is_stopped = token in row.ends or (row.stop_finder is not None and row.stop_finder.found(row.output))
+            is_stopped = row.takes(token)
             if not is_stopped and len(row.output) < row.asked.output_max:
                 return False
             row.asked.end(

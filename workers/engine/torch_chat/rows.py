@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.domain.parameters import Sampling
 from workers.engine.asked import Asked
+from workers.engine.grammars import Matcher
 from workers.engine.logprobs import TokenLogprobs
 from workers.engine.text import StopFinder
 from workers.engine.torch_chat.adjustments import is_adjusting
@@ -22,6 +23,7 @@ class Row:
     #: Rows of an earlier one enter first.
     generation: int
     stop_finder: StopFinder | None
+    matcher: Matcher | None
     #: The request's, held here because they are read at every step.
     sampling: Sampling = field(init=False)
     prompt: list[int] = field(init=False)
@@ -37,3 +39,12 @@ class Row:
         self.prompt = self.asked.prompt
         self.ends = self.asked.ends
         self.is_adjusted = is_adjusting(self.sampling)
+
+    def takes(self, token: int) -> bool:
+        """Add `token` to the output and say whether the answer has come to its end; raises as `Matcher.accept` does."""
+        self.output.append(token)
+        if self.matcher is not None:
+            self.matcher.accept(token)
+            if self.matcher.is_complete:
+                return True
+        return token in self.ends or (self.stop_finder is not None and self.stop_finder.found(self.output))
