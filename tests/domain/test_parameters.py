@@ -208,6 +208,8 @@ NAMES = st.sampled_from(
         "logprobs",
         "top_logprobs",
         "best_of",
+        "response_format",
+        "structured_outputs",
     ]
 )
 MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "name", "x"]), JSON | st.just("user"), max_size=4)
