@@ -1,41 +1,55 @@
-"""Checks of one value of a request body, each raising `RequestRefusedError` in OpenAI's words."""
+"""Checks of one request field each, in OpenAI's words; `pipeline.domain.parameters` says which field has which.
+
+A check raises `RequestRefusedError` with a code and the field's path. `null` means "not given".
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
+from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.limits import STOP_STRINGS_MAX
+from pipeline.domain.limits import LOGIT_BIASES_MAX, STOP_STRINGS_MAX, STOP_TOKENS_MAX
 
+#: Ids are bounded by the model's vocabulary, which only its engine knows; this is what they are stored in.
+TOKEN_ID_MAX: Final = 2**31 - 1
+BIAS_MAX: Final = 100.0
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 
+_TOKEN_ID: Final = re.compile(r"[0-9]{1,10}")
 _MESSAGE_KEYS: Final = frozenset({"role", "content", "name"})
 _PART_KEYS: Final = frozenset({"type", "text"})
 
 #: Raises `RequestRefusedError` when the value given under the name is not honoured.
 Check = Callable[[str, Any], None]
 
-
 # --- refusals ----------------------------------------------------------------------------------
 
 
 def refuse(message: str, code: str, name: str) -> NoReturn:
-    """Raise a refusal of the field `name` of the body; empty: of the body itself."""
+    """Refuse the request for its field `name`; empty: for the body as a whole."""
     raise RequestRefusedError(message, code=code, param=f"body.{name}" if name else "body")
 
 
 def refuse_type(name: str, value: object, expected: str) -> NoReturn:
-    """Raise that the `value` of the field is of another type than `expected`."""
+    """Refuse a `value` of another type than `expected`."""
     given = _KIND_NAMES.get(type(value), "a value of another type")
     refuse(f"Invalid type for '{name or 'body'}': expected {expected}, but got {given} instead.", "invalid_type", name)
 
 
 def refuse_value(name: str, wanted: str) -> NoReturn:
-    """Raise that the value of the field is not what is `wanted`."""
+    """Refuse a value of the right type that is not what is `wanted`."""
     # The value itself is left out: it is the user's data, of any length.
     refuse(f"Invalid value for '{name}': {wanted}.", "invalid_value", name)
+
+
+def refuse_unknown(endpoint: Endpoint, name: object) -> NoReturn:
+    """Refuse a field that no engine honours."""
+    shown = str(name)[:64]
+    refuse(f"Parameter '{shown}' is not supported on {endpoint.value}.", "unsupported_parameter", shown)
 
 
 _KIND_NAMES: Final[Mapping[type, str]] = MappingProxyType(
@@ -74,7 +88,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float, *, low_excluded: bool = False) -> Check:
-    """Return a check for a number from `low` (or above it) to `high`."""
+    """Return a check for a number from `low`, or above it, to `high`."""
     opening = "above" if low_excluded else "from"
 
     def check(name: str, value: object) -> None:
@@ -104,7 +118,7 @@ def only(*accepted: object) -> Check:
 
 
 def model(name: str, value: object) -> None:
-    """Refuse what is no model's name."""
+    """Check a model's name."""
     if not isinstance(value, str):
         refuse_type(name, value, "a string")
     if not value:
@@ -112,7 +126,7 @@ def model(name: str, value: object) -> None:
 
 
 def stream(name: str, value: object) -> None:
-    """Refuse streaming."""
+    """Check that no stream is asked for."""
     if value is True:
         refuse("Streaming is not supported in the Batch API.", "streaming_unsupported", name)
     if value is not False and value is not None:
@@ -120,7 +134,7 @@ def stream(name: str, value: object) -> None:
 
 
 def stop(name: str, value: object) -> None:
-    """Refuse what is no stop string and no short list of them."""
+    """Check stop strings: one, or a few."""
     if value is None:
         return
     texts = [value] if isinstance(value, str) else value
@@ -135,8 +149,47 @@ def stop(name: str, value: object) -> None:
             refuse_value(f"{name}[{index}]", "expected a non-empty string")
 
 
+def stop_token_ids(name: str, value: object) -> None:
+    """Check token ids that end an answer."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        refuse_type(name, value, "an array of integers")
+    if len(value) > STOP_TOKENS_MAX:
+        refuse_value(name, f"expected at most {STOP_TOKENS_MAX} token ids")
+    for index, token in enumerate(value):
+        if type(token) is not int:
+            refuse_type(f"{name}[{index}]", token, "an integer")
+        if not 0 <= token <= TOKEN_ID_MAX:
+            refuse_value(f"{name}[{index}]", "expected a token id")
+
+
+def logit_bias(name: str, value: object) -> None:
+    """Check biases by token id, a string as JSON's keys are."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        refuse_type(name, value, "an object")
+    if len(value) > LOGIT_BIASES_MAX:
+        refuse_value(name, f"expected at most {LOGIT_BIASES_MAX} token ids")
+    ids = {int(token) for token in value if _TOKEN_ID.fullmatch(token)}
+    if len(ids) < len(value) or (ids and max(ids) > TOKEN_ID_MAX):
+        refuse_value(name, "expected token ids as keys, each once")
+    check = number(-BIAS_MAX, BIAS_MAX)
+    for token, bias in value.items():
+        if bias is None:
+            refuse_type(f"{name}.{token}", bias, "a number")
+        check(f"{name}.{token}", bias)
+
+
+def boolean(name: str, value: object) -> None:
+    """Check a switch."""
+    if value is not None and type(value) is not bool:
+        refuse_type(name, value, "a boolean")
+
+
 def messages(name: str, value: object) -> None:
-    """Refuse what is no list of messages of text."""
+    """Check a conversation of text messages."""
     if not isinstance(value, list):
         refuse_type(name, value, "an array of messages")
     if not value:
@@ -189,7 +242,7 @@ def _content(name: str, content: object) -> None:
 
 
 def prompt(name: str, value: object) -> None:
-    """Refuse what is not one string, in a list or not."""
+    """Check the one prompt of a text completion."""
     if isinstance(value, str):
         return
     if not isinstance(value, list):
@@ -227,9 +280,3 @@ def texts(most: int, *, only_list: bool = False) -> Check:
                 refuse_value(f"{name}[{index}]", "expected a non-empty string")
 
     return check
-
-
-def boolean(name: str, value: object) -> None:
-    """Refuse what is neither true nor false."""
-    if not isinstance(value, bool | None):
-        refuse_type(name, value, "a boolean")

@@ -23,6 +23,9 @@ EMBEDDING_INPUTS_MAX: Final = 2048
 #: Texts of one score, rerank or classify request, or of either side of its pairs.
 PAIR_TEXTS_MAX: Final = 2048
 STOP_STRINGS_MAX: Final = 4
+STOP_TOKENS_MAX: Final = 128
+LOGIT_BIASES_MAX: Final = 1024
+CONSTRAINT_CHOICES_MAX: Final = 1024
 
 # --- windows -----------------------------------------------------------------------------------
 WINDOW_SECONDS_MIN: Final = 60

@@ -123,7 +123,9 @@ class EnvelopeChecker:
         return self._model
 
     def check(self, line: bytes) -> tuple[str, dict[str, Any], bytes]:
-        """Return the line's custom id, its body, and the body as compact JSON with its keys in order.
+        """Return the line's custom id, its body, and the body as compact JSON with its keys sorted.
+
+        Where the order of keys means something, that of a schema's properties, only the body's own are.
 
         Raises:
             BadLineError: The line is no request of this batch.
@@ -157,7 +159,10 @@ class EnvelopeChecker:
         if body.get(self._required) is None:
             message = f"{self._required.capitalize()} parameter is required."
             raise BadLineError("invalid_request", message, f"body.{self._required}")
-        body_json = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        if "response_format" in body or "structured_outputs" in body:
+            body_json = orjson.dumps({key: body[key] for key in sorted(body)})
+        else:
+            body_json = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
         if len(body_json) > LINE_BYTES_MAX:  # 1e15 is written out as 1000000000000000.0
             raise too_long()
         _check_lossless(line, row, body_json.count(b'"') + custom_id.count('"') + _ENVELOPE_QUOTES)

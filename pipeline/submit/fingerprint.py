@@ -15,9 +15,9 @@ DIGEST_BYTES: Final = 16
 def digests(contents: Iterable[bytes]) -> list[bytes]:
     """Return 128 bits of BLAKE2b of each: two of ten million contents meet by chance once in 10^25 files.
 
-    Bodies are told apart by the digest of their JSON with its keys in order. Engines derive their seed from
-    the body, so equal bodies get equal answers, sampled or not, and one of them is enough to run. No field
-    that `check_body` honours has keys whose order an engine would see.
+    Bodies are told apart by the digest of their JSON with its keys sorted. Engines derive their seed from
+    the body, so equal bodies get equal answers, sampled or not, and one of them is enough to run. The one order
+    that an engine sees is that of a schema's keys, and bodies that may have a schema keep it.
     """
     return [blake2b(content, digest_size=DIGEST_BYTES).digest() for content in contents]
 

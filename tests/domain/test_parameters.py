@@ -26,6 +26,12 @@ def chat(**more: object) -> dict[str, Any]:
         {"max_tokens": 1, "temperature": 2, "top_p": 0.1, "stop": "x", "seed": -(2**63)},
         {"max_completion_tokens": 5, "stop": ["a", "b", "c", "d"], "n": 1, "stream": False},
         {"presence_penalty": -2, "frequency_penalty": 2.0, "logprobs": False, "store": False},
+        {"n": 128},
+        {"min_tokens": 3, "max_completion_tokens": 3, "top_k": -1, "min_p": 1, "repetition_penalty": 1.2},
+        {"logit_bias": {"50256": -100, "0": 0.5}, "stop_token_ids": [0, 7], "ignore_eos": True},
+        {"logit_bias": {}, "stop_token_ids": [], "top_k": None, "min_tokens": None, "repetition_penalty": None},
+        {"logprobs": True, "top_logprobs": 20},
+        {"logprobs": True, "top_logprobs": None},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex"},
         {"temperature": None, "max_tokens": None, "stop": None, "n": None, "tools": None, "stream": None},
         {"messages": [{"role": "developer", "content": [{"type": "text", "text": "x"}]}, {**USER, "name": "bo"}]},
@@ -38,11 +44,34 @@ def test_chat_bodies_that_are_honoured_pass(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "code", "param"),
     [
-        ({"top_k": 3}, "unsupported_parameter", "body.top_k"),
-        ({"n": 2}, "unsupported_parameter", "body.n"),
-        ({"n": True}, "unsupported_parameter", "body.n"),
+        ({"min_tokenz": 3}, "unsupported_parameter", "body.min_tokenz"),
+        ({"top_k": -2}, "invalid_value", "body.top_k"),
+        ({"top_k": 1.5}, "invalid_type", "body.top_k"),
+        ({"min_p": 1.01}, "invalid_value", "body.min_p"),
+        ({"repetition_penalty": 0}, "invalid_value", "body.repetition_penalty"),
+        ({"ignore_eos": 1}, "invalid_type", "body.ignore_eos"),
+        ({"min_tokens": -1}, "invalid_value", "body.min_tokens"),
+        ({"min_tokens": 5, "max_tokens": 4}, "invalid_value", "body.min_tokens"),
+        ({"min_tokens": 1025}, "invalid_value", "body.min_tokens"),
+        ({"stop_token_ids": 5}, "invalid_type", "body.stop_token_ids"),
+        ({"stop_token_ids": [1, True]}, "invalid_type", "body.stop_token_ids[1]"),
+        ({"stop_token_ids": [-1]}, "invalid_value", "body.stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 129}, "invalid_value", "body.stop_token_ids"),
+        ({"logit_bias": []}, "invalid_type", "body.logit_bias"),
+        ({"logit_bias": {"a": 1}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"7": 1, "07": 2}}, "invalid_value", "body.logit_bias"),
+        ({"logit_bias": {"7": 101}}, "invalid_value", "body.logit_bias.7"),
+        ({"logit_bias": {"7": None}}, "invalid_type", "body.logit_bias.7"),
+        ({"logit_bias": {str(i): 0 for i in range(1025)}}, "invalid_value", "body.logit_bias"),
+        ({"n": 0}, "invalid_value", "body.n"),
+        ({"n": 129}, "invalid_value", "body.n"),
+        ({"n": True}, "invalid_type", "body.n"),
         ({"store": True}, "unsupported_parameter", "body.store"),
-        ({"logprobs": True}, "unsupported_parameter", "body.logprobs"),
+        ({"logprobs": 1}, "invalid_type", "body.logprobs"),
+        ({"top_logprobs": 2}, "invalid_value", "body.top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 0}, "invalid_value", "body.top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "body.top_logprobs"),
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "body.tools"),
         ({"stream": True}, "streaming_unsupported", "body.stream"),
         ({"stream": 1}, "invalid_type", "body.stream"),
@@ -94,6 +123,17 @@ def test_one_prompt_passes_as_a_string_or_a_list_of_one(value: object) -> None:
     check_body(TEXT, body)
 
     assert prompt_of(body) == "x"
+
+
+@pytest.mark.parametrize(("n", "best_of", "passes"), [(3, 3, True), (None, 1, True), (3, 4, False), (3, 1, False)])
+def test_best_of_may_say_again_what_n_says(n: int | None, best_of: int, *, passes: bool) -> None:
+    body = {"model": "m", "prompt": "x", "n": n, "best_of": best_of}
+
+    if passes:
+        check_body(TEXT, body)
+    else:
+        with pytest.raises(RequestRefusedError, match="best_of"):
+            check_body(TEXT, body)
 
 
 @pytest.mark.parametrize("value", [["x", "y"], [], [1, 2], [[1]], None, 3])
@@ -170,6 +210,28 @@ def test_sampling_reads_what_was_given_and_defaults_to_openais() -> None:
     )
 
 
+def test_vllms_names_are_read_and_their_neutral_values_are_the_defaults() -> None:
+    neutral = {
+        "min_tokens": 0, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "logit_bias": {}, "stop_token_ids": [],
+        "ignore_eos": False, "n": 1,
+    }  # fmt: skip
+
+    assert sampling_of(CHAT, chat(**neutral)) == sampling_of(CHAT, chat(**dict.fromkeys(neutral))) == Sampling()
+    assert sampling_of(TEXT, {"logit_bias": {"5": 1, "6": -0.5}, "stop_token_ids": [2], "top_k": 4}) == Sampling(
+        logit_bias=((5, 1.0), (6, -0.5)), stop_token_ids=(2,), top_k=4
+    )
+
+
+def test_log_probabilities_are_asked_for_in_two_ways() -> None:
+    assert sampling_of(CHAT, chat(logprobs=True)).logprobs == 0
+    assert sampling_of(CHAT, chat(logprobs=True, top_logprobs=3)).logprobs == 3
+    assert sampling_of(CHAT, chat(logprobs=False)).logprobs is None
+    assert sampling_of(TEXT, {"prompt": "x", "logprobs": 0}).logprobs == 0
+    for value in (-1, 6, True):
+        with pytest.raises(RequestRefusedError):
+            check_body(TEXT, {"model": "m", "prompt": "x", "logprobs": value})
+
+
 def test_text_parts_are_joined() -> None:
     assert text_of([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "ab"
 
@@ -180,7 +242,28 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    ["model", "messages", "prompt", "input", "max_tokens", "temperature", "stop", "seed", "n", "stream", "tools"]
+    [
+        "model",
+        "messages",
+        "prompt",
+        "input",
+        "max_tokens",
+        "temperature",
+        "stop",
+        "seed",
+        "n",
+        "stream",
+        "tools",
+        "min_tokens",
+        "top_k",
+        "logit_bias",
+        "stop_token_ids",
+        "logprobs",
+        "top_logprobs",
+        "best_of",
+        "response_format",
+        "structured_outputs",
+    ]
 )
 MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "name", "x"]), JSON | st.just("user"), max_size=4)
 BODY = st.dictionaries(NAMES | st.text(max_size=4), JSON | st.lists(MESSAGE, max_size=2), max_size=5)

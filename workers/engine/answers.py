@@ -34,33 +34,45 @@ def seed_of(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
+def choice_seed(seed: int, index: int) -> int:
+    """Return the seed of a request's choice: its own for the first, for the others 64 bits made of both.
+
+    Not the seed plus the index: then the second choice of one request would be the first of another.
+    """
+    if index == 0:
+        return seed
+    mixed = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(mixed, "little", signed=True)
+
+
+def generation_choice(
+    endpoint: Endpoint, *, index: int, text: str, logprobs: Mapping[str, Any] | None, finish_reason: str
+) -> dict[str, Any]:
+    """Return one of an answer's choices."""
+    content: dict[str, Any] = {"text": text}
+    if endpoint is Endpoint.CHAT_COMPLETIONS:
+        content = {"message": {"role": "assistant", "content": text, "refusal": None}}
+    return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
 def generation_body(
     endpoint: Endpoint,
     *,
     digest: bytes,
     created: int,
     model: str,
-    text: str,
-    finish_reason: str,
+    choices: list[dict[str, Any]],
     usage: Mapping[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Return a `chat.completion` or `text_completion` object with one choice."""
-    identity = digest.hex()[:24]
-    choice: dict[str, Any]
-    if endpoint is Endpoint.CHAT_COMPLETIONS:
-        kind, identity = "chat.completion", f"chatcmpl-{identity}"
-        message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-    else:
-        kind, identity = "text_completion", f"cmpl-{identity}"
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    """Return a `chat.completion` or `text_completion` object."""
+    is_chat = endpoint is Endpoint.CHAT_COMPLETIONS
     return {
-        "id": identity,
-        "object": kind,
+        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{digest.hex()[:24]}",
+        "object": "chat.completion" if is_chat else "text_completion",
         "created": created,
         "model": model,
-        "choices": [choice],
+        "choices": choices,
         "usage": usage,
         "system_fingerprint": fingerprint,
     }

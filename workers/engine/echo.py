@@ -119,12 +119,16 @@ class EchoEngine:
     def _result(
         self, row: EngineRequest, created: int, kind: str, identity: str, choice: dict[str, Any], used: int, output: int
     ) -> EngineResult:
+        choices = [choice]
+        if (count := row.body.get("n") or 1) > 1:
+            choices = [{**choice, "index": index} for index in range(count)]
+            output *= count
         body = {
             "id": identity,
             "object": kind,
             "created": created,
             "model": self.model,
-            "choices": [choice],
+            "choices": choices,
             "usage": {
                 "prompt_tokens": used,
                 "completion_tokens": output,

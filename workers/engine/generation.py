@@ -47,6 +47,23 @@ def output_bound(request: EngineRequest, prompt: list[int], sampling: Sampling, 
     return min(room, sampling.max_tokens or MAX_TOKENS_DEFAULT[request.endpoint])
 
 
+def ends_of(sampling: Sampling, end_tokens: frozenset[int]) -> frozenset[int]:
+    """Return the tokens that end an answer of a model with these `end_tokens`."""
+    return (frozenset() if sampling.ignore_eos else end_tokens) | frozenset(sampling.stop_token_ids)
+
+
+def check_tokens(sampling: Sampling, vocabulary: int) -> None:
+    """Raise `RequestRefusedError` where the request names a token that a `vocabulary` of this size does not have."""
+    named = {"stop_token_ids": sampling.stop_token_ids, "logit_bias": [token for token, _ in sampling.logit_bias]}
+    for name, tokens in named.items():
+        if any(token >= vocabulary for token in tokens):
+            raise RequestRefusedError(
+                f"Invalid value for '{name}': this model's token ids are below {vocabulary}.",
+                code="invalid_value",
+                param=f"body.{name}",
+            )
+
+
 def end_tokens(tokenizer: Any, named: Iterable[int | list[int] | None]) -> frozenset[int]:  # noqa: ANN401 -- as above
     """Return every id that ends an answer: the tokenizer's, and those `named` by the model's configurations."""
     ids = {tokenizer.eos_token_id}

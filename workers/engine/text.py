@@ -87,13 +87,13 @@ class StopFinder:
     after which the text was whole, as in text-generation-inference's `decode_token`.
     """
 
-    __slots__ = ("_longest", "_read", "_start", "_stops", "_text", "_tokenizer")
+    __slots__ = ("_read", "_start", "_stops", "_text", "_tokenizer", "_tokens_min")
 
-    def __init__(self, tokenizer: Any, stops: tuple[str, ...]) -> None:  # noqa: ANN401 -- as above
-        """Watch for any of `stops`, which are not empty."""
+    def __init__(self, tokenizer: Any, stops: tuple[str, ...], tokens_min: int = 0) -> None:  # noqa: ANN401 -- as above
+        """Watch for any of `stops`, which are not empty, in what comes after the first `tokens_min` tokens."""
         self._tokenizer = tokenizer
         self._stops = stops
-        self._longest = max(len(stop) for stop in stops)
+        self._tokens_min = tokens_min
         self._text = ""
         self._start = 0
         self._read = 0
@@ -104,11 +104,10 @@ class StopFinder:
         window = decoded(self._tokenizer, tokens[self._start :])
         if len(window) <= len(known) or window.endswith(REPLACEMENT):
             return False
-        # A stop string may have begun in what was read before.
-        begin = max(0, len(self._text) - self._longest + 1)
+        before = len(self._text)
         self._text += window[len(known) :]
         self._start, self._read = self._read, len(tokens)
-        return any(stop in self._text[begin:] for stop in self._stops)
+        return len(tokens) > self._tokens_min and _stop_place(self._text, self._stops, before) is not None
 
 
 def decoded(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 -- as above
@@ -116,8 +115,18 @@ def decoded(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 -- as abo
     return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def answer_text(tokenizer: Any, tokens: list[int], stops: tuple[str, ...]) -> str:  # noqa: ANN401 -- as above
-    """Return the answer: cut before the first stop string, and never ending in part of a character."""
+def answer_text(tokenizer: Any, tokens: list[int], stops: tuple[str, ...], tokens_min: int = 0) -> str:  # noqa: ANN401 -- as above
+    """Return the answer: cut before the first stop string, and never ending in part of a character.
+
+    Stop strings inside the first `tokens_min` tokens are text like any other.
+    """
     text = decoded(tokenizer, tokens)
-    cuts = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(cuts)] if cuts else text.rstrip(REPLACEMENT)
+    before = len(decoded(tokenizer, tokens[:tokens_min]).rstrip(REPLACEMENT)) if stops and tokens_min else 0
+    place = _stop_place(text, stops, before)
+    return text.rstrip(REPLACEMENT) if place is None else text[:place]
+
+
+def _stop_place(text: str, stops: tuple[str, ...], before: int) -> int | None:
+    """Return where the first stop string begins that ends beyond the first `before` characters of `text`."""
+    found = [text.find(stop, max(0, before - len(stop) + 1)) for stop in stops]
+    return min((place for place in found if place >= 0), default=None)

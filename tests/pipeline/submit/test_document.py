@@ -11,6 +11,8 @@ SOURCES = (
     "pipeline/submit",
     "pipeline/report",
     "pipeline/domain/parameters.py",
+    "pipeline/domain/checks.py",
+    "pipeline/domain/constraints.py",
     "pipeline/app/batches.py",
     "scheduler",
     "workers",

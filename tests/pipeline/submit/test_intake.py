@@ -115,6 +115,23 @@ def test_the_same_body_is_run_once_whatever_the_order_of_its_keys() -> None:
     assert [rows[position][0] for _, position, _ in found] == [1, 2, 1, 4, 2]
 
 
+def test_the_order_of_a_schemas_keys_is_kept_and_tells_bodies_apart() -> None:
+    def asking(*names: str) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {name: {"type": "integer"} for name in names}}
+        return chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})
+
+    objects = MemoryStore()
+    first, reordered = asking("z", "a"), dict(reversed(list(asking("z", "a").items())))
+    lines = [line("1", first), line("2", asking("a", "z")), line("3", reordered)]
+
+    outcome = admitted(joined(lines), objects=objects)
+
+    asked = [body["response_format"]["json_schema"]["schema"] for _, body in all_rows(outcome, objects)]
+    assert sorted(list(schema["properties"]) for schema in asked) == [["a", "z"], ["z", "a"]]
+    places_by_id = {custom_id: place for *place, custom_id in places(outcome, objects)}
+    assert places_by_id["1"] == places_by_id["3"] != places_by_id["2"]
+
+
 def test_what_no_engine_honours_is_refused_as_a_row_and_the_batch_goes_on() -> None:
     objects = MemoryStore()
     lines = [

@@ -62,6 +62,17 @@ def test_documents_are_ranked_by_a_score_that_depends_on_their_text_alone() -> N
     assert best == [{"index": item["index"], "relevance_score": item["relevance_score"]} for item in whole[:2]]
 
 
+def test_as_many_choices_come_back_as_were_asked_for() -> None:
+    engine = EchoEngine()
+    engine.add([EngineRequest(0, Endpoint.COMPLETIONS, {"model": "echo", "prompt": "abcdefgh", "n": 3})])
+
+    (result,) = engine.step()
+
+    assert [choice["index"] for choice in result.body["choices"]] == [0, 1, 2]
+    assert (result.input_tokens, result.output_tokens) == (2, 6)
+    assert result.body["usage"]["total_tokens"] == 8
+
+
 def test_a_row_costs_microseconds() -> None:
     engine = EchoEngine()
     rows = [EngineRequest(i, Endpoint.CHAT_COMPLETIONS, {"model": "echo", "messages": MESSAGES}) for i in range(1000)]

@@ -15,6 +15,7 @@ from pipeline.ports.engine import EngineRequest
 from tests.workers.engine.driving import answers, completion, drained, prompts, references, text
 from workers.engine import choice
 from workers.engine.openvino_chat import export as export_module
+from workers.engine.openvino_chat.engine import is_beyond
 from workers.engine.registry import is_available, load_engine
 
 Load = Callable[..., Any]
@@ -54,14 +55,31 @@ def test_seeded_and_unseeded_sampling_repeat_in_any_batch(load_openvino: Load, l
     assert len({text(wide[6 + i]) for i in range(6)}) > 3
 
 
-@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
-def test_what_it_does_not_honour_is_refused_by_name(load_openvino: Load, llama_folder: Path, name: str) -> None:
-    rows = [completion(0, "abc", **{name: 0.5}), completion(1, "abc", **{name: 0})]
+BEYOND = [
+    ("presence_penalty", 0.5, 0),
+    ("frequency_penalty", 0.5, 0.0),
+    ("repetition_penalty", 1.1, 1),
+    ("logprobs", 0, None),
+    ("logit_bias", {"5": 1}, {}),
+    ("min_tokens", 2, 0),
+    ("top_k", 5, -1),
+    ("min_p", 0.1, 0),
+    ("ignore_eos", True, False),
+    ("response_format", {"type": "json_object"}, {"type": "text"}),
+    ("structured_outputs", {"regex": "a"}, None),
+]
 
-    results = answers(load_openvino(llama_folder), rows)
 
-    assert (results[0].status_code, results[0].body["error"]["param"]) == (400, f"body.{name}")
-    assert results[1].status_code == 200
+def test_what_it_does_not_honour_is_refused_by_name(load_openvino: Load, llama_folder: Path) -> None:
+    asked = [completion(i, "abc", **{name: value}) for i, (name, value, _) in enumerate(BEYOND)]
+    neutral = [completion(99, "abc", **{name: value for name, _, value in BEYOND})]
+
+    results = answers(load_openvino(llama_folder), asked + neutral)
+
+    for i, (name, _, _) in enumerate(BEYOND):
+        assert (results[i].status_code, results[i].body["error"]["param"]) == (400, f"body.{name}")
+    assert results[99].status_code == 200
+    assert [is_beyond(row) for row in asked + neutral] == [True] * len(asked) + [False]
 
 
 def test_an_answer_is_cut_before_its_stop_string(load_openvino: Load, llama_folder: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline.domain.parameters import Sampling
+from workers.engine.torch_chat.adjustments import is_adjusting
 from workers.engine.torch_chat.sampler import _gumbel, _mix, _nucleus, choose
 
 
@@ -12,6 +13,13 @@ class Row:
     sampling: Sampling
     seed: int = 1
     output: list[int] = field(default_factory=list)
+    prompt: list[int] = field(default_factory=list)
+    ends: frozenset[int] = frozenset()
+    matcher: None = None
+
+    @property
+    def is_adjusted(self) -> bool:
+        return is_adjusting(self.sampling)
 
 
 def murmur(value: int) -> int:
@@ -68,3 +76,60 @@ def test_penalties_follow_openais_formula() -> None:
     # 5 - 2 x 0.4 - 0.3 = 3.9; 4.5 - 0.4 - 0.3 = 3.8
     assert torch.allclose(logits, torch.tensor([[3.9, 3.8, 4.0, 0.0]]))
     assert chosen == [2]
+
+
+def test_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_not() -> None:
+    logits = torch.tensor([[3.0, -1.0, 2.0, 1.0]])
+
+    choose(logits, [Row(Sampling(repetition_penalty=2.0), prompt=[1, 0, 1], output=[0])])
+
+    assert torch.equal(logits, torch.tensor([[1.5, -2.0, 2.0, 1.0]]))
+
+
+def test_biases_are_added_and_can_ban_or_force_a_token() -> None:
+    logits = torch.tensor([[5.0, 4.0, 3.0]]).repeat(3, 1)
+    biases = [(), ((0, -100.0),), ((2, 100.0), (0, 0.5))]
+
+    chosen = choose(logits, [Row(Sampling(temperature=0.0, logit_bias=bias)) for bias in biases])
+
+    assert chosen == [0, 1, 2]
+    assert logits[2].tolist() == [5.5, 4.0, 103.0]
+
+
+def test_end_tokens_are_banned_until_there_are_enough_tokens() -> None:
+    logits = torch.tensor([[5.0, 4.0, 3.0]]).repeat(2, 1)
+    rows = [Row(Sampling(temperature=0.0, min_tokens=2), output=[2] * n, ends=frozenset({0})) for n in (1, 2)]
+
+    assert choose(logits, rows) == [1, 0]
+
+
+def probabilities(sampling: Sampling, logits: torch.Tensor, draws: int = 4_000) -> torch.Tensor:
+    rows = [Row(sampling, seed=seed) for seed in range(draws)]
+    return torch.tensor(choose(logits.repeat(draws, 1), rows)).bincount(minlength=len(logits)) / draws
+
+
+def test_top_k_keeps_the_likeliest_and_what_ties_with_the_last() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, 1.0, -1.0])
+
+    kept = probabilities(Sampling(top_k=2), logits)
+
+    assert kept[[0, 4]].tolist() == [0.0, 0.0]
+    assert torch.allclose(kept[1:4], logits[1:4].softmax(-1), atol=0.03)
+
+
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest() -> None:
+    logits = torch.tensor([0.3, 0.25, 0.16, 0.14, 0.15]).log()
+
+    kept = probabilities(Sampling(min_p=0.52), logits)
+
+    assert kept[[3, 4]].tolist() == [0.0, 0.0]
+    assert torch.allclose(kept[:3], torch.tensor([0.3, 0.25, 0.16]) / 0.71, atol=0.03)
+
+
+def test_the_share_of_top_p_is_of_what_top_k_left() -> None:
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+
+    kept = probabilities(Sampling(top_k=2, top_p=0.55), logits)
+
+    # Of the two that are left the first has 0.57, which is the share; of all four it has 0.4, which is not.
+    assert kept.tolist() == [1.0, 0.0, 0.0, 0.0]

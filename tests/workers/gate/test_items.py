@@ -66,7 +66,7 @@ def test_without_expected_answers_agreement_is_compared() -> None:
         ([line(), embedding("2")], "field url: earlier lines ask /v1/chat/completions"),
         ([line(body=5)], "field body: expected an object"),
         ([line(body={"messages": []})], "field body.messages"),
-        ([line(body={"messages": [{"role": "user", "content": "Hi"}], "top_k": 3})], "field body.top_k"),
+        ([line(body={"messages": [{"role": "user", "content": "Hi"}], "top_q": 3})], "field body.top_q"),
         ([line(body={"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.7})], "field body.temperature"),
         ([line(expected={"number": "x"})], "field expected.number: expected a number"),
         ([line(expected={"retrieves": ["1"]})], "field expected: 'retrieves' is for /v1/embeddings"),

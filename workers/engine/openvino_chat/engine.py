@@ -15,25 +15,33 @@ from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import (
-    body_digest,
-    failure,
-    generation_body,
-    generation_usage,
-    refusal,
-    seed_of,
-    unwrapped,
-    utc_now,
-)
+from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import endpoints_of, output_bound
-from workers.engine.text import StopFinder, answer_text, decoded, prompts_of
+from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.openvino_chat.leaders import Leaders
+from workers.engine.pieces import Pieces
+from workers.engine.text import StopFinder, decoded, prompts_of
 
 #: Seeds are signed here, as OpenAI's are, and unsigned there.
 _SEED_MASK: Final = 2**64 - 1
 _RUNNING: Final = "RUNNING"
-#: The batcher lowers positive logits and raises negative ones, where OpenAI's formula lowers them all.
-_BEYOND: Final = ("presence_penalty", "frequency_penalty")
+#: Fields of `Sampling` that the batcher does not honour as OpenAI means them. Its penalties lower positive logits
+#: and raise negative ones, where OpenAI's formula lowers them all; its log-probabilities are one per position; the
+#: rest it has not, or it has not been held against vLLM's meaning.
+_BEYOND: Final = (
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logprobs",
+    "logit_bias",
+    "min_tokens",
+    "top_k",
+    "min_p",
+    "ignore_eos",
+    "constraint",
+)
+_NEUTRAL: Final = Sampling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +62,11 @@ class OpenVinoOptions:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """A row in flight, and the batcher's handle on it."""
+    """A choice in flight, and the batcher's handle on it."""
 
-    request: EngineRequest
-    digest: bytes
-    sampling: Sampling
-    prompt_tokens: int
+    asked: Asked
+    #: Which of the request's choices.
+    index: int
     handle: Any
     stop_finder: StopFinder | None
     #: Read step by step where a stop string is looked for; else at the end.
@@ -91,13 +98,18 @@ class OpenVinoEngine:
         self.endpoints = endpoints_of(tokenizer)
         self._pipeline = pipeline
         self._tokenizer = tokenizer
+        self._pieces = Pieces(tokenizer)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._tokens_max = tokens_max
         self._options = options
         self.identity = identity
-        self._fingerprint = identity.fingerprint
         self._now = now
-        self._rows: dict[int, _Row] = {}
+        #: The requests whose choices run, by key, and the choices.
+        self._asked: dict[int, Asked] = {}
+        self._rows: list[_Row] = []
+        #: Requests that were not handed to the batcher yet, in the order in which they will be.
+        self._waiting: list[Asked] = []
+        self._leaders = Leaders()
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
         self._next_id = 0
@@ -108,45 +120,56 @@ class OpenVinoEngine:
 
     def room(self) -> int:
         """Return how many slots are free."""
-        return max(0, self._rows_max - self.in_flight())
+        waiting = sum(asked.sampling.n for asked in self._waiting)
+        return max(0, self._rows_max - len(self._rows) - waiting - len(self._ended))
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""
-        return len(self._rows) + len(self._ended)
+        return len(self._asked) + len(self._ended)
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
-        """Tokenize rows in bulk and hand them to the batcher, the longest first."""
-        drafts: list[tuple[int, EngineRequest, list[int], Sampling]] = []
+        """Tokenize rows in bulk and queue them for the batcher, the longest first."""
+        drafts: list[Asked] = []
         for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
             try:
                 tokens = unwrapped(prompt)
                 sampling = sampling_of(request.endpoint, request.body)
-                _refuse_beyond(request)
+                _refuse_beyond(sampling)
                 output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
-                drafts.append((output_max, request, tokens, sampling))
+                check_tokens(sampling, len(self._tokenizer))
+                drafts.append(Asked(request, sampling, tokens, output_max, ends_of(sampling, self._end_tokens)))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
                 self._ended.append(failure(request, error))
         # A long row started last would run alone at the end, with every other slot empty.
-        drafts.sort(key=lambda draft: (-draft[0], -len(draft[2])))
-        for output_max, request, tokens, sampling in drafts:
-            self._enter(request, tokens, sampling, output_max)
+        drafts.sort(key=lambda draft: (-draft.output_max, -len(draft.prompt)))
+        self._asked.update({draft.request.key: draft for draft in drafts})
+        self._waiting += drafts
 
     def step(self) -> Sequence[EngineResult]:
-        """Run one step of the batcher and return the rows that finished."""
+        """Hand rows to the batcher, run one step of it, and return the rows that finished."""
+        self._admit()
         results, self._ended = self._ended, []
         if not self._rows:
             return results
         self._pipeline.step()
+        if leaders := self._leaders.keys():
+            leading = [row for row in self._rows if row.asked.request.key in leaders]
+            self._leaders.computed(row.asked.request.key for row in leading if _has_begun(row))
         self._counters.note_step(self._pipeline.get_metrics().scheduled_requests, self._rows_max)
-        finished = [key for key, row in self._rows.items() if self._has_ended(row)]
-        for key in finished:
-            row = self._rows.pop(key)
+        running: list[_Row] = []
+        for row in self._rows:
+            if not self._has_ended(row):
+                running.append(row)
+                continue
             try:
-                results.append(self._result(row))
+                self._end(row)
             except Exception as error:  # noqa: BLE001 -- one row's text is that row's error, its neighbours go on
-                results.append(failure(row.request, error))
+                row.asked.fail(row.index, error)
+            if row.asked.is_over:
+                results.append(self._result(row.asked))
+        self._rows = running
         return results
 
     def meters(self) -> EngineMeters:
@@ -161,49 +184,63 @@ class OpenVinoEngine:
         """Forget these rows, wherever they are."""
         gone = frozenset(keys)
         self._ended = [result for result in self._ended if result.key not in gone]
-        for key in gone & self._rows.keys():
-            self._rows.pop(key).handle.cancel()
+        for key in gone & self._asked.keys():
+            del self._asked[key]
+        self._waiting = [asked for asked in self._waiting if asked.request.key not in gone]
+        self._leaders.forget(gone)
+        for row in self._rows:
+            if row.asked.request.key in gone:
+                row.handle.cancel()
+        self._rows = [row for row in self._rows if row.asked.request.key not in gone]
 
     def close(self) -> None:
         """Forget every row and let go of the model."""
-        self.abort(list(self._rows))
+        self.abort(list(self._asked))
         self._ended = []
         self._pipeline = None
 
     # --- entering ------------------------------------------------------------------------------
 
-    def _enter(self, request: EngineRequest, prompt: list[int], sampling: Sampling, output_max: int) -> None:
-        digest = body_digest(request.body)
-        try:
-            handle = self._pipeline.add_request(
-                self._next_id,
-                openvino.Tensor(np.array([prompt], dtype=np.int64)),
-                self._generation(sampling, digest, output_max),
-            )
-        except RuntimeError as error:
-            self._ended.append(failure(request, error))
-            return
-        self._next_id += 1
-        self._rows[request.key] = _Row(
-            request=request,
-            digest=digest,
-            sampling=sampling,
-            prompt_tokens=len(prompt),
-            handle=handle,
-            stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
-        )
+    def _admit(self) -> None:
+        """Hand over what waits, but for rows whose beginning another is computing just now."""
+        waiting, self._waiting = self._waiting, []
+        for asked in waiting:
+            if not self._options.shares_prefixes or self._leaders.may_enter(asked.request.key, asked.prompt):
+                self._enter(asked)
+            else:
+                self._waiting.append(asked)
 
-    def _generation(self, sampling: Sampling, digest: bytes, output_max: int) -> openvino_genai.GenerationConfig:
+    def _enter(self, asked: Asked) -> None:
+        """Hand each choice to the batcher as a request of its own: the seeds of one of many are not ours to set."""
+        for index in range(asked.sampling.n):
+            try:
+                handle = self._pipeline.add_request(
+                    self._next_id,
+                    openvino.Tensor(np.array([asked.prompt], dtype=np.int64)),
+                    self._generation(asked, index),
+                )
+            except RuntimeError as error:
+                asked.fail(index, error)
+                continue
+            self._next_id += 1
+            stops = asked.sampling.stop
+            finder = StopFinder(self._tokenizer, stops) if stops else None
+            self._rows.append(_Row(asked=asked, index=index, handle=handle, stop_finder=finder))
+        if asked.is_over:
+            self._leaders.forget([asked.request.key])
+            self._ended.append(self._result(asked))
+
+    def _generation(self, asked: Asked, index: int) -> openvino_genai.GenerationConfig:
+        sampling = asked.sampling
         config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = output_max
-        config.stop_token_ids = set(self._end_tokens)
-        config.ignore_eos = not self._end_tokens
+        config.max_new_tokens = asked.output_max
+        config.stop_token_ids = set(asked.ends)
+        config.ignore_eos = not asked.ends
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p
-            seed = seed_of(digest) if sampling.seed is None else sampling.seed
-            config.rng_seed = seed & _SEED_MASK
+            config.rng_seed = asked.seed(index) & _SEED_MASK
         return config
 
     # --- leaving -------------------------------------------------------------------------------
@@ -222,42 +259,53 @@ class OpenVinoEngine:
         assert row.stop_finder is not None
         for token in tokens:
             row.output.append(token)
-            if token not in self._end_tokens and row.stop_finder.found(row.output):
+            if token not in row.asked.ends and row.stop_finder.found(row.output):
                 return True
         return False
 
-    def _result(self, row: _Row) -> EngineResult:
+    def _end(self, row: _Row) -> None:
+        """Read a choice that ended."""
         if row.stop_finder is None:
             (output,) = row.handle.read_all()
             row.output = list(output.generated_ids)
         self._generated += len(row.output)
-        is_ended = bool(row.output) and row.output[-1] in self._end_tokens
+        is_ended = bool(row.output) and row.output[-1] in row.asked.ends
         tokens = row.output[:-1] if is_ended else row.output
-        text = answer_text(self._tokenizer, tokens, row.sampling.stop)
-        is_stopped = any(stop in decoded(self._tokenizer, tokens) for stop in row.sampling.stop)
-        body = generation_body(
-            row.request.endpoint,
-            digest=row.digest,
-            created=int(self._now().timestamp()),
-            model=self.model,
-            text=text,
-            finish_reason="stop" if is_ended or is_stopped else "length",
-            usage=generation_usage(row.prompt_tokens, len(row.output)),
-            fingerprint=self._fingerprint,
+        stops = row.asked.sampling.stop
+        row.asked.end(
+            row.index,
+            self._tokenizer,
+            output=row.output,
+            is_stopped=is_ended or any(stop in decoded(self._tokenizer, tokens) for stop in stops),
+            told=[],
+            pieces=self._pieces,
         )
-        return EngineResult(row.request.key, 200, body, row.prompt_tokens, len(row.output))
+
+    def _result(self, asked: Asked) -> EngineResult:
+        del self._asked[asked.request.key]
+        return asked.result(model=self.model, fingerprint=self.identity.fingerprint, now=self._now())
+
+
+def _has_begun(row: _Row) -> bool:
+    """Say whether the row's prompt is computed: it has a token of its answer, or has ended."""
+    return bool(row.output or row.handle.can_read() or row.handle.get_status().name != _RUNNING)
 
 
 def is_beyond(request: EngineRequest) -> bool:
     """Say whether the row asks for what the batcher cannot do as OpenAI means it."""
-    return any(request.body.get(name) for name in _BEYOND)
+    return _beyond(sampling_of(request.endpoint, request.body)) is not None
 
 
-def _refuse_beyond(request: EngineRequest) -> None:
-    for name in _BEYOND:
-        if request.body.get(name):
-            raise RequestRefusedError(
-                f"Parameter '{name}' is not supported by the engine that runs this model.",
-                code="unsupported_parameter",
-                param=f"body.{name}",
-            )
+def _beyond(sampling: Sampling) -> str | None:
+    """Return the name of the first parameter that is beyond the batcher."""
+    name = next((name for name in _BEYOND if getattr(sampling, name) != getattr(_NEUTRAL, name)), None)
+    return sampling.constraint.param.partition(".")[0] if sampling.constraint and name == "constraint" else name
+
+
+def _refuse_beyond(sampling: Sampling) -> None:
+    if name := _beyond(sampling):
+        raise RequestRefusedError(
+            f"Parameter '{name}' is not supported by the engine that runs this model.",
+            code="unsupported_parameter",
+            param=f"body.{name}",
+        )

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from pipeline.domain.errors import RequestRefusedError
-from pipeline.domain.parameters import Sampling, sampling_of
+from pipeline.domain.parameters import sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import (
-    body_digest,
-    failure,
-    generation_body,
-    generation_usage,
-    refusal,
-    seed_of,
-    unwrapped,
-    utc_now,
-)
+from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import endpoints_of, output_bound
-from workers.engine.text import StopFinder, answer_text, prompts_of
+from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.grammars import Grammars
+from workers.engine.pieces import Pieces
+from workers.engine.text import StopFinder, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
+from workers.engine.torch_chat.rows import Row
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_chat.slots import bucket
+from workers.engine.torch_chat.told import RawLogprobs
 
 #: A shared prefix shorter than this is cheaper to compute than to look for and copy.
 PREFIX_TOKENS_MIN: Final = 16
@@ -52,27 +48,6 @@ class TorchOptions:
     ignore_end: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Row:
-    """A row in flight. Its phase is where it is held: waiting list, or slot."""
-
-    request: EngineRequest
-    digest: bytes
-    sampling: Sampling
-    seed: int
-    prompt: list[int]
-    #: Rows of an earlier one enter first.
-    generation: int
-    #: Output tokens this row may have: its bound, or what the context leaves.
-    output_max: int
-    stop_finder: StopFinder | None
-    output: list[int] = field(default_factory=list)
-
-    @property
-    def tokens_max(self) -> int:
-        return len(self.prompt) + self.output_max
-
-
 class TorchEngine:
     """One causal language model; implements `Engine` for chat and text completions."""
 
@@ -85,26 +60,34 @@ class TorchEngine:
         decoder: Decoder,
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         end_tokens: frozenset[int],
+        vocabulary: int,
         options: TorchOptions,
         identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer."""
+        """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer.
+
+        `vocabulary` is how many logits the decoder gives.
+        """
         self.model = model
         self.endpoints = endpoints_of(tokenizer)
         self._decoder = decoder
         self._tokenizer = tokenizer
+        self._pieces = Pieces(tokenizer)
+        self._grammars = Grammars(tokenizer, end_tokens, vocabulary)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
+        self._vocabulary = vocabulary
         self._options = options
         self._shares_prefixes = decoder.shares_prefixes and options.shares_prefixes
         self.identity = identity
-        self._fingerprint = identity.fingerprint
         self._now = now
+        #: The requests whose choices wait or run, by key.
+        self._asked: dict[int, Asked] = {}
         #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
-        self._waiting: list[_Row] = []
+        self._waiting: list[Row] = []
         self._arrived = 0
         #: Slot i holds row i: the rows in flight are always the first slots.
-        self._slots: list[_Row] = []
+        self._slots: list[Row] = []
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
         self._counters = Counters()
@@ -112,17 +95,18 @@ class TorchEngine:
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
-        return max(0, self._options.slots + self._options.lookahead - self.in_flight())
+        held = len(self._waiting) + len(self._slots) + len(self._ended)
+        return max(0, self._options.slots + self._options.lookahead - held)
 
     def in_flight(self) -> int:
         """Return how many added rows have not come back yet."""
-        return len(self._waiting) + len(self._slots) + len(self._ended)
+        return len(self._asked) + len(self._ended)
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk and queue them, the longest of about as many as are in flight first."""
         for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
             try:
-                self._waiting.append(self._row(request, unwrapped(prompt)))
+                self._waiting += self._rows(request, unwrapped(prompt))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
             except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
@@ -130,7 +114,7 @@ class TorchEngine:
         self._arrived += len(requests)
         # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
         # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
-        self._waiting.sort(key=lambda row: (-row.generation, row.output_max, len(row.prompt)))
+        self._waiting.sort(key=lambda row: (-row.generation, row.asked.output_max, len(row.prompt)))
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
@@ -145,12 +129,19 @@ class TorchEngine:
             prefills,
         )
         self._count(prefills)
+        raw = RawLogprobs(logits, self._slots)
+        tokens = choose(logits, self._slots)
+        raw.note(tokens)
         ended: list[int] = []
-        for slot, (row, token) in enumerate(zip(self._slots, choose(logits, self._slots), strict=True)):
-            result = self._extend(row, token)
-            if result is not None:
-                results.append(result)
-                ended.append(slot)
+        for slot, (row, token) in enumerate(zip(self._slots, tokens, strict=True)):
+            if not self._extend(row, token):
+                continue
+            ended.append(slot)
+            if row.asked.is_over:
+                del self._asked[row.asked.request.key]
+                results.append(
+                    row.asked.result(model=self.model, fingerprint=self.identity.fingerprint, now=self._now())
+                )
         self._vacate(ended)
         return results
 
@@ -166,32 +157,39 @@ class TorchEngine:
     def abort(self, keys: Sequence[int]) -> None:
         """Forget these rows, wherever they are."""
         gone = frozenset(keys)
-        self._waiting = [row for row in self._waiting if row.request.key not in gone]
+        for key in gone & self._asked.keys():
+            del self._asked[key]
+        self._waiting = [row for row in self._waiting if row.asked.request.key not in gone]
         self._ended = [result for result in self._ended if result.key not in gone]
-        self._vacate([slot for slot, row in enumerate(self._slots) if row.request.key in gone])
+        self._vacate([slot for slot, row in enumerate(self._slots) if row.asked.request.key in gone])
 
     def close(self) -> None:
         """Free the cache and forget every row."""
-        self._waiting, self._slots, self._ended = [], [], []
+        self._asked, self._waiting, self._slots, self._ended = {}, [], [], []
         self._decoder.cache.release()
 
     # --- entering ------------------------------------------------------------------------------
 
-    def _row(self, request: EngineRequest, prompt: list[int]) -> _Row:
+    def _rows(self, request: EngineRequest, prompt: list[int]) -> list[Row]:
+        """Return a row for each choice; they wait side by side, so that all but the first share its prompt's keys."""
         sampling = sampling_of(request.endpoint, request.body)
+        check_tokens(sampling, self._vocabulary)
         tokens_max = min(self._decoder.context_tokens, self._cache_tokens_max())
         output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
-        digest = body_digest(request.body)
-        return _Row(
-            request=request,
-            digest=digest,
-            sampling=sampling,
-            seed=seed_of(digest) if sampling.seed is None else sampling.seed,
-            prompt=prompt,
-            generation=self._arrived // (self._options.slots + self._options.lookahead),
-            output_max=output_max,
-            stop_finder=StopFinder(self._tokenizer, sampling.stop) if sampling.stop else None,
-        )
+        asked = Asked(request, sampling, prompt, output_max, ends_of(sampling, self._end_tokens))
+        rows = [
+            Row(
+                asked=asked,
+                index=index,
+                seed=asked.seed(index),
+                generation=self._arrived // (self._options.slots + self._options.lookahead),
+                stop_finder=StopFinder(self._tokenizer, sampling.stop, sampling.min_tokens) if sampling.stop else None,
+                matcher=self._grammars.matcher(sampling.constraint) if sampling.constraint else None,
+            )
+            for index in range(sampling.n)
+        ]
+        self._asked[request.key] = asked
+        return rows
 
     def _cache_tokens_max(self) -> int:
         """Return the longest row that fits the cache's byte budget alone, in whole buckets."""
@@ -202,10 +200,10 @@ class TorchEngine:
         """Move waiting rows into free slots while slots, memory and this step's prompt tokens last."""
         prefills: list[Prefill] = []
         budget = self._options.prefill_tokens
-        longest = max((row.tokens_max for row in self._slots), default=0)
+        longest = max((row.asked.tokens_max for row in self._slots), default=0)
         while self._waiting and len(self._slots) < self._options.slots:
             row = self._waiting[-1]
-            longest = max(longest, row.tokens_max)
+            longest = max(longest, row.asked.tokens_max)
             if not self._fits(len(self._slots) + 1, longest):
                 break
             prefill = self._prefill(row)
@@ -251,7 +249,7 @@ class TorchEngine:
         if self._decoder.pads_prompts:
             self._padding += max(lengths) * len(lengths) - sum(lengths)
 
-    def _prefill(self, row: _Row) -> Prefill:
+    def _prefill(self, row: Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""
         source, start = 0, 0
         if self._shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
@@ -276,32 +274,23 @@ class TorchEngine:
 
     # --- leaving -------------------------------------------------------------------------------
 
-    def _extend(self, row: _Row, token: int) -> EngineResult | None:
-        """Add `token` to the answer and return the result if that ends it."""
-        row.output.append(token)
+    def _extend(self, row: Row, token: int) -> bool:
+        """Add `token` to the choice and say whether that ends it."""
         try:
-            if token in self._end_tokens:
-                return self._result(row, "stop")
-            if row.stop_finder is not None and row.stop_finder.found(row.output):
-                return self._result(row, "stop")
-            return self._result(row, "length") if len(row.output) >= row.output_max else None
+            is_stopped = row.takes(token)
+            if not is_stopped and len(row.output) < row.asked.output_max:
+                return False
+            row.asked.end(
+                row.index,
+                self._tokenizer,
+                output=row.output,
+                is_stopped=is_stopped,
+                told=row.told,
+                pieces=self._pieces,
+            )
         except Exception as error:  # noqa: BLE001 -- one row's text is that row's error, its neighbours go on
-            return failure(row.request, error)
-
-    def _result(self, row: _Row, finish_reason: str) -> EngineResult:
-        # The end token is not text, yet it was computed and is counted, as OpenAI counts it.
-        tokens = row.output[:-1] if row.output[-1] in self._end_tokens else row.output
-        body = generation_body(
-            row.request.endpoint,
-            digest=row.digest,
-            created=int(self._now().timestamp()),
-            model=self.model,
-            text=answer_text(self._tokenizer, tokens, row.sampling.stop),
-            finish_reason=finish_reason,
-            usage=generation_usage(len(row.prompt), len(row.output)),
-            fingerprint=self._fingerprint,
-        )
-        return EngineResult(row.request.key, 200, body, len(row.prompt), len(row.output))
+            row.asked.fail(row.index, error)
+        return True
 
     def _vacate(self, ended: Sequence[int]) -> None:
         """Take the rows of these slots out, moving the last rows into the holes so that no step computes a hole."""

@@ -59,6 +59,7 @@ def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, th
         end_tokens=end_tokens(
             tokenizer, [getattr(config, "eos_token_id", None) for config in (model.generation_config, model.config)]
         ),
+        vocabulary=model.config.get_text_config().vocab_size,
         options=options,
         identity=EngineIdentity(
             engine=TorchEngine.name,

@@ -1,4 +1,4 @@
-"""Next tokens from logits: greedy, or sampled by the Gumbel-max trick with counter-based noise.
+"""Next tokens from adjusted logits: greedy, or sampled by the Gumbel-max trick with counter-based noise.
 
 The noise of vocabulary entry v for a row's t-th output token is a hash of (row seed, t, v) and nothing
 else, so an answer does not depend on which rows shared its batch (as far as the logits do not), and a
@@ -8,30 +8,26 @@ rerun repeats it. argmax(logits / T + Gumbel noise) is an exact draw from softma
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.domain.parameters import Sampling
+from workers.engine.torch_chat.adjustments import NEVER, AdjustedRow, adjust
 
 #: Temperatures below this are greedy: dividing by them would overflow.
 _TEMPERATURE_MIN: Final = 1e-4
 #: Entries that hold the nucleus of nearly every row; only rows that need more sort the whole vocabulary.
 _NUCLEUS_TRIED: Final = 512
-_NEVER: Final = float("-inf")
 
 
-class SampledRow(Protocol):
+class SampledRow(AdjustedRow, Protocol):
     """What the sampler reads of a row."""
 
-    sampling: Sampling
     #: Any int64.
     seed: int
-    #: Output tokens so far.
-    output: list[int]
 
 
 @torch.inference_mode()  # what a decoder made in this mode may be changed only in it
@@ -42,7 +38,7 @@ def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
         logits: float32 (rows, vocabulary), on any device; changed in place.
         rows: The rows in the same order.
     """
-    _apply_penalties(logits, rows)
+    adjust(logits, rows)
     sampled = [i for i, row in enumerate(rows) if row.sampling.temperature >= _TEMPERATURE_MIN]
     chosen = logits.argmax(dim=-1)
     if sampled:
@@ -52,21 +48,12 @@ def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
     return tokens
 
 
-def _apply_penalties(logits: Tensor, rows: Sequence[SampledRow]) -> None:
-    """Lower logits of tokens already in the output: `count x frequency + presence` (OpenAI's formula)."""
-    for i, row in enumerate(rows):
-        presence, frequency = row.sampling.presence_penalty, row.sampling.frequency_penalty
-        if row.output and (presence or frequency):
-            counts = Counter(row.output)
-            tokens = torch.tensor(list(counts), device=logits.device)
-            penalties = [count * frequency + presence for count in counts.values()]
-            logits[i, tokens] -= torch.tensor(penalties, device=logits.device)
-
-
 def _draw(logits: Tensor, rows: Sequence[SampledRow]) -> Tensor:
     """Return one draw per row of `logits` (rows, vocabulary)."""
     temperatures = torch.tensor([row.sampling.temperature for row in rows], device=logits.device)
     scores = logits / temperatures[:, None]
+    _keep_likely(scores, rows)
+    _keep_first(scores, rows)
     narrowed = [i for i, row in enumerate(rows) if row.sampling.top_p < 1.0]
     if narrowed:
         index = torch.tensor(narrowed, device=logits.device)
@@ -79,6 +66,22 @@ def _draw(logits: Tensor, rows: Sequence[SampledRow]) -> Tensor:
     return scores.argmax(dim=-1)
 
 
+def _keep_likely(scores: Tensor, rows: Sequence[SampledRow]) -> None:
+    """Remove what is less likely than `min_p` times the likeliest entry."""
+    for i, row in enumerate(rows):
+        if row.sampling.min_p > 0.0:
+            least = scores[i].max() + math.log(row.sampling.min_p)
+            scores[i].masked_fill_(scores[i] < least, NEVER)
+
+
+def _keep_first(scores: Tensor, rows: Sequence[SampledRow]) -> None:
+    """Remove all but the `top_k` likeliest entries; what ties with the last of them stays."""
+    for i, row in enumerate(rows):
+        if 0 < row.sampling.top_k < scores.shape[1]:
+            least = scores[i].topk(row.sampling.top_k).values[-1]
+            scores[i].masked_fill_(scores[i] < least, NEVER)
+
+
 def _nucleus(scores: Tensor, shares: Tensor) -> Tensor:
     """Return `scores` with all but each row's smallest set of top entries holding `shares` of the mass removed."""
     total = scores.logsumexp(dim=-1, keepdim=True)
@@ -89,7 +92,7 @@ def _nucleus(scores: Tensor, shares: Tensor) -> Tensor:
     before = (top - total).exp().cumsum(dim=-1) - (top - total).exp()
     # An entry stays while the mass before it is below the share; the first always does.
     smallest = top.masked_fill(before >= shares[:, None], float("inf")).amin(dim=-1, keepdim=True)
-    return kept.masked_fill(kept < smallest, _NEVER)
+    return kept.masked_fill(kept < smallest, NEVER)
 
 
 # --- noise -------------------------------------------------------------------------------------
