@@ -17,28 +17,34 @@ from workers.engine.torch_chat.decoder import Decoder
 from workers.engine.torch_chat.engine import TorchEngine, TorchOptions
 from workers.engine.torch_chat.generic import GenericDecoder
 from workers.engine.torch_chat.linear import has_fast_bf16
-from workers.engine.torch_chat.llama import LlamaDecoder, is_llama_shaped
+from workers.engine.torch_chat.llama import LlamaDecoder
+from workers.engine.torch_chat.modules import replace_linears
+from workers.engine.torch_chat.quantized import check_recipe, maker_of
+from workers.engine.torch_chat.weights import LlamaWeights, is_llama_shaped
 
 _DTYPES: Final = {
     Recipe.FLOAT32: torch.float32,
     Recipe.BFLOAT16: torch.bfloat16,
     Recipe.FLOAT16: torch.float16,
 }
+_QUANTIZED: Final = frozenset({Recipe.INT8, Recipe.FLOAT8})
 
 
 def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, threads: int | None) -> TorchEngine:
     """Return an engine for the model in `folder`.
 
     Options of the spec are the fields of `TorchOptions`, and `context_tokens` (default: the model's own). The
-    native recipe is bf16 where the device computes in it, else float32.
+    native recipe is bf16 where the device computes in it, else float32; so is what a quantized one leaves as it is.
 
     Raises:
-        ModelUnavailableError: An option is unknown, or the weights cannot be loaded.
+        ModelUnavailableError: An option is unknown, the device cannot compute under the recipe, or the weights
+            cannot be loaded.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     settings = dict(spec.options)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_recipe(spec.recipe, place)
     dtype = _dtype(spec.recipe, place)
     context = settings.pop("context_tokens", None)
     options = options_of(TorchOptions, settings)
@@ -50,8 +56,7 @@ def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, th
             )
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailableError(f"{spec.name} cannot be loaded as a causal language model: {error}") from error
-    model = model.to(place).eval()
-    decoder = _decoder(model, int(context) if context else None)
+    decoder = decoder_of(spec, model, place, int(context) if context else None)
     return TorchEngine(
         spec.name,
         decoder=decoder,
@@ -63,21 +68,32 @@ def load(spec: ModelSpec, folder: Path, *, revision: str, device: str | None, th
         identity=EngineIdentity(
             engine=TorchEngine.name,
             version=torch.__version__.partition("+")[0],
-            precision=str(dtype).removeprefix("torch."),
+            precision=_precision(spec.recipe, dtype),
             revision=revision,
             device=str(place),
         ),
     )
 
 
-def _decoder(model: Any, context: int | None) -> Decoder:  # noqa: ANN401 -- transformers has no types
+def decoder_of(spec: ModelSpec, model: Any, device: torch.device, context: int | None) -> Decoder:  # noqa: ANN401 -- transformers has no types
+    """Return the decoder of a model under the recipe of `spec`, on `device`; the model is of no use afterwards."""
     config = model.config.get_text_config()
     tokens = min(filter(None, (context, config.max_position_embeddings)))
+    make = maker_of(spec.recipe, device)
     if is_llama_shaped(config):
-        return LlamaDecoder(model, context_tokens=tokens)
+        return LlamaDecoder(LlamaWeights(model.eval(), device=device, make=make), context_tokens=tokens)
+    model = model.to(device).eval()
+    if spec.recipe in _QUANTIZED and not replace_linears(model, make):
+        raise ModelUnavailableError(f"{spec.name} has no layer that {spec.recipe} could be applied to")
     # Inside the window every layer attends to everything, which is what the slot cache offers.
     window = getattr(config, "sliding_window", None)
     return GenericDecoder(model, context_tokens=min(filter(None, (tokens, window))))
+
+
+def _precision(recipe: Recipe, dtype: torch.dtype) -> str:
+    """Return what the weights are in, and, for a quantized recipe, what everything around them is in."""
+    name = str(dtype).removeprefix("torch.")
+    return f"{recipe}_{name}" if recipe in _QUANTIZED else name
 
 
 def _dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
