@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+import torch
 
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
@@ -25,8 +28,11 @@ from workers.engine.counters import Counters
 from workers.engine.generation import endpoints_of, output_bound
 from workers.engine.text import StopFinder, answer_text, prompts_of
 from workers.engine.torch_chat.decoder import Decoder, Prefill
+from workers.engine.torch_chat.memory import MemoryLimit, is_out_of_memory, too_large
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_chat.slots import bucket
+
+_LOG = logging.getLogger(__name__)
 
 #: A shared prefix shorter than this is cheaper to compute than to look for and copy.
 PREFIX_TOKENS_MIN: Final = 16
@@ -70,6 +76,15 @@ class _Row:
     def tokens_max(self) -> int:
         return len(self.prompt) + self.output_max
 
+    @property
+    def sequence(self) -> list[int]:
+        """What the cache must hold before the next token: a row that was put back has an answer begun."""
+        return self.prompt + self.output if self.output else self.prompt
+
+
+def _order(row: _Row) -> tuple[int, int, int]:
+    return (-row.generation, row.output_max, len(row.prompt))
+
 
 class TorchEngine:
     """One causal language model; implements `Engine` for chat and text completions."""
@@ -100,6 +115,7 @@ class TorchEngine:
         #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
         self._waiting: list[_Row] = []
         self._arrived = 0
+        self._memory = MemoryLimit(options.cache_bytes_max)
         #: Slot i holds row i: the rows in flight are always the first slots.
         self._slots: list[_Row] = []
         #: Rows that ended without the model.
@@ -127,11 +143,26 @@ class TorchEngine:
         self._arrived += len(requests)
         # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
         # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
-        self._waiting.sort(key=lambda row: (-row.generation, row.output_max, len(row.prompt)))
+        self._waiting.sort(key=_order)
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
         results, self._ended = self._ended, []
+        try:
+            results += self._pass()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            is_short = True
+        else:
+            is_short = False
+        # Not inside `except`: the error's frames hold the tensors whose memory is wanted back.
+        if is_short:
+            self._retreat()
+        return results
+
+    def _pass(self) -> list[EngineResult]:
+        results: list[EngineResult] = []
         prefills = self._admit()
         if not self._slots:
             return results
@@ -149,7 +180,25 @@ class TorchEngine:
                 results.append(result)
                 ended.append(slot)
         self._vacate(ended)
+        self._memory.note_clean()
         return results
+
+    def _retreat(self) -> None:
+        """Put every row back to wait with what it has said so far, and plan for less memory."""
+        rows, self._slots = self._slots, []
+        assert rows, "without rows nothing is allocated"
+        tried = self._bytes(len(rows), max(len(row.sequence) for row in rows))
+        self._decoder.cache.release()
+        # Does nothing where CUDA was never used.
+        torch.cuda.empty_cache()
+        given_up = self._memory.note_failure(tried, [row.request.key for row in rows])
+        self._ended += [too_large(row.request) for row in rows if row.request.key == given_up]
+        self._waiting += [row for row in rows if row.request.key != given_up]
+        self._waiting.sort(key=_order)
+        _LOG.warning(
+            "engine_out_of_memory",
+            extra={"rows": len(rows), "bytes_tried": tried, "bytes_max": self._memory.bytes_max},
+        )
 
     def meters(self) -> EngineMeters:
         """Return the counters; each row computed in a step is one output token."""
@@ -224,7 +273,8 @@ class TorchEngine:
         if self._bytes(rows, tokens) > self._options.cache_bytes_max and not self._slots:
             # Nobody is in it: start over with the shape that this row needs.
             self._decoder.cache.release()
-        return self._bytes(rows, tokens) <= self._options.cache_bytes_max
+        # One row may always try: what it may not exceed was checked when it came.
+        return not self._slots or self._bytes(rows, tokens) <= self._memory.bytes_max
 
     def _bytes(self, rows: int, tokens: int) -> int:
         cache = self._decoder.cache
@@ -251,9 +301,10 @@ class TorchEngine:
     def _prefill(self, row: _Row) -> Prefill:
         """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""
         source, start = 0, 0
-        if self._decoder.shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
-            source, start = self._longest_prefix(row.prompt)
-        return Prefill(slot=len(self._slots), tokens=row.prompt[start:], start=start, source=source)
+        sequence = row.sequence
+        if self._decoder.shares_prefixes and len(sequence) > PREFIX_TOKENS_MIN:
+            source, start = self._longest_prefix(sequence)
+        return Prefill(slot=len(self._slots), tokens=sequence[start:], start=start, source=source)
 
     def _longest_prefix(self, prompt: list[int]) -> tuple[int, int]:
         """Return the slot whose prompt shares the longest prefix with `prompt`, and its length; 0, 0 if none."""
