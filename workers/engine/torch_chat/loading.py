@@ -14,12 +14,13 @@ from pipeline.ports.meters import EngineIdentity
 from workers.engine.generation import end_tokens, options_of
 from workers.engine.quiet import quiet_transformers
 from workers.engine.torch_chat.decoder import Decoder
-from workers.engine.torch_chat.engine import TorchEngine, TorchOptions
+from workers.engine.torch_chat.engine import TorchOptions
 from workers.engine.torch_chat.generic import GenericDecoder
 from workers.engine.torch_chat.linear import has_fast_bf16
 from workers.engine.torch_chat.llama import LlamaDecoder
 from workers.engine.torch_chat.modules import replace_linears
 from workers.engine.torch_chat.quantized import check_recipe, maker_of
+from workers.engine.torch_chat.slot_engine import TorchEngine
 from workers.engine.torch_chat.weights import LlamaWeights, is_llama_shaped
 
 _DTYPES: Final = {
