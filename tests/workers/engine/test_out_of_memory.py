@@ -130,7 +130,7 @@ def test_an_aborted_row_that_was_put_back_does_not_come_back(load: Load, llama_f
 
 def test_the_limit_falls_at_once_and_recovers_step_by_step_below_what_failed() -> None:
     limit = MemoryLimit(1_000)
-    limit.note_failure(800, [1, 2])
+    limit.note_failure(800, None)
     assert limit.bytes_max == 560
 
     for _ in range(CLEAN_PASSES - 1):
@@ -146,10 +146,10 @@ def test_the_limit_falls_at_once_and_recovers_step_by_step_below_what_failed() -
 
 def test_a_failure_starts_the_count_of_clean_passes_anew() -> None:
     limit = MemoryLimit(1_000)
-    limit.note_failure(900, [1, 2])
+    limit.note_failure(900, None)
     for _ in range(CLEAN_PASSES - 1):
         limit.note_clean()
-    limit.note_failure(600, [1, 2])
+    limit.note_failure(600, None)
     limit.note_clean()
 
     assert limit.bytes_max == 420
@@ -158,10 +158,10 @@ def test_a_failure_starts_the_count_of_clean_passes_anew() -> None:
 def test_a_row_is_given_up_after_failing_alone_again_and_again_only() -> None:
     limit = MemoryLimit(1_000)
 
-    assert [limit.note_failure(500, [7]) for _ in range(2)] == [None, None]
+    assert [limit.note_failure(500, 7) for _ in range(2)] == [None, None]
     limit.note_clean()
-    assert [limit.note_failure(500, keys) for keys in ([7], [8], [7], [7])] == [None] * 4
-    assert limit.note_failure(500, [7]) == 7
+    assert [limit.note_failure(500, key) for key in (7, 8, 7, 7)] == [None] * 4
+    assert limit.note_failure(500, 7) == 7
     assert limit.bytes_max == 1_000
 
 

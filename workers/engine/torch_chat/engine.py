@@ -247,15 +247,16 @@ class RowEngine:
         """Return the longest row that memory holds, alone."""
         raise NotImplementedError
 
-    def _put_back(self, rows: list[Row], bytes_tried: int) -> None:
-        """Let `rows` wait again, less one that is given up, after `bytes_tried` were too much for them."""
-        assert rows, "without rows nothing is allocated"
+    def _put_back(self, rows: Sequence[Row], bytes_tried: int, *, alone: int | None) -> None:
+        """Let `rows` wait again after `bytes_tried` were too much; see `MemoryLimit.note_failure`."""
         # Does nothing where CUDA was never used.
         torch.cuda.empty_cache()
-        given_up = self._memory.note_failure(bytes_tried, [row.request.key for row in rows])
-        self._ended += [too_large(row.request) for row in rows if row.request.key == given_up]
-        self._waiting += [row for row in rows if row.request.key != given_up]
+        self._waiting += rows
         self._waiting.sort(key=_order)
+        given_up = self._memory.note_failure(bytes_tried, alone)
+        if given_up is not None:
+            self._ended += [too_large(row.request) for row in self._waiting if row.request.key == given_up]
+            self._waiting = [row for row in self._waiting if row.request.key != given_up]
         _LOG.warning(
             "engine_out_of_memory",
             extra={"rows": len(rows), "bytes_tried": bytes_tried, "bytes_max": self._memory.bytes_max},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -55,17 +54,22 @@ class MemoryLimit:
             self._clean_passes = 0
             self.bytes_max = min(int(self.bytes_max * ADVANCE) + 1, self._ceiling)
 
-    def note_failure(self, bytes_tried: int, keys: Sequence[int]) -> int | None:
-        """Lower the limit after rows `keys` failed with `bytes_tried`; return the key of a row to give up, if any."""
+    def note_failure(self, bytes_tried: int, alone: int | None) -> int | None:
+        """Lower the limit after `bytes_tried` were too much; return the key of a row to give up, if any.
+
+        Args:
+            bytes_tried: What the rows held together when memory ran out.
+            alone: The key of the row that failed though no less could have been tried; None if less can be.
+        """
         self._clean_passes = 0
-        if len(keys) > 1:
+        if alone is None:
             self._failures_alone = 0
             self._ceiling = min(self._ceiling, int(bytes_tried * KNOWN_BAD))
             self.bytes_max = min(self.bytes_max, int(bytes_tried * RETREAT))
             return None
-        self._failures_alone = self._failures_alone + 1 if keys[0] == self._alone else 1
-        self._alone = keys[0]
-        return keys[0] if self._failures_alone >= FAILURES_ALONE_MAX else None
+        self._failures_alone = self._failures_alone + 1 if alone == self._alone else 1
+        self._alone = alone
+        return alone if self._failures_alone >= FAILURES_ALONE_MAX else None
 
 
 def too_large(request: EngineRequest) -> EngineResult:

@@ -59,7 +59,7 @@ class TorchEngine(RowEngine):
         rows, self._slots = self._slots, []
         tried = self._bytes(len(rows), max(len(row.sequence) for row in rows))
         self._decoder.cache.release()
-        self._put_back(rows, tried)
+        self._put_back(rows, tried, alone=rows[0].request.key if len(rows) == 1 else None)
 
     def _running(self) -> int:
         return len(self._slots)

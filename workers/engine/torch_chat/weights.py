@@ -55,6 +55,7 @@ class LlamaWeights:
         self.key_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.epsilon: float = config.rms_norm_eps
+        self.intermediate: int = config.intermediate_size
         self.embedding: Tensor = model.model.embed_tokens.weight.data.to(device)
         head = model.lm_head.weight
         is_tied = head is model.model.embed_tokens.weight
