@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import RECIPES, DeviceClass, EngineKind, ModelSpec
+from pipeline.domain.models import RECIPES, DeviceClass, EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import Engine
 from workers.engine.choice import are_installed, device_class, engine_for
 from workers.engine.echo import EchoEngine
@@ -143,6 +143,8 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
 
 def _runs_on(spec: ModelSpec, engine: EngineKind, device: str | None) -> bool:
     if engine is EngineKind.OPENVINO and device is not None and device_class(device) is not DeviceClass.CPU:
+        return False
+    if spec.recipe is Recipe.FLOAT8 and device_class(device) is DeviceClass.CPU:
         return False
     return spec.device is None or spec.device is device_class(device)
 

@@ -59,11 +59,9 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    def load(folder: Path, **options: str | int | bool) -> Engine:
+    def load(folder: Path, recipe: Recipe = Recipe.FLOAT32, **options: str | int | bool) -> Engine:
         settings: dict[str, str | int | float | bool] = dict(options)
-        spec = ModelSpec(
-            name="tiny", source=str(folder), engine=EngineKind.TORCH, recipe=Recipe.FLOAT32, options=settings
-        )
+        spec = ModelSpec(name="tiny", source=str(folder), engine=EngineKind.TORCH, recipe=recipe, options=settings)
         return load_engine(spec, cache_dir=tmp_path, device="cpu")
 
     return load

@@ -1,11 +1,15 @@
-"""The continuous batcher: rows enter free slots between steps, and leave the moment they are done."""
+"""Rows on their way through an engine: tokenized, waiting, growing token by token, answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import sampling_of
@@ -18,16 +22,12 @@ from workers.engine.generation import check_tokens, endpoints_of, ends_of, outpu
 from workers.engine.grammars import Grammars
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, prompts_of
-from workers.engine.torch_chat.decoder import Decoder, Prefill
+from workers.engine.torch_chat.memory import MemoryLimit, is_out_of_memory, too_large
 from workers.engine.torch_chat.rows import Row
 from workers.engine.torch_chat.sampler import choose
-from workers.engine.torch_chat.slots import bucket
 from workers.engine.torch_chat.told import RawLogprobs
 
-#: A shared prefix shorter than this is cheaper to compute than to look for and copy.
-PREFIX_TOKENS_MIN: Final = 16
-#: Slots compared with a prompt for the longest shared prefix.
-PREFIX_SOURCES_MAX: Final = 8
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,12 @@ class TorchOptions:
     ignore_end: bool = False
 
 
-class TorchEngine:
-    """One causal language model; implements `Engine` for chat and text completions."""
+def _order(row: Row) -> tuple[int, int, int]:
+    return (-row.generation, row.asked.output_max, len(row.prompt))
+
+
+class RowEngine:
+    """What the two engines of this package do alike with rows; what runs them is `_pass`'s."""
 
     name = "torch"
 
@@ -57,7 +61,7 @@ class TorchEngine:
         self,
         model: str,
         *,
-        decoder: Decoder,
+        context_tokens: int,
         tokenizer: Any,  # noqa: ANN401 -- transformers has no types
         end_tokens: frozenset[int],
         vocabulary: int,
@@ -65,20 +69,19 @@ class TorchEngine:
         identity: EngineIdentity,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Serve `decoder` under the name `model`; `end_tokens` are the ids that end an answer.
+        """Serve a model of `context_tokens` under the name `model`; `end_tokens` are the ids that end an answer.
 
-        `vocabulary` is how many logits the decoder gives.
+        `vocabulary` is how many logits it gives.
         """
         self.model = model
         self.endpoints = endpoints_of(tokenizer)
-        self._decoder = decoder
+        self._context_tokens = context_tokens
         self._tokenizer = tokenizer
         self._pieces = Pieces(tokenizer)
         self._grammars = Grammars(tokenizer, end_tokens, vocabulary)
-        self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._vocabulary = vocabulary
+        self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._options = options
-        self._shares_prefixes = decoder.shares_prefixes and options.shares_prefixes
         self.identity = identity
         self._now = now
         #: The requests whose choices wait or run, by key.
@@ -86,8 +89,7 @@ class TorchEngine:
         #: Sorted so that of the earliest generation the row expected to run longest is last, where it is popped.
         self._waiting: list[Row] = []
         self._arrived = 0
-        #: Slot i holds row i: the rows in flight are always the first slots.
-        self._slots: list[Row] = []
+        self._memory = MemoryLimit(options.cache_bytes_max)
         #: Rows that ended without the model.
         self._ended: list[EngineResult] = []
         self._counters = Counters()
@@ -95,7 +97,7 @@ class TorchEngine:
 
     def room(self) -> int:
         """Return how many more rows are worth taking: the free slots and a bounded look-ahead."""
-        held = len(self._waiting) + len(self._slots) + len(self._ended)
+        held = len(self._waiting) + self._running() + len(self._ended)
         return max(0, self._options.slots + self._options.lookahead - held)
 
     def in_flight(self) -> int:
@@ -114,35 +116,22 @@ class TorchEngine:
         self._arrived += len(requests)
         # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
         # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
-        self._waiting.sort(key=lambda row: (-row.generation, row.asked.output_max, len(row.prompt)))
+        self._waiting.sort(key=_order)
 
     def step(self) -> Sequence[EngineResult]:
         """Admit rows into free slots, run one step of the model, and return the rows that finished."""
         results, self._ended = self._ended, []
-        prefills = self._admit()
-        if not self._slots:
-            return results
-        decoding = self._slots[: len(self._slots) - len(prefills)]
-        logits = self._decoder.forward(
-            [row.output[-1] for row in decoding],
-            [len(row.prompt) + len(row.output) - 1 for row in decoding],
-            prefills,
-        )
-        self._count(prefills)
-        raw = RawLogprobs(logits, self._slots)
-        tokens = choose(logits, self._slots)
-        raw.note(tokens)
-        ended: list[int] = []
-        for slot, (row, token) in enumerate(zip(self._slots, tokens, strict=True)):
-            if not self._extend(row, token):
-                continue
-            ended.append(slot)
-            if row.asked.is_over:
-                del self._asked[row.asked.request.key]
-                results.append(
-                    row.asked.result(model=self.model, fingerprint=self.identity.fingerprint, now=self._now())
-                )
-        self._vacate(ended)
+        try:
+            results += self._pass()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            is_short = True
+        else:
+            is_short = False
+        # Not inside `except`: the error's frames hold the tensors whose memory is wanted back.
+        if is_short:
+            self._retreat()
         return results
 
     def meters(self) -> EngineMeters:
@@ -161,12 +150,11 @@ class TorchEngine:
             del self._asked[key]
         self._waiting = [row for row in self._waiting if row.asked.request.key not in gone]
         self._ended = [result for result in self._ended if result.key not in gone]
-        self._vacate([slot for slot, row in enumerate(self._slots) if row.asked.request.key in gone])
+        self._forget(gone)
 
     def close(self) -> None:
-        """Free the cache and forget every row."""
-        self._asked, self._waiting, self._slots, self._ended = {}, [], [], []
-        self._decoder.cache.release()
+        """Free the device memory and forget every row."""
+        self._asked, self._waiting, self._ended = {}, [], []
 
     # --- entering ------------------------------------------------------------------------------
 
@@ -174,7 +162,7 @@ class TorchEngine:
         """Return a row for each choice; they wait side by side, so that all but the first share its prompt's keys."""
         sampling = sampling_of(request.endpoint, request.body)
         check_tokens(sampling, self._vocabulary)
-        tokens_max = min(self._decoder.context_tokens, self._cache_tokens_max())
+        tokens_max = min(self._context_tokens, self._cache_tokens_max())
         output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
         asked = Asked(request, sampling, prompt, output_max, ends_of(sampling, self._end_tokens))
         rows = [
@@ -190,87 +178,6 @@ class TorchEngine:
         ]
         self._asked[request.key] = asked
         return rows
-
-    def _cache_tokens_max(self) -> int:
-        """Return the longest row that fits the cache's byte budget alone, in whole buckets."""
-        tokens = self._options.cache_bytes_max // self._decoder.cache.shape.bytes_per_token
-        return tokens // bucket(1) * bucket(1)
-
-    def _admit(self) -> list[Prefill]:
-        """Move waiting rows into free slots while slots, memory and this step's prompt tokens last."""
-        prefills: list[Prefill] = []
-        budget = self._options.prefill_tokens
-        longest = max((row.asked.tokens_max for row in self._slots), default=0)
-        while self._waiting and len(self._slots) < self._options.slots:
-            row = self._waiting[-1]
-            longest = max(longest, row.asked.tokens_max)
-            if not self._fits(len(self._slots) + 1, longest):
-                break
-            prefill = self._prefill(row)
-            if prefills and len(prefill.tokens) > budget:
-                break
-            budget -= len(prefill.tokens)
-            self._waiting.pop()
-            self._slots.append(row)
-            prefills.append(prefill)
-        if self._slots:
-            self._decoder.cache.reserve(self._slots_held(len(self._slots)), self._tokens_after_step())
-        return prefills
-
-    def _fits(self, rows: int, tokens: int) -> bool:
-        """Return whether `rows` slots of `tokens` stay inside the byte budget, to the end of their answers.
-
-        The cache is one rectangle that never shrinks while rows are in it, so its present sides count too.
-        """
-        if self._bytes(rows, tokens) > self._options.cache_bytes_max and not self._slots:
-            # Nobody is in it: start over with the shape that this row needs.
-            self._decoder.cache.release()
-        return self._bytes(rows, tokens) <= self._options.cache_bytes_max
-
-    def _bytes(self, rows: int, tokens: int) -> int:
-        cache = self._decoder.cache
-        slots = max(self._slots_held(rows), cache.slots)
-        return slots * max(bucket(tokens), cache.tokens) * cache.shape.bytes_per_token
-
-    def _slots_held(self, rows: int) -> int:
-        """Return the slots to hold memory for: the next power of two, so that the cache is seldom copied."""
-        return min(self._options.slots, 1 << (rows - 1).bit_length())
-
-    def _tokens_after_step(self) -> int:
-        return max(len(row.prompt) + len(row.output) for row in self._slots)
-
-    def _count(self, prefills: Sequence[Prefill]) -> None:
-        self._counters.note_step(len(self._slots), self._options.slots)
-        if not prefills:
-            return
-        lengths = [len(prefill.tokens) for prefill in prefills]
-        self._prefilled += sum(lengths)
-        self._cached += sum(prefill.start for prefill in prefills)
-        if self._decoder.pads_prompts:
-            self._padding += max(lengths) * len(lengths) - sum(lengths)
-
-    def _prefill(self, row: Row) -> Prefill:
-        """Return how `row` enters the next slot: whole, or from the prefix it shares with a row already there."""
-        source, start = 0, 0
-        if self._shares_prefixes and len(row.prompt) > PREFIX_TOKENS_MIN:
-            source, start = self._longest_prefix(row.prompt)
-        return Prefill(slot=len(self._slots), tokens=row.prompt[start:], start=start, source=source)
-
-    def _longest_prefix(self, prompt: list[int]) -> tuple[int, int]:
-        """Return the slot whose prompt shares the longest prefix with `prompt`, and its length; 0, 0 if none."""
-        head, best, tried = prompt[:PREFIX_TOKENS_MIN], (0, 0), 0
-        # The newest slots first: rows of one source arrive together.
-        for slot in range(len(self._slots) - 1, -1, -1):
-            other = self._slots[slot].prompt
-            if other[:PREFIX_TOKENS_MIN] != head:
-                continue
-            shared = _shared(prompt, other)
-            if shared > best[1]:
-                best = (slot, shared)
-            tried += 1
-            if tried == PREFIX_SOURCES_MAX:
-                break
-        return best
 
     # --- leaving -------------------------------------------------------------------------------
 
@@ -292,23 +199,54 @@ class TorchEngine:
             row.asked.fail(row.index, error)
         return True
 
-    def _vacate(self, ended: Sequence[int]) -> None:
-        """Take the rows of these slots out, moving the last rows into the holes so that no step computes a hole."""
-        for slot in sorted(ended, reverse=True):
-            last = self._slots.pop()
-            if slot < len(self._slots):
-                # Everything but the newest token's keys, which its own next step writes.
-                self._decoder.cache.copy(len(self._slots), slot, len(last.prompt) + len(last.output) - 1)
-                self._slots[slot] = last
+    def _results_of(self, ended: Iterable[Row]) -> list[EngineResult]:
+        """Return the results of the requests whose last choice is among the rows that `ended`."""
+        over = [row.asked for row in ended if row.asked.is_over]
+        # Two choices of one request may end in the same step.
+        asked = [each for each in dict.fromkeys(over) if self._asked.pop(each.request.key, None) is not None]
+        return [each.result(model=self.model, fingerprint=self.identity.fingerprint, now=self._now()) for each in asked]
 
+    def _choose(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+        """Return the next token of each row from its logits, float32, which may be changed."""
+        raw = RawLogprobs(logits, rows)
+        tokens = choose(logits, rows)
+        raw.note(tokens)
+        return tokens
 
-def _shared(prompt: list[int], other: list[int]) -> int:
-    """Return how many leading tokens are equal, leaving at least one of `prompt` to compute."""
-    low, high = 0, min(len(prompt) - 1, len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if prompt[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    # --- what runs the rows ----------------------------------------------------------------------
+
+    def _pass(self) -> list[EngineResult]:
+        """Move waiting rows in while there is room, run the model once and return the rows that ended."""
+        raise NotImplementedError
+
+    def _retreat(self) -> None:
+        """Put the rows that run back to wait, after memory ran out, and plan for less."""
+        raise NotImplementedError
+
+    def _running(self) -> int:
+        """Return how many rows run."""
+        raise NotImplementedError
+
+    def _forget(self, keys: frozenset[int]) -> None:
+        """Take rows out that will not be asked for any more."""
+        raise NotImplementedError
+
+    def _cache_tokens_max(self) -> int:
+        """Return the longest row that memory holds, alone."""
+        raise NotImplementedError
+
+    def _put_back(self, rows: Sequence[Row], bytes_tried: int, *, alone: int | None) -> None:
+        """Let `rows` wait again after `bytes_tried` were too much; see `MemoryLimit.note_failure`."""
+        # Does nothing where CUDA was never used.
+        torch.cuda.empty_cache()
+        self._waiting += rows
+        self._waiting.sort(key=_order)
+        given_up = self._memory.note_failure(bytes_tried, alone)
+        if given_up is not None:
+            # Its other choices would not fit either: they are as long.
+            self._ended.append(too_large(self._asked.pop(given_up).request))
+            self._waiting = [row for row in self._waiting if row.asked.request.key != given_up]
+        _LOG.warning(
+            "engine_out_of_memory",
+            extra={"rows": len(rows), "bytes_tried": bytes_tried, "bytes_max": self._memory.bytes_max},
+        )

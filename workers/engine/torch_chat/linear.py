@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +16,13 @@ def has_fast_bf16() -> bool:
     """Return whether this processor multiplies bf16 in hardware; without, float32 is about seven times faster."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+class Projection(Protocol):
+    """A linear layer, however its weight is held."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the product for `inputs` (rows, inputs): (rows, outputs), in the type of `inputs`."""
 
 
 class Linear:

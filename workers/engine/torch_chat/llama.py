@@ -9,43 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from workers.engine.torch_chat.decoder import Prefill
-from workers.engine.torch_chat.linear import Linear
-from workers.engine.torch_chat.slots import CacheShape, SlotCache
-
-#: `model_type`s of transformers whose layers are Llama's, biases aside.
-LLAMA_SHAPED: Final = frozenset({"llama", "mistral", "qwen2"})
-
-
-def is_llama_shaped(config: Any) -> bool:  # noqa: ANN401 -- transformers has no types
-    """Return whether `LlamaDecoder` computes exactly what transformers would for this config."""
-    windowed = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
-    rope = getattr(config, "rope_parameters", None) or {}
-    return (
-        config.model_type in LLAMA_SHAPED
-        and not windowed
-        and (config.model_type != "mistral" or config.sliding_window is None)
-        and config.hidden_act == "silu"
-        and rope.get("rope_type", "default") in {"default", "linear", "llama3"}
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One block's weights; projections that share an input are stacked along their outputs."""
-
-    input_norm: Tensor
-    qkv: Linear
-    output: Linear
-    mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+from workers.engine.torch_chat.slots import SlotCache
+from workers.engine.torch_chat.weights import LlamaWeights
 
 
 class LlamaDecoder:
@@ -54,33 +25,19 @@ class LlamaDecoder:
     shares_prefixes = True
     pads_prompts = False
 
-    def __init__(self, model: Any, *, context_tokens: int) -> None:  # noqa: ANN401 -- transformers has no types
-        """Take the weights of a transformers `...ForCausalLM`, which the caller then drops."""
-        config = model.config
+    def __init__(self, weights: LlamaWeights, *, context_tokens: int) -> None:
+        """Run on `weights`; no row is longer than `context_tokens`."""
         self.context_tokens = context_tokens
-        self._heads: int = config.num_attention_heads
-        self._key_heads: int = config.num_key_value_heads
-        self._head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self._heads
-        self._epsilon: float = config.rms_norm_eps
-        self._embedding: Tensor = model.model.embed_tokens.weight.data
-        self._head = Linear(model.lm_head.weight.data)
-        self._norm: Tensor = model.model.norm.weight.data
-        self._layers = [_fused(layer) for layer in model.model.layers]
-        device, dtype = self._embedding.device, self._embedding.dtype
-        positions = torch.arange(context_tokens, device=device)[None]
-        cos, sin = model.model.rotary_emb(self._embedding[:1, None], positions)
-        # The two halves of a rotation table are equal; kept as (positions, 1, head dimension / 2).
-        self._cos = cos[0, :, None, : self._head_dim // 2].contiguous()
-        self._sin = sin[0, :, None, : self._head_dim // 2].contiguous()
-        self.cache = SlotCache(
-            CacheShape(
-                layers=len(self._layers),
-                key_heads=self._key_heads,
-                head_dim=self._head_dim,
-                dtype=dtype,
-                device=device,
-            )
-        )
+        self._heads = weights.heads
+        self._key_heads = weights.key_heads
+        self._head_dim = weights.head_dim
+        self._epsilon = weights.epsilon
+        self._embedding = weights.embedding
+        self._head = weights.head
+        self._norm = weights.norm
+        self._layers = weights.layers
+        self._cos, self._sin = weights.rotation(context_tokens)
+        self.cache = SlotCache(weights.cache_shape)
 
     @torch.inference_mode()
     def forward(self, tokens: list[int], positions: list[int], prefills: Sequence[Prefill]) -> Tensor:
@@ -208,21 +165,3 @@ class _Step:
     #: (decoding rows, 1, 1, used): 0 where visible, -inf elsewhere.
     mask: Tensor
     prefills: Sequence[Prefill]
-
-
-def _fused(layer: Any) -> _Layer:  # noqa: ANN401 -- transformers has no types
-    attention, mlp = layer.self_attn, layer.mlp
-    return _Layer(
-        input_norm=layer.input_layernorm.weight.data,
-        qkv=_stacked(attention.q_proj, attention.k_proj, attention.v_proj),
-        output=_stacked(attention.o_proj),
-        mlp_norm=layer.post_attention_layernorm.weight.data,
-        gate_up=_stacked(mlp.gate_proj, mlp.up_proj),
-        down=_stacked(mlp.down_proj),
-    )
-
-
-def _stacked(*linears: Any) -> Linear:  # noqa: ANN401 -- as above
-    has_bias = all(linear.bias is not None for linear in linears)
-    bias = torch.cat([linear.bias.data for linear in linears]) if has_bias else None
-    return Linear(torch.cat([linear.weight.data for linear in linears]), bias)

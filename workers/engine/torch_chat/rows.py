@@ -40,6 +40,21 @@ class Row:
         self.ends = self.asked.ends
         self.is_adjusted = is_adjusting(self.sampling)
 
+    @property
+    def output_max(self) -> int:
+        """Return how many tokens the choice may have."""
+        return self.asked.output_max
+
+    @property
+    def tokens_max(self) -> int:
+        """Return how long prompt and answer together may become."""
+        return self.asked.tokens_max
+
+    @property
+    def sequence(self) -> list[int]:
+        """Return what the cache must hold before the next token: a row that was put back has an answer begun."""
+        return self.prompt + self.output if self.output else self.prompt
+
     def takes(self, token: int) -> bool:
         """Add `token` to the output and say whether the answer has come to its end; raises as `Matcher.accept` does."""
         self.output.append(token)
