@@ -14,8 +14,8 @@ ONNX Runtime is not among them: optimum's exporter for it excludes the transform
 it is installed.
 
 Each round runs all of them, tokenization included, from texts to vectors, loading excluded. Prints one JSON object.
-Seconds on the clock are what counts; seconds of the processor are given because they bear a busy machine better.
-They are not comparable for those whose threads wait by spinning, which are marked.
+Seconds on the clock are what counts, the median of the rounds. On a busy machine the fastest round and the seconds of
+the processor say more; the latter are not comparable for those whose threads wait by spinning, which are marked.
 """
 
 from __future__ import annotations
@@ -205,6 +205,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         name: {
             "sentences_per_second": round(len(texts) / statistics.median(clock[name]), 1),
             "sentences_per_cpu_second": round(len(texts) / statistics.median(processor[name]), 1),
+            "sentences_per_second_at_best": round(len(texts) / min(clock[name]), 1),
             "seconds": [round(value, 2) for value in clock[name]],
             "mean_cosine": round(float(likeness[name].mean()), 5),
             "least_cosine": round(float(likeness[name].min()), 5),
@@ -246,6 +247,7 @@ def main() -> None:
         },
         "engines": figures,
         "is_times_best_of_the_libraries": is_times_best(figures, "sentences_per_second", libraries),
+        "is_times_best_by_fastest_rounds": is_times_best(figures, "sentences_per_second_at_best", libraries),
         "is_times_best_at_cosine_0.99": is_times_best(figures, "sentences_per_second", good),
         "is_times_best_by_cpu_seconds": is_times_best(figures, "sentences_per_cpu_second", still),
     }

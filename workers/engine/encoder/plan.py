@@ -80,7 +80,7 @@ def plan_of(options: EncoderOptions, *, is_classifier: bool, device: str | None,
     """Return how to run a model of these options on this machine.
 
     On an accelerator that is torch in bfloat16. On a CPU embeddings run on torch in 8-bit integers, which measured
-    fastest at a mean cosine of 0.996 to float32 (docs/benchmarks/encoder.json); classifiers, whose scores have no
+    cheapest at a mean cosine of 0.997 to float32 (docs/benchmarks/encoder.json); classifiers, whose scores have no
     such measure, run in float32, on OpenVINO where it is installed.
 
     Raises:
