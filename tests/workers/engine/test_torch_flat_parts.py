@@ -127,6 +127,7 @@ class Row:
     sampling: Sampling
     seed: int
     output: list[int] = field(default_factory=list)
+    is_adjusted: bool = False
 
 
 def test_draws_on_the_device_are_those_of_the_host() -> None:
