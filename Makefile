@@ -14,7 +14,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-gpu fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -88,6 +88,9 @@ bench-bubble: .venv/.dev  ## How long the engine stands empty between packs (PAC
 
 bench-gate: .venv/.dev  ## The accuracy gate's test: false verdicts, items needed, verdicts on real flips (DATA=folder)
 	@$(call report,gate,tests.bench.bench_gate $(if $(DATA),--data $(DATA)))
+
+bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
+	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
