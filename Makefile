@@ -14,7 +14,8 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes bench-encoder fmt docs clean
+        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes bench-encoder bench-gpu \
+        fmt docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -94,6 +95,9 @@ bench-gate: .venv/.dev  ## The accuracy gate's test: false verdicts, items neede
 
 bench-encoder: .venv/.dev  ## The encoder engine against the libraries used plainly (ROUNDS=n)
 	@$(call report,encoder,tests.bench.bench_encoder --rounds $(ROUNDS))
+
+bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
+	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null
 
 fmt: .venv/.dev  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,22 @@ def test_fused_operations_are_what_the_compiler_made() -> None:
 
     assert torch.equal(made.gated(torch.ones(2, 4)), PLAIN.gated(torch.ones(2, 4)))
     assert compiled == ["gated"]
+
+
+def test_fused_operations_are_compiled_for_a_width_and_not_for_each_number_of_rows() -> None:
+    compiled: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        compiled.append("graph")
+        return graph.forward
+
+    made = fused(CPU, torch.float32, partial(torch.compile, backend=backend))
+    compiled.clear()
+
+    for width in (96, 128):
+        for rows in (2, 3, 17, 64, 301):
+            values = torch.randn(rows, width)
+            assert torch.equal(made.gated(values), PLAIN.gated(values))
+            assert torch.equal(made.int8_rows(values)[0], PLAIN.int8_rows(values)[0])
+
+    assert len(compiled) == 4

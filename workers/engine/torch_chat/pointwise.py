@@ -84,7 +84,7 @@ def fused(device: torch.device, dtype: torch.dtype, compiler: Callable[..., Any]
 
     Each is tried once: a compiler that is missing or broken says so here, not in the middle of a batch.
     """
-    made = replace(PLAIN, **{each.name: compiler(getattr(PLAIN, each.name)) for each in fields(Pointwise)})
+    made = replace(PLAIN, **{each.name: _by_rows(compiler(getattr(PLAIN, each.name))) for each in fields(Pointwise)})
     row = torch.ones(2, 64, device=device, dtype=dtype)
     scale = torch.ones(2, 1, device=device)
     try:
@@ -100,3 +100,19 @@ def fused(device: torch.device, dtype: torch.dtype, compiler: Callable[..., Any]
         _LOG.warning("cannot_fuse_operations", extra={"device": str(device), "reason": str(error)[:500]})
         return PLAIN
     return made
+
+
+def _by_rows(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Say of every input that its rows vary from call to call and its other sides do not.
+
+    Left to itself the compiler takes a second width for a sign that widths vary, and gives up knowing them.
+    """
+
+    def call(*inputs: object) -> Any:  # noqa: ANN401 -- what was compiled says it
+        for each in inputs:
+            if isinstance(each, Tensor) and each.dim() > 1:
+                torch._dynamo.maybe_mark_dynamic(each, 0)  # noqa: SLF001 -- torch documents it under this name
+                torch._dynamo.mark_static(each, list(range(1, each.dim())))  # noqa: SLF001 -- as above
+        return compiled(*inputs)
+
+    return call

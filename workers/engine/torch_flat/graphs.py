@@ -18,7 +18,8 @@ Work = Callable[[], None]
 def rows_held(rows: int) -> int:
     """Return the rows to compute for `rows`: few numbers, and never more than a quarter beyond from nine rows on."""
     if rows <= 8:  # noqa: PLR2004 -- powers of two up to here, in steps of eight and more from here
-        return 1 << (rows - 1).bit_length()
+        # Never one: compilers and kernels take a side of one for a case of its own.
+        return max(2, 1 << (rows - 1).bit_length())
     step = 8 if rows <= 64 else 16 if rows <= 256 else 32  # noqa: PLR2004 -- as above
     return -(-rows // step) * step
 
