@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -90,6 +92,8 @@ class TokenIds:
 
     chat_template = None
     eos_token_id = None
+    all_special_ids: tuple[int, ...] = ()
+    added_tokens_decoder: Mapping[int, object] = MappingProxyType({})
 
     def __call__(self, texts: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
         del add_special_tokens

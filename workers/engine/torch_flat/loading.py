@@ -79,6 +79,7 @@ def flat_engine(
             hint="fewer slots, fewer prefill_tokens, a smaller recipe",
         )
     launcher.resize(tokens)
+    rest.setdefault("vocabulary", len(weights.embedding))
     return FlatEngine(model, launcher=launcher, options=options, **rest)
 
 
