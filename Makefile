@@ -67,7 +67,7 @@ wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv,
 faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)
 	@$(call report,faults,tests.faults.run --rows 20000 --kills 10 --seed $(SEED))
 
-bench: bench-embedded bench-simulation bench-throughput bench-overhead faults  ## All the figures of the README, as JSON in build/reports
+bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-prefixes bench-bubble bench-gate  ## All the figures of the README, as JSON in build/reports
 
 bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
 	@$(call report,embedded,tests.bench.bench_embedded)

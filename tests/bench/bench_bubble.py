@@ -17,7 +17,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from pipeline.app import Stack, store_input, submit
+from pipeline.app.batches import store_input, submit
+from pipeline.app.stack import Stack
 from pipeline.domain.lifecycle import BatchState
 from pipeline.entrypoints.cli.metering import meters_document
 from scheduler.policy import Policy

@@ -2,18 +2,19 @@
 
     python -m tests.bench.bench_engines [--threads 2] [--dtype float32] [--only torch openvino]
 
-`torch` and `openvino` are Nightrate's; `openvino_genai` is that library fed with all prompts at once,
-`transformers` its own continuous batching, `naive` one prompt after the other. Prints one JSON object. Greedy, the end token ignored, so that every engine generates the same number of
-tokens. Figures are output tokens per second of generation, loading excluded.
+`auto` is what Nightrate picks here of its two engines, `torch` and `openvino`; `openvino_genai` is that library fed with
+all prompts at once, `transformers` its own continuous batching, `naive` one prompt after the other. Greedy, the end
+token ignored, so that every engine generates the same number of tokens. Figures are output tokens per second of
+generation, loading excluded. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,23 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
+from workers.bench.workload import mixed_asks
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
 PROMPTS = 128
 NAIVE_PROMPTS = 4
 SPEC = BUILT_IN["smollm2-135m-instruct"]
-TASKS = ("Summarize", "Translate to French", "Classify the mood of", "List the places in", "Continue", "Explain")
-WORDS = ["the", "night", "train", "left", "valley", "before", "dawn", "river", "carried", "lights", "clerk", "tickets"]
 
 
 def workload(count: int) -> list[tuple[str, int]]:
-    """Return (prompt, output tokens) pairs: prompts of 10 to 220 words, answers of 16 to 64 tokens."""
-    rng = random.Random(20261121)
-    pairs = []
-    for _ in range(count):
-        words = " ".join(rng.choice(WORDS) for _ in range(int(10 * 22 ** rng.random())))
-        pairs.append((f"{rng.choice(TASKS)} the following text: {words}", rng.choice((16, 24, 32, 48, 64))))
-    return pairs
+    """Return (prompt, output tokens) pairs of the workload that `nightrate bench engines` and the tuner use."""
+    return [(ask.prompt, ask.output_tokens) for ask in islice(mixed_asks(), count)]
+
+
+def run_auto(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.AUTO, options={"ignore_end": True})
+    return run_engine(spec, pairs, args)
 
 
 def run_torch(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def run_openvino_genai(pairs: list[tuple[str, int]], args: argparse.Namespace) -
     ).close()
     (exported,) = args.cache_dir.glob(f"openvino-*-native-{folder.name}")
     settings = openvino_genai.SchedulerConfig()
-    settings.cache_size, settings.max_num_seqs, settings.max_num_batched_tokens = 2, 128, 2048
+    settings.cache_size, settings.max_num_seqs, settings.max_num_batched_tokens = 2, 256, 2048
     pipeline = openvino_genai.ContinuousBatchingPipeline(
         exported, settings, "CPU", {"INFERENCE_NUM_THREADS": args.threads}
     )
@@ -197,8 +197,9 @@ def measured(work: Callable[[], tuple[int, int]]) -> dict[str, Any]:
 
 
 Run = Callable[[list[tuple[str, int]], argparse.Namespace], dict[str, Any]]
-OURS = ("torch", "openvino")
+OURS = ("auto", "torch", "openvino")
 RUNS: dict[str, Run] = {
+    "auto": run_auto,
     "torch": run_torch,
     "openvino": run_openvino,
     "openvino_genai": run_openvino_genai,
