@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Further models by name: a local folder, a GGUF file, or a hub id, with the engine before it where it "
         "is not the fastest for text (`torch:`, `openvino:`, `encoder:`), and its options after it "
-        "(`encoder:/m?precision=float32`). Built in: see `nightrate config`.",
+        "(`encoder:/m?recipe=float32`). Built in: see `nightrate config`.",
     )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."

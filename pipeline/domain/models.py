@@ -142,18 +142,26 @@ def split_variant(variant: str) -> tuple[str, str]:
 def spec_of(name: str, written: str) -> ModelSpec:
     """Return the model that a setting names: `[engine:]source[?option=value&…]`, options only after an engine.
 
-    Numbers and `true` or `false` among the values are read as such; whether the engine knows the options is
-    seen when it loads.
+    The option `recipe` is the variant's. Numbers and `true` or `false` among the values are read as such; whether
+    the engine knows the other options is seen when it loads.
+
+    Raises:
+        UsageError: The engine has no such recipe.
     """
     kind, separator, source = written.partition(":")
     if not separator or kind not in set(EngineKind):
         return ModelSpec(name=name, source=written, engine=EngineKind.AUTO)
-    source, _, options = source.partition("?")
+    source, _, query = source.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    recipe, engine = options.pop("recipe", Recipe.NATIVE), EngineKind(kind)
+    if recipe not in RECIPES[engine]:
+        raise UsageError(f"{name}: the {engine} engine has no recipe {recipe!r}", hint=f"it has {recipes_of(engine)}")
     return ModelSpec(
         name=name,
         source=source,
-        engine=EngineKind(kind),
-        options={option: _value(text) for option, text in parse_qsl(options, keep_blank_values=True)},
+        engine=engine,
+        recipe=Recipe(recipe),
+        options={option: _value(text) for option, text in options.items()},
     )
 
 

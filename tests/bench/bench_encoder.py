@@ -38,6 +38,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
+from pipeline.domain.models import Recipe as VariantRecipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from tests.bench.sentences import sentences
@@ -56,8 +57,8 @@ Batches = Iterator[tuple[list[int], dict[str, np.ndarray[Any, Any]]]]
 # --- Nightrate ---------------------------------------------------------------------------------
 
 
-def nightrate(args: argparse.Namespace, **options: str) -> Run:
-    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.ENCODER, options=options)
+def nightrate(args: argparse.Namespace, recipe: VariantRecipe = VariantRecipe.NATIVE, **options: str) -> Run:
+    spec = ModelSpec(name=SPEC.name, source=SPEC.source, engine=EngineKind.ENCODER, recipe=recipe, options=options)
     engine = load_engine(spec, cache_dir=args.cache_dir, device="cpu", threads=args.threads)
 
     def run(texts: list[str]) -> Vectors:
@@ -169,7 +170,7 @@ OURS = ("nightrate", "nightrate_float32")
 SPINNING = ("sentence_transformers", "torch_dynamic_int8")
 MAKERS: dict[str, Make] = {
     "nightrate": nightrate,
-    "nightrate_float32": lambda args: nightrate(args, backend="openvino", precision="float32"),
+    "nightrate_float32": lambda args: nightrate(args, VariantRecipe.FLOAT32, backend="openvino"),
     "sentence_transformers": sentence_transformers,
     "torch_dynamic_int8": torch_dynamic_int8,
     "openvino_float32": lambda args: on_openvino(args, Recipe.FLOAT32, is_async=False),

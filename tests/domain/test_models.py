@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.domain.models import EngineKind, ModelSpec, spec_of
+from pipeline.domain.errors import UsageError
+from pipeline.domain.models import EngineKind, ModelSpec, Recipe, spec_of
 
 
 @pytest.mark.parametrize(
@@ -13,10 +14,10 @@ from pipeline.domain.models import EngineKind, ModelSpec, spec_of
         ("encoder:wheel:package/model", EngineKind.ENCODER, "wheel:package/model", {}),
         ("openvino:/m?slots=4", EngineKind.OPENVINO, "/m", {"slots": 4}),
         (
-            "encoder:/m?precision=float32&matryoshka=true&x=0.5",
+            "encoder:/m?backend=torch&matryoshka=true&x=0.5",
             EngineKind.ENCODER,
             "/m",
-            {"precision": "float32", "matryoshka": True, "x": 0.5},
+            {"backend": "torch", "matryoshka": True, "x": 0.5},
         ),
     ],
 )
@@ -24,3 +25,11 @@ def test_a_setting_names_engine_source_and_options(
     written: str, engine: EngineKind, source: str, options: dict[str, object]
 ) -> None:
     assert spec_of("m", written) == ModelSpec(name="m", source=source, engine=engine, options=options)
+
+
+def test_the_recipe_of_a_setting_is_the_variants() -> None:
+    spec = spec_of("m", "encoder:/m?recipe=float32&backend=torch")
+
+    assert (spec.recipe, spec.options) == (Recipe.FLOAT32, {"backend": "torch"})
+    with pytest.raises(UsageError, match="m: the encoder engine has no recipe 'int3'"):
+        spec_of("m", "encoder:/m?recipe=int3")

@@ -11,7 +11,6 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import ModelSpec
-from pipeline.domain.models import Recipe as VariantRecipe
 from pipeline.ports.meters import EngineIdentity
 from workers.engine.encoder.batch import TextTokenizer
 from workers.engine.encoder.engine import EncoderEngine
@@ -36,21 +35,16 @@ def load(
 ) -> EncoderEngine:
     """Return an engine for the encoder in `folder`; options of the spec are the fields of `EncoderOptions`.
 
-    A recipe other than the native one is the precision.
-
     A folder whose config names a sequence classifier is served as one, any other as a bi-encoder. What OpenVINO
     runs is exported on first use and kept in `cache_dir`.
 
     Raises:
         ModelUnavailableError: An option or a pooling is unknown, or the weights cannot be loaded.
     """
-    settings = dict(spec.options)
-    if spec.recipe is not VariantRecipe.NATIVE:
-        settings["precision"] = spec.recipe.value
-    options = options_of(EncoderOptions, settings)
+    options = options_of(EncoderOptions, dict(spec.options))
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     is_classifier = any(name.endswith(_CLASSIFIER) for name in config.get("architectures") or ())
-    plan = plan_of(options, is_classifier=is_classifier, device=device, threads=threads)
+    plan = plan_of(options, recipe=spec.recipe, is_classifier=is_classifier, device=device, threads=threads)
     tokens_max = positions_of(config)
     pooling = None
     if not is_classifier:

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import torch
 
 from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import Recipe
 from workers.engine.encoder.int8_linear import is_int8_available
 
 #: Batches side by side on a CPU; beyond, each gets more threads.
@@ -51,8 +52,6 @@ class EncoderOptions:
 
     #: `torch` or `openvino`; empty: see `plan_of`.
     backend: str = ""
-    #: `float32`, `bfloat16` (torch), `int8` or `int8_weights` (openvino); empty: see `plan_of`.
-    precision: str = ""
     #: Batches that compute side by side; 0: one a thread on a CPU, one on an accelerator.
     streams: int = 0
     #: Tokens of one batch, padding included; 0: what suits the device.
@@ -76,8 +75,12 @@ class Plan:
     batch_tokens: int
 
 
-def plan_of(options: EncoderOptions, *, is_classifier: bool, device: str | None, threads: int | None) -> Plan:
-    """Return how to run a model of these options on this machine.
+def plan_of(
+    options: EncoderOptions, *, recipe: Recipe, is_classifier: bool, device: str | None, threads: int | None
+) -> Plan:
+    """Return how to run a model of these options under this recipe on this machine.
+
+    The native recipe is what suits the device.
 
     On an accelerator that is torch in bfloat16. On a CPU embeddings run on torch in 8-bit integers, which measured
     cheapest at a mean cosine of 0.997 to float32 (docs/benchmarks/encoder.json); classifiers, whose scores have no
@@ -90,7 +93,8 @@ def plan_of(options: EncoderOptions, *, is_classifier: bool, device: str | None,
     is_cpu = place.type == "cpu"
     cores = threads or torch.get_num_threads()
     streams = options.streams or (min(cores, _STREAMS_MAX) if is_cpu else 1)
-    backend, precision = _library(options, is_cpu=is_cpu, is_classifier=is_classifier)
+    wanted = None if recipe is Recipe.NATIVE else _choice(Precision, "recipe", recipe)
+    backend, precision = _library(options, wanted, is_cpu=is_cpu, is_classifier=is_classifier)
     _refuse_what_is_not_here(backend, precision, place)
     return Plan(
         backend=backend,
@@ -102,8 +106,9 @@ def plan_of(options: EncoderOptions, *, is_classifier: bool, device: str | None,
     )
 
 
-def _library(options: EncoderOptions, *, is_cpu: bool, is_classifier: bool) -> tuple[Backend, Precision]:
-    precision = _choice(Precision, "precision", options.precision) if options.precision else None
+def _library(
+    options: EncoderOptions, precision: Precision | None, *, is_cpu: bool, is_classifier: bool
+) -> tuple[Backend, Precision]:
     if options.backend:
         backend = _choice(Backend, "backend", options.backend)
         return backend, precision or _default_precision(backend, is_cpu=is_cpu, is_classifier=is_classifier)
@@ -126,7 +131,7 @@ def _default_precision(backend: Backend, *, is_cpu: bool, is_classifier: bool) -
 def _refuse_what_is_not_here(backend: Backend, precision: Precision, place: torch.device) -> None:
     if precision not in _PRECISIONS[backend]:
         raise ModelUnavailableError(
-            f"the {backend} backend has no precision {precision}", hint=", ".join(_PRECISIONS[backend])
+            f"the {backend} backend has no recipe {precision}", hint=", ".join(_PRECISIONS[backend])
         )
     if backend is Backend.OPENVINO and place.type != "cpu":
         raise ModelUnavailableError(f"the openvino backend runs on cpu, not on {place}")
@@ -136,7 +141,7 @@ def _refuse_what_is_not_here(backend: Backend, precision: Precision, place: torc
             hint="pip install -r locks/openvino.txt --no-deps",
         )
     if backend is Backend.TORCH and precision is Precision.INT8 and not (place.type == "cpu" and is_int8_available()):
-        raise ModelUnavailableError(f"torch has no int8 kernels for {place} here", hint="precision float32 or bfloat16")
+        raise ModelUnavailableError(f"torch has no int8 kernels for {place} here", hint="recipe float32 or bfloat16")
 
 
 def _has_openvino() -> bool:

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
-from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import Engine
 from workers.engine.registry import load_engine
 
@@ -70,8 +70,10 @@ def load_encoder(tmp_path_factory: pytest.TempPathFactory) -> Load:
     # One folder for all tests: an export takes seconds, and is kept.
     cache_dir = tmp_path_factory.mktemp("exported")
 
-    def load(folder: Path, **options: str | int | bool) -> Engine:
-        spec = ModelSpec(name="tiny", source=str(folder), engine=EngineKind.ENCODER, options=options)
+    def load(folder: Path, recipe: str = Recipe.NATIVE, **options: str | int | bool) -> Engine:
+        spec = ModelSpec(
+            name="tiny", source=str(folder), engine=EngineKind.ENCODER, recipe=Recipe(recipe), options=options
+        )
         return load_engine(spec, cache_dir=cache_dir, device="cpu", threads=1)
 
     return load

@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ModelUnavailableError
+from pipeline.domain.models import Recipe
 from pipeline.ports.engine import Engine, EngineRequest
 from tests.workers.engine.driving import answers
 from tests.workers.engine.encoder.conftest import Load
@@ -28,9 +29,9 @@ def vectors(engine: Engine, texts: list[str]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "likeness"),
     [
-        pytest.param({"backend": "torch", "precision": "int8"}, 0.99, marks=needs_int8),
-        ({"backend": "openvino", "precision": "float32"}, 0.99999),
-        ({"backend": "openvino", "precision": "int8"}, 0.9),
+        pytest.param({"backend": "torch", "recipe": "int8"}, 0.99, marks=needs_int8),
+        ({"backend": "openvino", "recipe": "float32"}, 0.99999),
+        ({"backend": "openvino", "recipe": "int8"}, 0.9),
     ],
 )
 def test_every_backend_gives_the_vectors_of_torch(
@@ -38,7 +39,7 @@ def test_every_backend_gives_the_vectors_of_torch(
 ) -> None:
     if options["backend"] == "openvino":
         pytest.importorskip("optimum.exporters.openvino")
-    expected = vectors(load_encoder(bi_encoder, backend="torch", precision="float32"), TEXTS)
+    expected = vectors(load_encoder(bi_encoder, backend="torch", recipe="float32"), TEXTS)
 
     found = vectors(load_encoder(bi_encoder, **options), TEXTS)
 
@@ -47,7 +48,7 @@ def test_every_backend_gives_the_vectors_of_torch(
 
 @needs_int8
 def test_a_text_has_the_same_vector_whatever_stands_beside_it(load_encoder: Load, bi_encoder: Path) -> None:
-    engine = load_encoder(bi_encoder, backend="torch", precision="int8")
+    engine = load_encoder(bi_encoder, backend="torch", recipe="int8")
 
     together = vectors(engine, TEXTS)
 
@@ -86,9 +87,9 @@ def test_an_int8_layer_cuts_nothing_off_where_every_product_is_largest() -> None
     ("options", "said"),
     [
         ({"backend": "onnx"}, "onnx"),
-        ({"precision": "int3"}, "int3"),
-        ({"backend": "openvino", "precision": "bfloat16"}, "no precision bfloat16"),
-        ({"backend": "torch", "precision": "int8_weights"}, "no precision int8_weights"),
+        ({"recipe": "int4_weights"}, "int4_weights"),
+        ({"backend": "openvino", "recipe": "bfloat16"}, "no recipe bfloat16"),
+        ({"backend": "torch", "recipe": "int8_weights"}, "no recipe int8_weights"),
         ({"slots": 3}, "slots"),
     ],
 )
@@ -100,8 +101,12 @@ def test_options_that_are_not_known_are_named(
 
 
 def test_defaults_follow_the_device_and_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(device: str, *, is_classifier: bool = False, **options: str) -> tuple[Backend, Precision]:
-        made = plan_of(EncoderOptions(**options), is_classifier=is_classifier, device=device, threads=2)
+    def chosen(
+        device: str, *, is_classifier: bool = False, recipe: str = Recipe.NATIVE, **options: str
+    ) -> tuple[Backend, Precision]:
+        made = plan_of(
+            EncoderOptions(**options), recipe=Recipe(recipe), is_classifier=is_classifier, device=device, threads=2
+        )
         return made.backend, made.precision
 
     monkeypatch.setattr(plan, "is_int8_available", lambda: True)
@@ -109,7 +114,7 @@ def test_defaults_follow_the_device_and_what_is_installed(monkeypatch: pytest.Mo
     assert chosen("cuda:0") == (Backend.TORCH, Precision.BFLOAT16)
     assert chosen("cpu") == (Backend.TORCH, Precision.INT8)
     assert chosen("cpu", is_classifier=True) == (Backend.OPENVINO, Precision.FLOAT32)
-    assert chosen("cpu", precision="float32") == (Backend.OPENVINO, Precision.FLOAT32)
+    assert chosen("cpu", recipe="float32") == (Backend.OPENVINO, Precision.FLOAT32)
 
     monkeypatch.setattr(plan, "is_int8_available", lambda: False)
     monkeypatch.setattr(plan, "_has_openvino", lambda: False)

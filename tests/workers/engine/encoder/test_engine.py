@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.models import BUILT_IN
+from pipeline.domain.models import BUILT_IN, Recipe
 from pipeline.ports.engine import Engine, EngineRequest
 from tests.workers.engine.driving import answers, drained
 from workers.engine.models import prepared_folder
@@ -43,14 +43,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
 
 
-@pytest.mark.parametrize(
-    ("options", "likeness"),
-    [({"precision": "float32", "backend": "torch"}, 0.99999), ({"precision": "int8", "backend": "torch"}, 0.99)],
-)
+@pytest.mark.parametrize(("recipe", "likeness"), [(Recipe.FLOAT32, 0.99999), (Recipe.INT8, 0.99)])
 def test_vectors_agree_with_transformers(
-    tmp_path: Path, expected: torch.Tensor, options: dict[str, str], likeness: float
+    tmp_path: Path, expected: torch.Tensor, recipe: Recipe, likeness: float
 ) -> None:
-    engine = load_engine(replace(SPEC, options=options), cache_dir=tmp_path, device="cpu", threads=2)
+    engine = load_engine(
+        replace(SPEC, recipe=recipe, options={"backend": "torch"}), cache_dir=tmp_path, device="cpu", threads=2
+    )
 
     results = answers(engine, [row(0, TEXTS), *(row(1 + i, text) for i, text in enumerate(TEXTS))])
 

@@ -73,7 +73,7 @@ def test_reranking_sorts_by_score_and_keeps_the_best(load_encoder: Load, cross_e
 
 
 def test_a_bi_encoder_scores_by_cosine(load_encoder: Load, bi_encoder: Path) -> None:
-    engine = load_encoder(bi_encoder, backend="torch", precision="float32")
+    engine = load_encoder(bi_encoder, backend="torch", recipe="float32")
     found = asked(engine, Endpoint.EMBEDDINGS, input=[QUERY, *DOCUMENTS])
     query, *documents = (np.array(item["embedding"]) for item in found["data"])
 
