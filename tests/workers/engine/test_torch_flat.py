@@ -64,6 +64,7 @@ def flat(llama_folder: Path) -> Flat:
             FlatOptions(**{"slots": 8, "lookahead": 8, "cache_bytes_max": cache_tokens * BYTES_PER_TOKEN, **options}),
             tokenizer=tokenizer,
             end_tokens=frozenset({256}),
+            vocabulary=257,
             identity=EngineIdentity(engine="torch"),
             free_bytes=lambda: 2**30,
             capture=capture or Replays(),
@@ -126,6 +127,26 @@ def test_rows_with_penalties_are_chosen_by_the_host_and_change_no_neighbour(
     assert said(late) == said(answers(load(llama_folder), rows()))
 
 
+def test_choices_adjustments_and_log_probabilities_are_those_of_the_slot_engine(
+    flat: Flat, load: Load, llama_folder: Path
+) -> None:
+    kinds: tuple[dict[str, object], ...] = (
+        {"n": 3, "temperature": 1.0}, {"logprobs": 2}, {"top_k": 4, "temperature": 0.8}, {"min_tokens": 5, "n": 2},
+        {"repetition_penalty": 1.3}, {"logit_bias": {"65": 4}}, {},
+    )  # fmt: skip
+    rows = [completion(i, t, max_tokens=9, **kinds[i % 7]) for i, t in enumerate(prompts(21))]
+
+    results = answers(flat(), rows)
+
+    wanted = answers(load(llama_folder), rows)
+    assert {k: [c["text"] for c in r.body["choices"]] for k, r in results.items()} == {
+        k: [c["text"] for c in r.body["choices"]] for k, r in wanted.items()
+    }
+    assert {k: r.body["usage"] for k, r in results.items()} == {k: r.body["usage"] for k, r in wanted.items()}
+    told = results[1].body["choices"][0]["logprobs"]["token_logprobs"]
+    assert told == pytest.approx(wanted[1].body["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
+
+
 def test_prompts_longer_than_a_step_enter_over_several(flat: Flat, llama_folder: Path) -> None:
     texts = [t * 2 for t in prompts(6)]
     engine = flat(prefill_tokens=32)
@@ -149,6 +170,14 @@ def test_a_shared_beginning_is_computed_once_even_by_rows_that_enter_together(fl
     assert meters.tokens_cached is not None
     assert meters.tokens_cached + meters.tokens_prefilled == sum(r.input_tokens for r in results.values())
     assert meters.tokens_cached >= 5 * len(SHARED * 2)
+
+
+def test_no_beginning_is_shared_where_the_option_says_so(flat: Flat) -> None:
+    engine = flat(shares_prefixes=False)
+
+    answers(engine, [completion(i, SHARED * 2, max_tokens=3) for i in range(4)])
+
+    assert engine.meters().tokens_cached == 0
 
 
 def test_decode_steps_are_captured_once_for_each_number_of_rows(flat: Flat) -> None:
@@ -283,6 +312,17 @@ def test_the_cache_shrinks_until_steps_fit_beside_it(flat: Flat) -> None:
     assert len(results) == 20
     assert failures == sorted(failures, reverse=True)
     assert engine._launcher.cache_tokens <= 1000
+
+
+def test_a_request_too_large_alone_takes_all_its_choices_with_it(flat: Flat) -> None:
+    engine = flat()
+    short_at(engine, lambda tokens: tokens > 200)
+
+    results = answers(engine, [completion(0, "x" * 220, n=3, temperature=1), completion(1, "abc", n=2)])
+
+    assert results[0].body["error"]["code"] == "out_of_memory"
+    assert len(results[1].body["choices"]) == 2
+    assert engine.in_flight() == 0
 
 
 def test_a_row_too_large_alone_is_that_rows_error_and_the_others_finish(flat: Flat) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as some
 from torch import Tensor
 
 from pipeline.domain.parameters import Sampling
+from workers.engine.grammars import Matcher
 from workers.engine.torch_chat.sampler import choose
 from workers.engine.torch_flat.attention import FlashAttention, PlainAttention, Spans
 from workers.engine.torch_flat.extents import GRAIN_TOKENS, Extents, grains
@@ -127,6 +128,9 @@ class Row:
     sampling: Sampling
     seed: int
     output: list[int] = field(default_factory=list)
+    prompt: list[int] = field(default_factory=list)
+    ends: frozenset[int] = frozenset()
+    matcher: Matcher | None = None
     is_adjusted: bool = False
 
 
@@ -150,6 +154,9 @@ def test_draws_on_the_device_are_those_of_the_host() -> None:
 
 def test_only_rows_that_need_nothing_of_their_answer_are_plain() -> None:
     assert is_plain(Sampling(max_tokens=3, temperature=0.2, top_p=0.5, stop=("x",), seed=4))
+    assert is_plain(Sampling(n=3, stop_token_ids=(4,), ignore_eos=True))
+    assert not is_plain(Sampling(logprobs=0))
+    assert not is_plain(Sampling(top_k=5))
     assert not is_plain(Sampling(presence_penalty=0.1))
     assert not is_plain(Sampling(frequency_penalty=-0.1))
 

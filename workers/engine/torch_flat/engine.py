@@ -147,7 +147,8 @@ class FlatEngine(RowEngine):
 
     def _none_flying(self) -> Flights:
         extents = Extents(self._launcher.cache_tokens, kept=SCRATCH_TOKENS)
-        return Flights(extents=extents, free_seats=list(range(self._options.slots - 1, -1, -1)))
+        seats = list(range(self._options.slots - 1, -1, -1))
+        return Flights(extents=extents, free_seats=seats, shares_prefixes=self._options.shares_prefixes)
 
     def _cache_tokens_max(self) -> int:
         """Return the longest row that the largest cache holds alone."""

@@ -56,6 +56,7 @@ class Flights:
     extents: Extents
     free_seats: list[int]
     flying: list[Flight] = field(default_factory=list)
+    shares_prefixes: bool = True
     #: Of them, those whose tokens are chosen by the host.
     host_bound: int = 0
     #: Flights by the first tokens of their prompts, newest last.
@@ -115,7 +116,7 @@ class Flights:
 
     def _shared_pieces(self, sequence: list[int]) -> tuple[tuple[int, int], ...]:
         """Return where the longest beginning that another row has in the cache lies; at least one token is left."""
-        if len(sequence) <= PREFIX_TOKENS_MIN:
+        if not self.shares_prefixes or len(sequence) <= PREFIX_TOKENS_MIN:
             return ()
         best, length = None, PREFIX_TOKENS_MIN - 1
         for other in reversed(self._by_head.get(_head(sequence), [])[-PREFIX_SOURCES_MAX:]):
