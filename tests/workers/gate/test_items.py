@@ -117,8 +117,8 @@ def test_built_in_sets_are_the_same_for_ever() -> None:
     assert chat_set(count=60).digest != chat_set(count=60, seed=2).digest
 
 
-@pytest.mark.parametrize("endpoint", list(Endpoint))
-def test_every_endpoint_has_a_built_in_set_with_slices(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("endpoint", [Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS])
+def test_what_generates_or_embeds_has_a_built_in_set_with_slices(endpoint: Endpoint) -> None:
     found = set_for(endpoint)
 
     assert found.endpoint is endpoint
@@ -135,3 +135,9 @@ def test_completions_ask_the_same_tasks_as_chat() -> None:
 
 def test_built_in_queries_name_their_documents() -> None:
     assert len(list(embeddings_lines(count=7, seed=1))) == 14
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY])
+def test_what_has_no_built_in_set_says_to_give_one(endpoint: Endpoint) -> None:
+    with pytest.raises(EvaluationFileError, match="a file of your own"):
+        set_for(endpoint)
