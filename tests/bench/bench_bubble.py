@@ -133,7 +133,7 @@ def main() -> None:
     report = {
         "benchmark": "bubble",
         "machine": machine(),
-        "model": options.model,
+        "model": f"another, {Path(options.source).name}" if options.source else options.model,
         "rows": rows,
         **figures,
         "goal_bubble_share_max": BUBBLE_SHARE_MAX,
