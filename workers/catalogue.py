@@ -36,19 +36,28 @@ class Catalogue:
         self._key_of = key_of
         self._now_seconds = now_seconds
         self._refresh_seconds = refresh_seconds
+        #: Guards the answers below while they are replaced; never held while the registry is asked.
         self._lock = threading.Lock()
         self._specs: dict[str, ModelSpec] = {}
+        #: A variant's key does not change while this process lives; working it out asks processor and driver.
+        self._keys: dict[str, tuple[ModelSpec, str | None]] = {}
         self._served: Mapping[str, str] = MappingProxyType({})
         #: Not by name: another variant under the same name is tried afresh.
         self._refused: list[ModelSpec] = []
         self._good_until = float("-inf")
 
     def served(self) -> Mapping[str, str]:
-        """Return the gate key of each variant served, by name; the old answer while the registry is away."""
-        with self._lock:
-            if self._now_seconds() >= self._good_until:
-                self._refresh()
-            return self._served
+        """Return the gate key of each variant served, by name; asks the registry when its last answer is old.
+
+        While the registry is away the old answer holds.
+        """
+        if self._now_seconds() >= self._good_until:
+            self._refresh()
+        return self._served
+
+    def known(self) -> Mapping[str, str]:
+        """Return what `served` returned last, without asking: for who must not wait."""
+        return self._served
 
     def spec(self, variant: str) -> ModelSpec:
         """Return what a variant served is made of; raises `ModelUnavailableError`."""
@@ -65,15 +74,23 @@ class Catalogue:
             self._publish()
 
     def _refresh(self) -> None:
+        specs = self._specs
         try:
-            self._specs = {spec.variant: spec for spec in self._read()}
+            specs = {spec.variant: spec for spec in self._read()}
         except NightrateError as error:
             _LOG.warning("registry_not_read", extra={"reason": error.code})
-            if not self._specs:
+            if not specs:
                 raise
-        self._good_until = self._now_seconds() + self._refresh_seconds
-        self._publish()
+        keys = {name: (spec, self._key(spec)) for name, spec in specs.items()}
+        with self._lock:
+            self._specs, self._keys = specs, keys
+            self._good_until = self._now_seconds() + self._refresh_seconds
+            self._publish()
+
+    def _key(self, spec: ModelSpec) -> str | None:
+        known, key = self._keys.get(spec.variant, (None, None))
+        return key if known == spec else self._key_of(spec)
 
     def _publish(self) -> None:
-        keys = {name: self._key_of(spec) for name, spec in self._specs.items() if spec not in self._refused}
-        self._served = MappingProxyType({name: key for name, key in sorted(keys.items()) if key is not None})
+        keys = {name: key for name, (spec, key) in sorted(self._keys.items()) if spec not in self._refused}
+        self._served = MappingProxyType({name: key for name, key in keys.items() if key is not None})

@@ -173,7 +173,7 @@ class Runner:
     def _engine_for(self, run: PackRun) -> Engine | None:
         """Return the run's engine, or None while another variant's rows are in flight or it cannot load."""
         variant = run.lease.variant
-        if variant not in self._catalogue.served():
+        if variant not in self._catalogue.known():
             run.end(AttemptOutcome.PREEMPTED, f"{variant} is not served here any more")
             return None
         if self._engine is None or self._variant != variant:

@@ -88,7 +88,7 @@ class Worker:
             garage=garage,
             apportioner=Apportioner(telemetry),
             enter=self._enter,
-            on_refused=self._announce,
+            on_refused=lambda: self._announce(catalogue.known()),
             commit_seconds=settings.commit_seconds,
             drain_seconds=settings.drain_seconds,
         )
@@ -131,17 +131,17 @@ class Worker:
         self._feed.pack_ended(is_store_failing=is_store_failing)
 
     def _served(self) -> Mapping[str, str]:
-        self._announce()
-        return self._catalogue.served()
+        served = self._catalogue.served()
+        self._announce(served)
+        return served
 
-    def _announce(self) -> None:
+    def _announce(self, served: Mapping[str, str]) -> None:
         """Tell the store what is served here where that has changed: packs come for nothing else."""
-        served = dict(self._catalogue.served())
         if served == self._announced:
             return
         try:
             self._workers.serve(self._registration.worker_id, served)
-            self._announced = served
+            self._announced = dict(served)
         except NightrateError as error:
             _LOG.warning("variants_not_recorded", extra={"reason": error.code})
 

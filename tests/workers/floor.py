@@ -102,13 +102,15 @@ class ScriptedEngine:
 
 
 def serving(*models: str) -> Catalogue:
-    """Return a catalogue of these models' references."""
-    return Catalogue(
+    """Return a catalogue of these models' references, read as a worker reads it when it registers."""
+    catalogue = Catalogue(
         lambda: [ModelSpec(name=name, source="", engine=EngineKind.ECHO) for name in models],
         lambda _spec: "",
         now_seconds=lambda: 0.0,
         refresh_seconds=1.0,
     )
+    catalogue.served()
+    return catalogue
 
 
 class RefusingStore(LocalStore):

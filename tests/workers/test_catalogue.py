@@ -84,3 +84,37 @@ def test_a_worker_that_never_reached_the_registry_serves_nothing_quietly() -> No
 
     with pytest.raises(StoreUnavailableError):
         registry.catalogue().served()
+
+
+def test_who_must_not_wait_has_the_last_answer_while_the_registry_is_asked() -> None:
+    registry = Registry(ECHO)
+    catalogue = registry.catalogue()
+    catalogue.served()
+    seen: list[object] = []
+
+    def read() -> Iterable[ModelSpec]:
+        # What the runner asks for while the feed's question hangs.
+        seen.extend([dict(catalogue.known()), catalogue.spec("echo")])
+        return (ECHO, CHAT)
+
+    catalogue._read = read
+    registry.now = 10.0
+
+    assert set(catalogue.served()) == set(catalogue.known()) == {"echo", "chat"}
+    assert seen == [{"echo": "key of "}, ECHO]
+
+
+def test_a_key_is_worked_out_once_for_each_variant() -> None:
+    registry = Registry(ECHO)
+    asked: list[ModelSpec] = []
+    catalogue = Catalogue(
+        registry.read, lambda spec: asked.append(spec) or "key", now_seconds=lambda: registry.now, refresh_seconds=5.0
+    )
+
+    for registry.now in (0.0, 10.0, 20.0):
+        catalogue.served()
+    assert asked == [ECHO]
+
+    registry.specs, registry.now = (ECHO, CHAT), 30.0
+    catalogue.served()
+    assert asked == [ECHO, CHAT]
