@@ -161,11 +161,12 @@ def spec_of(name: str, written: str) -> ModelSpec:
         source=source,
         engine=engine,
         recipe=Recipe(recipe),
-        options={option: _value(text) for option, text in options.items()},
+        options={option: option_value(text) for option, text in options.items()},
     )
 
 
-def _value(text: str) -> str | int | float | bool:
+def option_value(text: str) -> str | int | float | bool:
+    """Return a setting as what it looks like: a number, true or false, or else the text."""
     if text in {"true", "false"}:
         return text == "true"
     for kind in (int, float):

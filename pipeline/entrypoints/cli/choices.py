@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from pipeline.domain.errors import UsageError
+from pipeline.domain.models import option_value
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
@@ -35,16 +36,5 @@ def options_given(pairs: Iterable[str] | None) -> dict[str, str | int | float | 
             raise UsageError(f"{pair!r} is not a setting", hint="write it as KEY=VALUE, such as slots=128")
         if name in options:
             raise UsageError(f"{name} is given twice")
-        options[name] = _value(value)
+        options[name] = option_value(value)
     return options
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text in {"true", "false"}:
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
