@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
     def rate_micros_per_hour(self) -> int:
         """Return the rate in micro-units."""
         return int(self.rate_per_hour * MICROS_PER_UNIT)
+
+    @property
+    def engine_threads(self) -> int:
+        """Return the CPU threads of one worker's engine."""
+        return self.threads or max(1, (os.cpu_count() or 1) // max(1, self.workers))
 
     @property
     def home_folder(self) -> Path:

@@ -96,7 +96,7 @@ def load_here(settings: Settings, spec: ModelSpec) -> Engine:
     from workers.engine.registry import load_engine
 
     return load_engine(
-        spec, cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.threads or None
+        spec, cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads
     )
 
 
@@ -116,9 +116,9 @@ def allow_variant(stack: Stack, spec: ModelSpec, tiers: Sequence[Tier], *, reaso
 def _spec_of(wish: Wish, known: Mapping[str, ModelSpec]) -> ModelSpec:
     name, label = split_variant(wish.name)
     reference = known.get(name)
-    if label and reference is None and wish.source is None:
+    if label and reference is None:
         raise NotFoundError(
-            f"there is no model {name} to make a variant of", hint=f"add {name} first, or say where with --source"
+            f"there is no model {name} to make a variant of", hint=f"`nightrate models add {name} --source …` first"
         )
     if not label and wish.source is None:
         raise UsageError(f"where is {name}?", hint="--source FOLDER, FILE.gguf, a hub id, or NAME@LABEL for a variant")

@@ -80,7 +80,7 @@ def qualify_variant(
     _check(question)
     evaluation = evaluation_of(question)
     settings = stack.settings
-    bench = Bench(cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.threads or None)
+    bench = Bench(cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads)
     question.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as resources:
         found = qualify(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,8 +96,7 @@ def device_of(settings: Settings) -> str:
     found = find_accelerators() if settings.device != "cpu" else []
     if found:
         return found[0].name
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
-    return f"{platform.machine()} x{threads}"
+    return f"{platform.machine()} x{settings.engine_threads}"
 
 
 def _key_of(spec: ModelSpec, settings: Settings) -> str:

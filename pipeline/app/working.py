@@ -38,7 +38,6 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     from workers.gate.identity import served_key
 
     lease_for = timedelta(seconds=settings.lease_seconds)
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
 
     def key_here(spec: ModelSpec) -> str | None:
         if not is_available(spec, device=settings.device):
@@ -61,7 +60,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 tuned(spec, stack.registry.tunings(), settings),
                 cache_dir=settings.home_folder / "models",
                 device=settings.device,
-                threads=threads,
+                threads=settings.engine_threads,
             )
 
         worker = Worker(

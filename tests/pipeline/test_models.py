@@ -52,6 +52,7 @@ def test_an_added_model_is_served_and_its_variant_takes_after_it(stack: Stack, w
         ({"name": "mine"}, "where is mine"),
         ({"name": "mine@X"}, "not the name of a variant"),
         ({"name": "other@int8"}, "no model other"),
+        ({"name": "other@int8", "source": "/nowhere"}, "no model other"),
         ({"name": "mine", "source": "/nowhere"}, "no model at /nowhere"),
         ({"name": "echo@x", "recipe": Recipe.INT4_WEIGHTS, "engine": EngineKind.TORCH}, "no recipe int4_weights"),
         ({"name": "echo", "source": ""}, "there already"),

@@ -47,7 +47,7 @@ def engines(
         prompts=prompts,
         cache_dir=settings.home_folder / "models",
         device=settings.device,
-        threads=settings.threads or None,
+        threads=settings.engine_threads,
     )
     trials: list[Trial] = []
     failures: dict[str, str] = {}
