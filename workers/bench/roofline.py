@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from workers.engine.shape import DecoderShape
 
 #: Sides of the square product, and bytes of the copied block: past every cache.
 _SIDE_CPU: Final = 1024
@@ -77,26 +78,12 @@ def need_of(folder: Path, *, input_tokens: int, output_tokens: int, steps: int |
         steps: Passes of the model; None where the engine does not tell.
         bytes_per_weight: As the variant holds them.
     """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    body, head = _weights(config)
+    shape = DecoderShape.in_folder(folder)
+    body, head = shape.body_weights, shape.head_weights
     return Need(
         flops=2.0 * body * (input_tokens + output_tokens) + 2.0 * head * output_tokens,
         bytes=(body + head) * bytes_per_weight * (steps or 0),
     )
-
-
-def _weights(config: dict[str, Any]) -> tuple[int, int]:
-    """Return the weights of the layers and of the vocabulary's product, for decoders shaped like Llama or GPT-2."""
-    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
-    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    key_heads = int(config.get("num_key_value_heads") or heads)
-    head_width = int(config.get("head_dim") or width // heads)
-    inner = int(config.get("intermediate_size") or config.get("n_inner") or 4 * width)
-    # Gate, up and down where the activation is gated, else up and down.
-    products = 3 if "intermediate_size" in config else 2
-    attention = width * head_width * (2 * heads + 2 * key_heads)
-    return layers * (attention + products * width * inner), width * int(config["vocab_size"])
 
 
 def _least_seconds(work: Any, device: str) -> float:  # noqa: ANN401 -- a closure over tensors

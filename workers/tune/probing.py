@@ -9,6 +9,7 @@ from typing import Final
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from workers.engine.torch_chat.memory import is_out_of_memory
 from workers.tune.search import Probe
 
 #: A probe's window is cut into this many, whose spread is the noise.
@@ -42,11 +43,6 @@ def measure(
         if not is_out_of_memory(error):
             raise
         return Probe(size=size, tokens_per_second=None)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether the device's or the machine's memory ran out: torch's own error, and what drivers say."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def _measure(

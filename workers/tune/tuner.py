@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.ports.engine import Engine, EngineRequest
-from workers.tune.probing import Patience, is_out_of_memory, measure
+from workers.engine.torch_chat.memory import is_out_of_memory
+from workers.tune.probing import Patience, measure
 from workers.tune.search import PROBES_MAX, SIZE_MIN, Probe, Search
 
 

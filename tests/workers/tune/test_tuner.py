@@ -11,8 +11,9 @@ from pipeline.domain.errors import ModelUnavailableError
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
 from tests.workers.floor import ScriptedEngine
 from workers.bench.workload import chat_requests, mixed_asks
+from workers.engine.torch_chat.memory import is_out_of_memory
 from workers.tune.ceiling import rows_ceiling
-from workers.tune.probing import Patience, is_out_of_memory
+from workers.tune.probing import Patience
 from workers.tune.search import Probe
 from workers.tune.tuner import Tuned, tune
 

@@ -18,6 +18,7 @@ from workers.engine.models import published
 from workers.engine.openvino_chat.engine import OpenVinoEngine, OpenVinoOptions
 from workers.engine.openvino_chat.export import export
 from workers.engine.quiet import quiet_transformers
+from workers.engine.shape import DecoderShape
 
 #: Assumed of a model that does not name its context.
 _CONTEXT_TOKENS: Final = 2048
@@ -88,9 +89,4 @@ def _context_tokens(config: dict[str, Any]) -> int:
 
 def _cache_tokens(options: OpenVinoOptions, config: dict[str, Any]) -> int:
     """Return how many tokens of one row the cache holds at most, keys and values in 32 bits."""
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    key_heads = int(config.get("num_key_value_heads") or heads)
-    width = int(config.get("hidden_size") or config.get("n_embd") or 1)
-    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 1)
-    head_width = int(config.get("head_dim") or width // heads)
-    return options.cache_gib * 1024**3 // (2 * 4 * layers * key_heads * head_width)
+    return options.cache_gib * 1024**3 // DecoderShape.of(config).kv_bytes_per_token(number_bytes=4)
