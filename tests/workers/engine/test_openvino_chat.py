@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ModelUnavailableError
@@ -53,6 +54,19 @@ def test_seeded_and_unseeded_sampling_repeat_in_any_batch(load_openvino: Load, l
 
     assert {k: text(r) for k, r in wide.items()} == {k: text(r) for k, r in narrow.items()}
     assert len({text(wide[6 + i]) for i in range(6)}) > 3
+
+
+def test_no_row_has_the_vocabulary_counted_again(
+    load_openvino: Load, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_openvino(llama_folder)
+    counted: list[object] = []
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__len__", lambda self: counted.append(self) or 257)
+
+    results = answers(engine, [completion(i, t) for i, t in enumerate(prompts(3))])
+
+    assert {result.status_code for result in results.values()} == {200}
+    assert counted == []
 
 
 BEYOND = [

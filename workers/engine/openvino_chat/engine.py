@@ -99,6 +99,8 @@ class OpenVinoEngine:
         self._pipeline = pipeline
         self._tokenizer = tokenizer
         self._pieces = Pieces(tokenizer)
+        #: Counted once: a tokenizer builds its whole vocabulary to tell its size, for longer than a row takes to enter.
+        self._vocabulary = len(tokenizer)
         self._end_tokens = frozenset() if options.ignore_end else end_tokens
         self._tokens_max = tokens_max
         self._options = options
@@ -136,7 +138,7 @@ class OpenVinoEngine:
                 sampling = sampling_of(request.endpoint, request.body)
                 _refuse_beyond(sampling)
                 output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
-                check_tokens(sampling, len(self._tokenizer))
+                check_tokens(sampling, self._vocabulary)
                 drafts.append(Asked(request, sampling, tokens, output_max, ends_of(sampling, self._end_tokens)))
             except RequestRefusedError as error:
                 self._ended.append(refusal(request, error))
