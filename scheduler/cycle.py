@@ -1,4 +1,4 @@
-"""The scheduler's cycle: route, nominate, order, pack, admit, over one immutable snapshot.
+"""The scheduler's cycle: route, promise, nominate, order, pack, admit, over one immutable snapshot.
 
 The form is the cycle of Kueue's scheduler: numbered steps, no clock, and everything that entered
 leaves with a reason.
@@ -16,6 +16,7 @@ from scheduler.fairness import FairQueue, recall
 from scheduler.nominate import Nomination, nominate
 from scheduler.packing import pack_next
 from scheduler.policy import Policy
+from scheduler.promises import Promises
 from scheduler.routing import Routes
 
 #: A measurement below a token in twenty minutes is a meter that has seen nothing yet; dividing by it
@@ -26,9 +27,11 @@ _TOKENS_PER_SECOND_MIN = 0.001
 #: batch's: what stops it whole, then what it does, then what a person can change.
 _REASONS_BY_PRECEDENCE = (
     Reason.DEADLINE_PASSED,
+    Reason.USER_PAUSED,
     Reason.BUDGET_REACHED,
     Reason.RUNNING,
     Reason.NO_WORKER,
+    Reason.HELD,
     Reason.QUEUED,
     Reason.ALL_PACKED,
 )
@@ -41,15 +44,25 @@ def decide(snapshot: Snapshot, policy: Policy, new_pack_id: Callable[[], PackId]
     """
     # 1. Route: which variant would run whose rows where.
     routes = Routes.over(snapshot.pools)
-    # 2. Nominate: who may compete.
-    nomination = nominate(snapshot, routes)
-    # 3. Order: one fair queue per pool.
+    # 2. Promise: whose deadlines the workers can be held to, and who presses for that.
+    promises = Promises(snapshot, routes, _measured(snapshot.tokens_per_second), policy)
+    answers = promises.answers(snapshot.backlogs)
+    # 3. Nominate: who may compete.
+    nomination = nominate(snapshot, routes, promises.can_wait)
+    # 4. Order: one fair queue per pool, behind who presses.
     tags = recall(snapshot.fair_tags, snapshot.backlogs)
     queues = _queues_of(snapshot, nomination.candidates, routes, tags, policy)
-    # 4. Pack, 5. admit: fill packs in that order while the pools have room.
+    for pool, queue in queues.items():
+        queue.press(promises.pressing(pool))
+    # 5. Pack, 6. admit: fill packs in that order while the pools have room.
     rooms = {pool.pool: packs_admitted(pool, policy) for pool in snapshot.pools if pool.pool in queues}
     packs = _fill_pools(queues, rooms, routes, snapshot, policy, new_pack_id)
-    return CyclePlan(packs=packs, standings=_standings_of(nomination, packs), fair_tags=_tags_of(tags, queues))
+    return CyclePlan(
+        packs=packs,
+        standings=_standings_of(nomination, packs),
+        promises=answers,
+        fair_tags=_tags_of(tags, queues),
+    )
 
 
 def packs_admitted(pool: PoolView, policy: Policy) -> int:

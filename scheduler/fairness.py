@@ -11,14 +11,15 @@ A child's tag is lifted to the virtual time when it comes (back) with rows, so t
 turns by staying away. A tag ahead of the virtual time stays, so that nobody sheds a debt that way
 either. For a child that had rows all along the lift is no change: the virtual time never passes it.
 
-Filling up another batch's pack gives a child service out of turn; see `FairQueue.peers`.
+Filling up another batch's pack gives a child service out of turn; see `FairQueue.peers`. So does a promised
+deadline that presses; see `FairQueue.press`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from pipeline.domain.ids import BatchId
@@ -31,6 +32,8 @@ Rank = tuple[int, int, BatchId]
 #: From the pool down, as in `FairTag`.
 Path = tuple[str, ...]
 _BATCH_DEPTH = 3
+#: Far below any virtual time; the seconds of a deadline since the Unix epoch are added.
+_PRESSING_ORDINAL = -1e10
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -60,6 +63,8 @@ class Turn:
 
     accounts: tuple[Account, ...]
     cursor: Cursor
+    #: Out of turn, because the batch's deadline was promised and time is short.
+    is_pressing: bool = False
 
 
 def weight_of(tier: Tier) -> float:
@@ -129,12 +134,24 @@ class FairQueue:
         self._tags.setdefault((), FairTag(pool=pool, path=(), start_seconds=0.0, virtual_seconds=virtual_seconds))
         self._accounts: dict[Path, Account] = {}
         self._lanes: dict[Lane, list[Turn]] = {}
+        #: Turns of the batches that go before all others, whatever their tags say; the first due first.
+        self._pressing: list[Turn] = []
         # By rank, so that the first batch under an account gives the account its best rank.
         for cursor in sorted(cursors, key=lambda cursor: (rank_of(cursor.backlog), cursor.backlog.model)):
             self._add(cursor)
 
+    def press(self, batch_ids: Iterable[BatchId]) -> None:
+        """Let these batches go before all others, in this order. They are charged as ever, so others get it back."""
+        place = {batch_id: number for number, batch_id in enumerate(batch_ids)}
+        turns = [turn for lane in self._lanes.values() for turn in lane if turn.cursor.backlog.batch_id in place]
+        turns.sort(key=lambda turn: place[turn.cursor.backlog.batch_id])
+        self._pressing = [replace(turn, is_pressing=True) for turn in turns]
+
     def first(self) -> Turn | None:
         """Return whose turn it is, or None when no row is left."""
+        self._pressing = [turn for turn in self._pressing if not turn.cursor.is_spent]
+        if self._pressing:
+            return self._pressing[0]
         account = self._accounts.get(())
         if account is None:
             return None
@@ -147,8 +164,11 @@ class FairQueue:
     def begin(self, turn: Turn) -> float:
         """Move the virtual times up to the turn's start tags; return the pack's ordinal.
 
-        The ordinal is the tag in the pool's own virtual time, so the lowest ordinal is the next turn.
+        The ordinal is the tag in the pool's own virtual time, so the lowest ordinal is the next turn. One that
+        presses moves no virtual time, for others would be lifted and lose their claim; its ordinal is before them all.
         """
+        if turn.is_pressing:
+            return _PRESSING_ORDINAL + turn.cursor.backlog.deadline_at_us / 1_000_000
         for parent, child in pairwise(turn.accounts):
             parent.virtual_seconds = max(parent.virtual_seconds, child.start_seconds)
         return turn.accounts[0].virtual_seconds

@@ -29,6 +29,12 @@ class Policy:
     #: sized by a speed measured on few rows would be small, run slowly, and shrink the next one.
     pack_rows_min: int = 128
     pack_rows_max: int = PACK_ROWS_MAX
+    #: What a prediction is multiplied by where being late is worse than being early.
+    cost_upper_factor: float = 1.5
+    #: Share of a pool's time that may be promised to deadlines, so that the rest still moves.
+    promised_share: float = 0.7
+    #: Deadlines looked at in one cycle; the others wait for the next.
+    promises_a_cycle: int = 200
     pack_slices_max: int = PACK_SLICES_MAX
 
     def __post_init__(self) -> None:
@@ -36,6 +42,8 @@ class Policy:
         for field in fields(self):
             if getattr(self, field.name) <= 0 and field.name != "top_up_lead_seconds":
                 raise ValueError(f"{field.name} must be positive")
+        if self.promised_share > 1:
+            raise ValueError("promised_share must not exceed 1")
         if self.top_up_lead_seconds < 0:
             raise ValueError("top_up_lead_seconds must not be negative")
         if self.pack_rows_min > self.pack_rows_max:

@@ -11,6 +11,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import NotFoundError
 from pipeline.domain.ids import BatchId, FileId, TenantId
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.promises import Promise
 from pipeline.domain.ranges import Ranges
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
@@ -142,5 +143,9 @@ def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
         models=tuple(row.models or ()),
         created_at=row.created_at,
         deadline_at=row.deadline_at,
+        promise=Promise(row.promise),
+        hold_until=row.hold_until,
+        paused_at=row.paused_at,
+        steered_at=row.steered_at,
         entered_at={BatchState.VALIDATING: row.created_at, **entered},
     )

@@ -29,6 +29,7 @@ from pipeline.ports.batches import (
     Rejected,
     ResultFile,
     ResultSources,
+    Steering,
     Submission,
 )
 from pipeline.ports.objects import StoredObject
@@ -53,6 +54,7 @@ from storage.batch_statements import (
 )
 from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
+from storage.steering import steer
 from storage.wakeups import send_wakeup
 
 #: Longest rest of a batch between two tries at taking it in or writing its files.
@@ -96,6 +98,7 @@ class BatchRepository:
             "metadata": None if submission.metadata is None else orjson.dumps(submission.metadata).decode(),
             "idempotency_key": submission.idempotency_key or batch_id,
             "input_file_id": submission.input_file_id,
+            "hold_until": submission.hold_until,
             "claim_for": self._claim_for,
         }
 
@@ -169,6 +172,10 @@ class BatchRepository:
         if view.state not in {BatchState.CANCELLING, BatchState.CANCELLED}:
             raise ConflictError(f"Cannot cancel a batch with status '{view.state}'.")
         return view
+
+    def steer(self, batch_id: str, steering: Steering) -> BatchView:
+        """Change a batch on its way; raises `ConflictError` when it has ended or is about to."""
+        return self._database.run(lambda connection: steer(connection, BatchId(batch_id), steering))
 
     def claim(self, states: Sequence[BatchState], *, batch_id: str | None = None) -> BatchClaim | None:
         """Claim the oldest batch in one of `states` that nobody works on, or return None."""
@@ -385,14 +392,11 @@ def _refuse_other_submission(connection: Connection, submission: Submission, vie
     is_same = connection.execute(SAME_INPUT, files).scalar_one_or_none()
     if is_same is None:
         raise NotFoundError(f"there is no file {submission.input_file_id}")
-    asked = (
-        submission.endpoint,
-        submission.completion_window,
-        submission.tier,
-        submission.budget_micros,
-        submission.metadata,
-    )
-    made = (view.endpoint, view.completion_window, view.tier, view.budget_micros, view.metadata)
+    asked: tuple[object, ...] = (submission.endpoint, submission.completion_window, submission.metadata)
+    made: tuple[object, ...] = (view.endpoint, view.completion_window, view.metadata)
+    if view.steered_at is None:  # terms that were changed on the way say nothing of what was asked for
+        asked += (submission.tier, submission.budget_micros, submission.hold_until)
+        made += (view.tier, view.budget_micros, view.hold_until)
     if not is_same or asked != made:
         raise ConflictError(
             f"idempotency key {submission.idempotency_key!r} already made {view.batch_id} with other parameters"

@@ -5,7 +5,7 @@ Every write names the epoch its scheduler leads in, so a deposed one's are refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.errors import ConflictError, NotLeaderError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
+from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, PackDraft, Snapshot, Standing
 from storage.database import Database, unavailable
@@ -58,6 +59,17 @@ _STAND = text("""
           FROM stand WHERE batches.id = stand.id
         RETURNING batches.id, batches.reason)
     INSERT INTO decisions (batch_id, reason, epoch) SELECT id, reason, :epoch FROM changed
+""")
+
+_PROMISE = text("""
+    -- Terms that were changed since the snapshot are asked about again.
+    WITH answered AS MATERIALIZED (
+        SELECT batches.id, wanted.promise
+          FROM unnest(CAST(:batch_ids AS text[]), CAST(:promises AS text[])) AS wanted (batch_id, promise)
+          JOIN batches ON batches.id = wanted.batch_id
+         WHERE batches.state = 'in_progress' AND batches.promise = 'pending'
+         ORDER BY batches.id FOR NO KEY UPDATE OF batches)
+    UPDATE batches SET promise = answered.promise FROM answered WHERE batches.id = answered.id
 """)
 
 _ADVANCE = text("""
@@ -122,7 +134,7 @@ _DUE_HINTS = text("""
     WITH due AS MATERIALIZED (
         SELECT id FROM packs
          WHERE state IN ('ready', 'retryable') AND NOT is_convicted AND available_at <= clock_timestamp()
-           AND (hinted_at IS NULL OR hinted_at < clock_timestamp() - :again_after)
+           AND (hinted_at IS NULL OR hinted_at < clock_timestamp() - :again_after) AND packs.id NOT IN (SELECT id FROM paused_packs)
            FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE packs SET hinted_at = clock_timestamp() FROM due WHERE packs.id = due.id
     RETURNING packs.id, packs.pool
@@ -215,6 +227,7 @@ class CycleRepository:
                 tags = orjson.dumps([asdict(tag) for tag in plan.fair_tags]).decode()
                 connection.execute(remember, {"fair_tags": tags})
             _stand(connection, epoch, plan.standings)
+            _promise(connection, plan.promises)
 
         # Once, not until it works: after a lost answer the same plan is refused by rows_packed.
         with self._database.transaction() as connection:
@@ -306,6 +319,14 @@ def _add_packs(connection: Connection, packs: Iterable[PackDraft]) -> None:
                     "rows": to_literal(((part.row_start, part.row_stop),)),
                 },
             )
+
+
+def _promise(connection: Connection, promises: Sequence[tuple[BatchId, Promise]]) -> None:
+    if promises:
+        connection.execute(
+            _PROMISE,
+            {"batch_ids": [batch for batch, _ in promises], "promises": [str(promise) for _, promise in promises]},
+        )
 
 
 def _stand(connection: Connection, epoch: int, standings: tuple[Standing, ...]) -> None:

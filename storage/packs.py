@@ -33,7 +33,7 @@ _NEXT = text("""
            CAST(extract(epoch FROM clock_timestamp() - available_at) * 1000000 AS bigint) AS waited_us
       FROM packs
      WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
-       AND variant = ANY(:variants) AND available_at <= clock_timestamp()
+       AND variant = ANY(:variants) AND available_at <= clock_timestamp() AND packs.id NOT IN (SELECT id FROM paused_packs)
      ORDER BY ordinal, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 

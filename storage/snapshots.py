@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
 from storage.offers import offers_of, read_last_words
@@ -18,11 +20,14 @@ _SHARDS_A_BATCH: Final = 64
 _SPEED_INTERVALS: Final = 32
 
 _BACKLOGS = text("""
-    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at,
+    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise,
+           paused_at IS NOT NULL AS is_paused,
            coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
            undone.*
       FROM batches,
-      LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model
+      LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model,
+                      sum((input_tokens_estimated + output_tokens_estimated)
+                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS tokens_left
                  FROM shards WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS undone
      WHERE state = 'in_progress' AND undone.model IS NOT NULL
      ORDER BY created_at, id
@@ -38,10 +43,11 @@ _OPEN_SHARDS = text("""
 """)
 
 _POOLS = text("""
-    -- Packs that no live worker can serve do not count as waiting: they would take up the room of others.
+    -- Packs that no live worker can serve, and paused ones, do not count as waiting: they would take up the room of
+    -- others.
     SELECT pool, workers, served, (
             SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state IN ('ready', 'retryable')
-               AND NOT is_convicted AND packs.variant = ANY(live.variants)) AS packs_waiting
+               AND NOT is_convicted AND packs.variant = ANY(live.variants) AND packs.id NOT IN (SELECT id FROM paused_packs)) AS packs_waiting
       FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.variant) AS variants,
                    jsonb_agg(DISTINCT jsonb_build_array(named.variant, named.gate_key)) AS served
               FROM workers, jsonb_each_text(workers.variants) AS named (variant, gate_key)
@@ -87,8 +93,12 @@ def read_snapshot(connection: Connection) -> Snapshot:
             tier=Tier(by_id[batch_id].tier),
             model=model,
             endpoint=Endpoint(by_id[batch_id].endpoint),
-            created_at_us=int(by_id[batch_id].created_at.timestamp() * 1_000_000),
-            deadline_at_us=int(by_id[batch_id].deadline_at.timestamp() * 1_000_000),
+            created_at_us=_epoch_us(by_id[batch_id].created_at),
+            deadline_at_us=_epoch_us(by_id[batch_id].deadline_at),
+            promise=Promise(by_id[batch_id].promise),
+            hold_until_us=by_id[batch_id].hold_until and _epoch_us(by_id[batch_id].hold_until),
+            is_paused=by_id[batch_id].is_paused,
+            tokens_left=float(by_id[batch_id].tokens_left),
             spent_micros=int(by_id[batch_id].spent_micros),
             budget_micros=by_id[batch_id].budget_micros,
             shards=tuple(opened),
@@ -116,10 +126,14 @@ def _with_fleet(connection: Connection, backlogs: tuple[Backlog, ...]) -> Snapsh
     now = connection.execute(_CLOCK).one()
     memory = connection.execute(text("SELECT fair_tags FROM leadership")).scalar_one_or_none()
     return Snapshot(
-        now_us=int(now.now.timestamp() * 1_000_000),
+        now_us=_epoch_us(now.now),
         backlogs=backlogs,
         pools=pools,
         tokens_per_second={row.variant: float(row.tokens_per_second) for row in speeds},
         virtual_seconds=now.ordinal,
         fair_tags=tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ()),
     )
+
+
+def _epoch_us(at: datetime) -> int:
+    return int(at.timestamp() * 1_000_000)

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, PackState, WorkerState
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.meters import EnergySource
@@ -98,6 +99,14 @@ class BatchRow(Base):
     rows_failed: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deadline_at: Mapped[datetime]
+    #: Nothing is packed before this, unless waiting would risk the deadline.
+    hold_until: Mapped[datetime | None]
+    #: Since when the user has it paused.
+    paused_at: Mapped[datetime | None]
+    #: When the user last changed its terms.
+    steered_at: Mapped[datetime | None]
+    #: Whether the scheduler promised the deadline; asked once, and again when the terms change.
+    promise: Mapped[str] = mapped_column(server_default="pending")
     in_progress_at: Mapped[datetime | None]
     finalizing_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
@@ -112,6 +121,7 @@ class BatchRow(Base):
         one_of("reason", Reason),
         one_of("tier", Tier),
         one_of("endpoint", Endpoint),
+        one_of("promise", Promise),
         CheckConstraint("budget_micros > 0", name="budget"),
         CheckConstraint("rows_duplicate + rows_refused <= rows_total", name="rows"),
         CheckConstraint("deadline_at > created_at", name="deadline"),
@@ -128,6 +138,7 @@ class BatchRow(Base):
         ),
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_paused", "id", postgresql_where=text("paused_at IS NOT NULL AND state = 'in_progress'")),
         Index(
             "ix_batches_live",
             "state",

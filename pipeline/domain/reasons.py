@@ -14,6 +14,8 @@ class Reason(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     NO_WORKER = "no_worker"
+    USER_PAUSED = "user_paused"
+    HELD = "held"
     BUDGET_REACHED = "budget_reached"
     ALL_PACKED = "all_packed"
     BAD_INPUT = "bad_input"
@@ -28,6 +30,8 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.QUEUED: "The batch waits for its turn; others may have a better claim on the next worker.",
         Reason.RUNNING: "Packs of this batch are running or about to.",
         Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
+        Reason.USER_PAUSED: "The batch is paused; `nightrate resume` lets it go on.",
+        Reason.HELD: "The batch is held back until the time it names, or until waiting longer would risk its deadline.",
         Reason.BUDGET_REACHED: "The batch's budget is spent; raise it to go on.",
         Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
         Reason.BAD_INPUT: "The input file has errors, listed by line.",

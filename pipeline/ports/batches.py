@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
+from typing import Final
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, FileId, TenantId
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 
@@ -149,6 +152,31 @@ class Submission:
     budget_micros: int | None
     metadata: dict[str, str] | None
     idempotency_key: str | None
+    #: Start nothing before this, unless waiting would risk the deadline.
+    hold_until: datetime | None = None
+
+
+class Kept(Enum):
+    """Says of a term of a batch that it stays as it is, where None already means that there is none."""
+
+    KEPT = "kept"
+
+
+KEPT: Final = Kept.KEPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What a user changes of a batch on its way; what is not named stays as it is."""
+
+    #: Holds for rows that are in no pack yet.
+    tier: Tier | None = None
+    deadline_at: datetime | None = None
+    budget_micros: int | Kept | None = KEPT
+    #: Start nothing before this, unless waiting would risk the deadline.
+    hold_until: datetime | Kept | None = KEPT
+    #: True pauses, False resumes.
+    is_paused: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +216,13 @@ class BatchView:
     models: tuple[str, ...]
     created_at: datetime
     deadline_at: datetime
+    promise: Promise
+    #: Nothing starts before this, unless waiting would risk the deadline; None: it may start at once.
+    hold_until: datetime | None
+    #: Since when the batch is paused; None: it is not.
+    paused_at: datetime | None
+    #: When the user last changed it; None: it runs as it was submitted.
+    steered_at: datetime | None
     #: When each state was entered, by state.
     entered_at: dict[BatchState, datetime]
 

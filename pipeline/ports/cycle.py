@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 
@@ -34,6 +35,12 @@ class Backlog:
     endpoint: Endpoint
     created_at_us: int
     deadline_at_us: int
+    promise: Promise
+    #: Nothing of it is packed before this, unless waiting would risk the deadline; None: it may be at once.
+    hold_until_us: int | None
+    is_paused: bool
+    #: Estimated tokens of all rows without a result, those in packs included.
+    tokens_left: float
     #: Money already charged to the batch, and its cap (None: no cap).
     spent_micros: int
     budget_micros: int | None
@@ -141,5 +148,7 @@ class CyclePlan:
 
     packs: tuple[PackDraft, ...]
     standings: tuple[Standing, ...]
+    #: Answers to batches whose deadline was asked about.
+    promises: tuple[tuple[BatchId, Promise], ...] = ()
     #: Replaces all fair tags kept so far, in the transaction that creates the packs.
     fair_tags: tuple[FairTag, ...] = ()

@@ -15,6 +15,7 @@ from itertools import count
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
 from scheduler.cycle import decide
@@ -60,6 +61,10 @@ def snapshot_of(case: Case, fair_tags: tuple[FairTag, ...] = ()) -> Snapshot:
             endpoint=Endpoint.CHAT_COMPLETIONS,
             created_at_us=NOW_US - number,
             deadline_at_us=NOW_US + 3_600_000_000 + number,
+            promise=(Promise.MADE, Promise.DECLINED, Promise.PENDING)[number % 3],
+            hold_until_us=None,
+            is_paused=False,
+            tokens_left=300.0 * case.rows_per_shard * case.shards_per_backlog,
             spent_micros=0,
             budget_micros=None,
             shards=tuple(

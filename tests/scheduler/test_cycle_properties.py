@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, FairTag, Offer, OpenShard, PoolView, SliceDraft, Snapshot
-from scheduler import cursor, cycle, fairness, nominate, packing, routing
+from scheduler import cursor, cycle, fairness, nominate, packing, promises, routing
 from scheduler.policy import Policy
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of, references
 
@@ -44,6 +45,10 @@ def backlogs_of_a_batch(random: Random, number: int) -> list[Backlog]:
         endpoint=random.choice([Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS]),
         created_at_us=NOW_US - random.randint(0, 3) * HOUR_US,
         deadline_at_us=NOW_US + random.randint(-1, 6) * HOUR_US,
+        promise=random.choice(list(Promise)),
+        hold_until_us=random.choice([None, None, NOW_US + random.randint(-1, 3) * HOUR_US]),
+        is_paused=random.choice([False, False, False, True]),
+        tokens_left=random.randint(0, 1_000_000),
         spent_micros=random.randint(0, 3),
         budget_micros=random.choice([None, None, random.randint(0, 3)]),
         shards=(),
@@ -105,7 +110,37 @@ def slices_of(seen: Snapshot) -> list[SliceDraft]:
 
 def is_eligible(seen: Snapshot, each: Backlog) -> bool:
     in_budget = each.budget_micros is None or each.spent_micros < each.budget_micros
-    return in_budget and seen.now_us < each.deadline_at_us
+    return in_budget and not each.is_paused and seen.now_us < each.deadline_at_us
+
+
+def is_held(seen: Snapshot, each: Backlog) -> bool:
+    return each.hold_until_us is not None and seen.now_us < each.hold_until_us
+
+
+def worker_seconds(seen: Snapshot, each: Backlog) -> dict[str, float]:
+    """Return what the backlog may ask of each pool at worst, worked out apart from the scheduler."""
+    chosen = {
+        pool.pool: min(
+            (offer for offer in pool.offers if offer.model == each.model and each.tier in offer.tiers),
+            key=lambda offer: (offer.relative_cost, offer.variant),
+        )
+        for pool in seen.pools
+        if (each.model, each.tier) in lanes_of(pool)
+    }
+    workers = {pool.pool: pool.workers for pool in seen.pools if pool.pool in chosen}
+    return {
+        pool: POLICY.cost_upper_factor
+        * each.tokens_left
+        * workers[pool]
+        / sum(workers.values())
+        / speed_of(seen, offer)
+        for pool, offer in chosen.items()
+    }
+
+
+def speed_of(seen: Snapshot, offer: Offer) -> float:
+    speed = seen.tokens_per_second.get(offer.variant, 0.0)
+    return speed if speed >= 0.001 else POLICY.default_tokens_per_second
 
 
 def lanes_of(pool: PoolView) -> set[tuple[str, Tier]]:
@@ -148,6 +183,7 @@ def room_is_not_left_while_someone_could_use_it(seen: Snapshot) -> None:
         (each.model, each.tier)
         for each in seen.backlogs
         if is_eligible(seen, each)
+        and not is_held(seen, each)
         and any(packed.get(shard.shard_id, shard.rows_packed) < shard.rows_total for shard in each.shards)
     }
 
@@ -190,10 +226,41 @@ def packs_run_on_the_cheapest_variant_that_may_run_them(seen: Snapshot) -> None:
         assert [each.relative_cost for each in fitting if each.variant == pack.variant] == [cheapest]
 
 
-def nothing_is_dispatched_over_budget_or_past_the_deadline(seen: Snapshot) -> None:
+def nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline(seen: Snapshot) -> None:
     eligible = {each.batch_id for each in seen.backlogs if is_eligible(seen, each)}
 
     assert {draft.batch_id for draft in slices_of(seen)} <= eligible
+
+
+def what_is_held_starts_just_when_it_can_wait_no_longer(seen: Snapshot) -> None:
+    packed = {draft.batch_id for draft in slices_of(seen)}
+    workers = {pool.pool: pool.workers for pool in seen.pools}
+
+    for each in seen.backlogs:
+        spare = [
+            workers[pool] * ((each.deadline_at_us - seen.now_us) / 1e6 - 3 * POLICY.pack_seconds_target) - seconds
+            for pool, seconds in worker_seconds(seen, each).items()
+        ]
+        others = [other for other in seen.backlogs if other.batch_id == each.batch_id and other is not each]
+        if is_held(seen, each) and not others and min(spare, default=0.0) > 0:
+            assert each.batch_id not in packed
+
+
+def what_is_newly_promised_can_be_kept(seen: Snapshot) -> None:
+    plan = plan_of(seen, POLICY)
+    promised = {batch_id for batch_id, promise in plan.promises if promise is Promise.MADE}
+    kept = [each for each in seen.backlogs if each.batch_id in promised or (each.promise, each.is_paused) == KEPT]
+
+    assert {batch_id for batch_id, _ in plan.promises} <= {
+        each.batch_id for each in seen.backlogs if each.promise is Promise.PENDING
+    }
+    for pool in seen.pools:
+        for late in (each for each in kept if each.batch_id in promised):
+            due = [each for each in kept if each.deadline_at_us <= late.deadline_at_us]
+            asked = sum(worker_seconds(seen, each).get(pool.pool, 0.0) for each in due)
+            if late.deadline_at_us > seen.now_us and worker_seconds(seen, late).get(pool.pool):
+                seconds = (late.deadline_at_us - seen.now_us) / 1e6 - 2 * POLICY.pack_seconds_target
+                assert asked <= POLICY.promised_share * pool.workers * seconds * (1 + 1e-9)
 
 
 def every_batch_leaves_with_one_reason(seen: Snapshot) -> None:
@@ -216,7 +283,8 @@ def ordinals_follow_the_order_of_the_packs(seen: Snapshot) -> None:
     for pool in seen.pools:
         ordinals = [pack.ordinal for pack in plan.packs if pack.pool == pool.pool]
         assert ordinals == sorted(ordinals)
-        assert not ordinals or ordinals[0] >= seen.virtual_seconds
+        # What presses goes before all others, whatever these had.
+        assert all(ordinal < -1e9 or ordinal >= seen.virtual_seconds for ordinal in ordinals)
 
 
 PROPERTIES = [
@@ -226,7 +294,9 @@ PROPERTIES = [
     room_is_not_left_while_someone_could_use_it,
     no_pool_is_sent_more_than_it_may_have_waiting,
     packs_are_of_one_lane_and_within_their_limits,
-    nothing_is_dispatched_over_budget_or_past_the_deadline,
+    nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,
+    what_is_held_starts_just_when_it_can_wait_no_longer,
+    what_is_newly_promised_can_be_kept,
     every_batch_leaves_with_one_reason,
     equal_snapshots_give_equal_plans,
     ordinals_follow_the_order_of_the_packs,
@@ -261,10 +331,15 @@ def queue_with_its_own_cursors(
     return fairness.FairQueue(pool, own, tags, virtual_seconds=virtual_seconds)
 
 
-def only_budget(each: Backlog, *, served: object, now_us: int) -> Reason | None:
+def only_budget(each: Backlog, **_: object) -> Reason | None:
     """Refuse what has any budget at all."""
-    del served, now_us
     return Reason.BUDGET_REACHED if each.budget_micros is not None else None
+
+
+def hold_on(each: Backlog, *, now_us: int, **_: object) -> Reason | None:
+    """Hold back for ever what was ever to be held."""
+    del now_us
+    return Reason.HELD if each.hold_until_us is not None else None
 
 
 def routes_without_tiers(pools: Iterable[PoolView]) -> routing.Routes:
@@ -276,6 +351,8 @@ def routes_without_tiers(pools: Iterable[PoolView]) -> routing.Routes:
 
 MADE_OVER = routing.Routes.over
 _random = Random(1)
+#: Of a backlog: its promise, and whether it is paused, where the promise takes up time.
+KEPT = (Promise.MADE, False)
 
 MUTANTS = [
     (no_row_is_in_two_slices, cursor.Cursor, "advance", lazy_advance),
@@ -302,8 +379,22 @@ MUTANTS = [
     (packs_are_of_one_lane_and_within_their_limits, packing, "seconds_target", lambda *_, **__: 10.0),
     (packs_run_on_the_cheapest_variant_that_may_run_them, routing, "_preference", lambda offer: offer.variant),
     (packs_run_on_the_cheapest_variant_that_may_run_them, routing.Routes, "over", routes_without_tiers),
-    (nothing_is_dispatched_over_budget_or_past_the_deadline, nominate, "refusal_of", lambda *_, **__: None),
-    (nothing_is_dispatched_over_budget_or_past_the_deadline, nominate, "is_overdue", lambda *_, **__: False),
+    (
+        nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,
+        nominate,
+        "refusal_of",
+        lambda *_, **__: None,
+    ),
+    (
+        nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,
+        nominate,
+        "is_overdue",
+        lambda *_, **__: False,
+    ),
+    (what_is_held_starts_just_when_it_can_wait_no_longer, promises.Promises, "can_wait", lambda *_: False),
+    (room_is_not_left_while_someone_could_use_it, nominate, "refusal_of", hold_on),
+    (what_is_newly_promised_can_be_kept, promises, "can_promise", lambda *_: True),
+    (what_is_newly_promised_can_be_kept, promises.Promises, "_enter", lambda *_: None),
     (every_batch_leaves_with_one_reason, cycle, "_REASONS_BY_PRECEDENCE", tuple(Reason)[::-1]),
     (equal_snapshots_give_equal_plans, fairness, "rank_of", lambda each: (_random.random(), 0, each.batch_id)),
     (equal_snapshots_give_equal_plans, cycle, "sorted", lambda rows, **_: list(rows)),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, Offer, OpenShard, PackDraft, PoolView, Snapshot
 from scheduler.cycle import decide
@@ -34,6 +35,10 @@ def backlog(name: str, *, rows: int = ENDLESS_ROWS, row_tokens: int = 100, **cha
         endpoint=Endpoint.CHAT_COMPLETIONS,
         created_at_us=NOW_US - HOUR_US,
         deadline_at_us=NOW_US + 24 * HOUR_US,
+        promise=Promise.DECLINED,
+        hold_until_us=None,
+        is_paused=False,
+        tokens_left=float(rows * row_tokens),
         spent_micros=0,
         budget_micros=None,
         shards=(

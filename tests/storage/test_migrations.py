@@ -14,6 +14,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.meters import EnergySource
@@ -29,6 +30,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
     "ck_attempts_outcome": AttemptOutcome,
     "ck_batches_endpoint": Endpoint,
+    "ck_batches_promise": Promise,
     "ck_batches_reason": Reason,
     "ck_batches_state": BatchState,
     "ck_batches_tier": Tier,
@@ -120,7 +122,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

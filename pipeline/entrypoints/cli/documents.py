@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.promises import PROMISES
 from pipeline.domain.reasons import SENTENCES
 from pipeline.entrypoints.cli.figures import count, moment, money
 from pipeline.ports.batches import BatchView
@@ -44,6 +45,9 @@ def batch_document(view: BatchView) -> Document:
         "trouble": view.trouble,
         "created_at": view.created_at.isoformat(),
         "deadline_at": view.deadline_at.isoformat(),
+        "promise": str(view.promise),
+        "hold_until": view.hold_until and view.hold_until.isoformat(),
+        "paused_at": view.paused_at and view.paused_at.isoformat(),
         "entered_at": {str(state): at.isoformat() for state, at in view.entered_at.items()},
     }
 
@@ -79,7 +83,13 @@ def batch_facts(view: BatchView) -> dict[str, str]:
     if view.budget_micros is not None:
         facts["budget"] = money(view.budget_micros, view.currency)
     facts |= {f"note {key}": value for key, value in (view.metadata or {}).items()}
-    facts |= {"deadline": moment(view.deadline_at), "submitted": moment(view.created_at)}
+    is_open = view.state is BatchState.IN_PROGRESS
+    facts["deadline"] = moment(view.deadline_at) + (f", {PROMISES[view.promise]}" if is_open else "")
+    if view.hold_until is not None:
+        facts["not before"] = moment(view.hold_until)
+    if view.paused_at is not None:
+        facts["paused"] = moment(view.paused_at)
+    facts["submitted"] = moment(view.created_at)
     facts |= {str(state): moment(at) for state, at in view.entered_at.items() if state is not BatchState.VALIDATING}
     files = {"input": view.input_file_id, "output": view.output_file_id, "error": view.error_file_id}
     return facts | {f"{name} file": str(file_id) for name, file_id in files.items() if file_id}

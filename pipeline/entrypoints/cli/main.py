@@ -22,6 +22,7 @@ from pipeline.entrypoints.cli import (
     results,
     run,
     stack,
+    steering,
     submit,
 )
 from pipeline.entrypoints.cli.exits import ExitCode
@@ -51,6 +52,9 @@ def build_app() -> typer.Typer:
     app.command("show")(listing.show)
     app.command("results")(results.results)
     app.command("cancel")(submit.cancel)
+    app.command("pause")(steering.pause)
+    app.command("resume")(steering.resume)
+    app.command("change")(steering.change)
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
     app.add_typer(models.app, name="models")

@@ -26,6 +26,14 @@ MetaOption = Annotated[
 IdempotencyOption = Annotated[
     str | None, typer.Option("--idempotency-key", help="Submitting again under this key returns the same batch.")
 ]
+HoldOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hold-until",
+        metavar="WHEN",
+        help="Start no sooner, unless waiting would risk the deadline: 2026-11-21T22:00, 22:00, or 6h from now.",
+    ),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, max=64, help="Workers to start. Default: the setting `workers`.")
 ]

@@ -14,6 +14,7 @@ from pipeline.entrypoints.cli.options import (
     BudgetOption,
     EndpointOption,
     ForceOption,
+    HoldOption,
     IdempotencyOption,
     InputFile,
     MetaOption,
@@ -45,6 +46,7 @@ def run(  # noqa: PLR0913 -- a parameter for each option
     max_cost: BudgetOption = None,
     meta: MetaOption = None,
     idempotency_key: IdempotencyOption = None,
+    hold_until: HoldOption = None,
     workers: WorkersOption = None,
     as_json: AsJson = False,
 ) -> int:
@@ -53,7 +55,14 @@ def run(  # noqa: PLR0913 -- a parameter for each option
     from pipeline.entrypoints.cli.result_files import targets_of
     from pipeline.entrypoints.cli.submission import parse_terms
 
-    terms = parse_terms(tier=tier, window=window, max_cost=max_cost, meta=meta, idempotency_key=idempotency_key)
+    terms = parse_terms(
+        tier=tier,
+        window=window,
+        max_cost=max_cost,
+        meta=meta,
+        idempotency_key=idempotency_key,
+        hold_until=hold_until,
+    )
     targets = targets_of(file, output=output, errors=errors, force=force)
     with detachable() as watched:
         view = _run(file, endpoint, terms, targets, watched, workers=workers, as_json=as_json)

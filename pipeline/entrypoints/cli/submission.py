@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pipeline.app.batches import store_input, submit
 from pipeline.app.stack import Stack, collect_seldom
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
+from pipeline.domain.moments import parse_moment
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
 from pipeline.entrypoints.cli.figures import micros_of
@@ -26,6 +28,7 @@ class Terms:
     budget_micros: int | None
     metadata: dict[str, str] | None
     idempotency_key: str | None
+    hold_until: datetime | None
 
 
 def parse_terms(
@@ -35,12 +38,10 @@ def parse_terms(
     max_cost: str | None,
     meta: Sequence[str] | None,
     idempotency_key: str | None,
+    hold_until: str | None = None,
 ) -> Terms:
     """Return the terms, or raise `UsageError` for the first option that makes no sense."""
-    try:
-        chosen = Tier(tier)
-    except ValueError as error:
-        raise UsageError(f"{tier!r} is not a tier", hint=f"there are {', '.join(Tier)}") from error
+    chosen = tier_of(tier)
     window = window or DEFAULT_WINDOWS[chosen]
     parse_window(window)
     for text in (*(meta or ()), idempotency_key or ""):
@@ -51,7 +52,21 @@ def parse_terms(
         budget_micros=None if max_cost is None else micros_of(max_cost),
         metadata=_parse_metadata(meta or ()) or None,
         idempotency_key=idempotency_key,
+        hold_until=None if hold_until is None else moment_of(hold_until, option="--hold-until"),
     )
+
+
+def tier_of(text: str) -> Tier:
+    """Return the tier of that name, or raise `UsageError`."""
+    try:
+        return Tier(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a tier", hint=f"there are {', '.join(Tier)}") from error
+
+
+def moment_of(text: str, *, option: str) -> datetime:
+    """Return the instant that an option names, as seen from this machine; raises `UsageError`."""
+    return parse_moment(text, now=datetime.now().astimezone(), option=option)
 
 
 def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Callable[[BatchView], None]) -> BatchView:
@@ -66,6 +81,7 @@ def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Calla
         budget_micros=terms.budget_micros,
         metadata=terms.metadata,
         idempotency_key=terms.idempotency_key,
+        hold_until=terms.hold_until,
     )
     return submit(stack, submission, on_created=on_created)
 

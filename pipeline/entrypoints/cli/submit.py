@@ -13,6 +13,7 @@ from pipeline.entrypoints.cli.options import (
     BatchIdArgument,
     BudgetOption,
     EndpointOption,
+    HoldOption,
     IdempotencyOption,
     InputFile,
     MetaOption,
@@ -35,6 +36,7 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
     max_cost: BudgetOption = None,
     meta: MetaOption = None,
     idempotency_key: IdempotencyOption = None,
+    hold_until: HoldOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the batch until it ends.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -44,7 +46,14 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
     from pipeline.entrypoints.cli.inputs import opened_input
     from pipeline.entrypoints.cli.submission import parse_terms, submit_input
 
-    terms = parse_terms(tier=tier, window=window, max_cost=max_cost, meta=meta, idempotency_key=idempotency_key)
+    terms = parse_terms(
+        tier=tier,
+        window=window,
+        max_cost=max_cost,
+        meta=meta,
+        idempotency_key=idempotency_key,
+        hold_until=hold_until,
+    )
     with detachable() as watched, opened_input(file, endpoint=endpoint) as source, connected() as stack:
 
         def created(view: BatchView) -> None:

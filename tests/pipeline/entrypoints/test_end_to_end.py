@@ -186,6 +186,22 @@ def test_ctrl_c_detaches_and_the_batch_goes_on(shell: Shell) -> None:
     shell.run("results", batch_id, code=3)
 
 
+def test_a_batch_is_held_paused_changed_and_let_go(shell: Shell) -> None:
+    (shell.folder / "held.jsonl").write_text(requests())
+    held = shell.run("submit", "held.jsonl", "--hold-until", "20h").strip()
+    eventually(lambda: json.loads(shell.run("show", held, "--json"))["reason"] == "held")
+
+    assert json.loads(shell.run("pause", held, "--json"))["reason"] == "user_paused"
+    changed = json.loads(shell.run("change", held, "--hold-until", "none", "--tier", "bulk", "--json"))
+    assert (changed["hold_until"], changed["tier"], changed["rows"]["succeeded"]) == (None, "bulk", 0)
+    shell.run("change", held, code=2)
+    shell.run("resume", held)
+    shell.run("watch", held, code=5)
+
+    assert json.loads(shell.run("show", held, "--json"))["rows"]["completed"] == ROWS - 1
+    shell.run("pause", held, code=4)
+
+
 def test_run_uses_the_stack_that_is_up_and_leaves_it_up(shell: Shell) -> None:
     document = json.loads(shell.run("run", "in.jsonl", "--json", code=5))
 

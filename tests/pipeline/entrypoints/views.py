@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT, BatchId, FileId
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import BatchView
@@ -44,6 +45,10 @@ RUNNING = BatchView(
     models=("echo",),
     created_at=NOW,
     deadline_at=NOW + timedelta(days=1),
+    promise=Promise.PENDING,
+    hold_until=None,
+    paused_at=None,
+    steered_at=None,
     entered_at={BatchState.VALIDATING: NOW, BatchState.IN_PROGRESS: NOW},
 )
 

@@ -1,0 +1,93 @@
+"""`pause`, `resume` and `change`: steering a batch on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from pipeline.entrypoints.cli.exits import ExitCode
+from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, HoldOption
+from pipeline.entrypoints.cli.talk import print_document, say
+
+if TYPE_CHECKING:  # the stores are imported by the commands that open them
+    from pipeline.ports.batches import BatchView, Steering
+
+_Value = TypeVar("_Value")
+
+
+def pause(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+    """Pause a batch: what runs finishes, nothing new starts, and the window goes on."""
+    from pipeline.entrypoints.cli.figures import moment
+    from pipeline.ports.batches import Steering
+
+    view = _steer(batch_id, Steering(is_paused=True), as_json=as_json)
+    say(f"{batch_id} is paused; `nightrate resume {batch_id}` before {moment(view.deadline_at)}, when its window ends.")
+    return ExitCode.OK
+
+
+def resume(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+    """Let a paused batch go on."""
+    from pipeline.ports.batches import Steering
+
+    _steer(batch_id, Steering(is_paused=False), as_json=as_json)
+    say(f"{batch_id} goes on.")
+    return ExitCode.OK
+
+
+def change(
+    batch_id: BatchIdArgument,
+    *,
+    tier: Annotated[str | None, typer.Option("--tier", help="For rows not packed yet.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="WHEN", help="2026-11-21T22:00, 22:00, or 90m from now.")
+    ] = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this cost; `none` for no bound."),
+    ] = None,
+    hold_until: HoldOption = None,
+    as_json: AsJson = False,
+) -> int:
+    """Change a batch on its way: its tier, deadline, budget, or when it may start."""
+    from pipeline.domain.errors import UsageError
+    from pipeline.entrypoints.cli.documents import batch_facts
+    from pipeline.entrypoints.cli.talk import print_facts
+
+    if not any((tier, deadline, max_cost, hold_until)):
+        raise UsageError("nothing to change", hint="give --tier, --deadline, --max-cost or --hold-until")
+    view = _steer(batch_id, _steering(tier, deadline, max_cost, hold_until), as_json=as_json)
+    if not as_json:
+        print_facts(batch_facts(view))
+    return ExitCode.OK
+
+
+def _steering(tier: str | None, deadline: str | None, max_cost: str | None, hold_until: str | None) -> Steering:
+    from pipeline.entrypoints.cli.figures import micros_of
+    from pipeline.entrypoints.cli.submission import moment_of, tier_of
+    from pipeline.ports.batches import KEPT, Steering
+
+    return Steering(
+        tier=None if tier is None else tier_of(tier),
+        deadline_at=None if deadline is None else moment_of(deadline, option="--deadline"),
+        budget_micros=KEPT if max_cost is None else _unless_none(max_cost, micros_of),
+        hold_until=KEPT
+        if hold_until is None
+        else _unless_none(hold_until, lambda text: moment_of(text, option="--hold-until")),
+    )
+
+
+def _unless_none(text: str, parse: Callable[[str], _Value]) -> _Value | None:
+    return None if text == "none" else parse(text)
+
+
+def _steer(batch_id: str, steering: Steering, *, as_json: bool) -> BatchView:
+    from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.documents import batch_document
+
+    with connected() as stack:
+        view = stack.batches.steer(batch_id, steering)
+    if as_json:
+        print_document(batch_document(view))
+    return view

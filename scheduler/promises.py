@@ -1,0 +1,128 @@
+"""Promises: which deadlines the live workers can be held to, pool by pool."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from pipeline.domain.ids import BatchId
+from pipeline.domain.promises import Promise
+from pipeline.ports.cycle import Backlog, PoolView, Snapshot
+from scheduler.deadlines import Capacity, Claim, can_promise, earliest_deadline, pressing, slacks
+from scheduler.policy import Policy
+from scheduler.routing import Routes
+
+
+@dataclass(slots=True, kw_only=True)
+class Book:
+    """One pool's promises: what was promised, in order of the deadlines, and what the pool is good for."""
+
+    #: All of the pool's time.
+    capacity: Capacity
+    #: The part of it that may be promised; the rest stays for those without a promise.
+    promisable: Capacity
+    claims: list[Claim]
+
+
+class Promises:
+    """The books of all pools, for one cycle.
+
+    A backlog that several pools may run asks each for a share of its seconds in proportion to their workers.
+    """
+
+    def __init__(self, snapshot: Snapshot, routes: Routes, speeds: Mapping[str, float], policy: Policy) -> None:
+        """Enter what was promised before, but for batches that cannot run now: their time is no one's to keep."""
+        self._routes = routes
+        self._speeds = speeds
+        self._policy = policy
+        self._pools: dict[str, PoolView] = {pool.pool: pool for pool in snapshot.pools if pool.workers > 0}
+        self._books = {name: _book_of(pool, snapshot.now_us, policy) for name, pool in self._pools.items()}
+        for backlog in snapshot.backlogs:
+            if backlog.promise is Promise.MADE and not backlog.is_paused:
+                self._enter(backlog)
+
+    def answers(self, backlogs: Iterable[Backlog]) -> tuple[tuple[BatchId, Promise], ...]:
+        """Answer those who ask, the oldest first, and enter what is promised; who no pool can run is not answered."""
+        asking: dict[BatchId, list[Backlog]] = {}
+        for backlog in sorted(backlogs, key=lambda backlog: (backlog.created_at_us, backlog.batch_id)):
+            if backlog.promise is Promise.PENDING and not backlog.is_paused:
+                asking.setdefault(backlog.batch_id, []).append(backlog)
+        heard = islice(asking.items(), self._policy.promises_a_cycle)
+        return tuple((batch_id, self._answer(parts)) for batch_id, parts in heard if all(map(self._claims_of, parts)))
+
+    def pressing(self, pool: str) -> tuple[BatchId, ...]:
+        """Return the batches that must go first in this pool now, the first due first."""
+        book = self._books[pool]
+        return tuple(claim.batch_id for claim in pressing(book.claims, book.capacity))
+
+    def can_wait(self, backlog: Backlog) -> bool:
+        """Say whether the backlog can be held back a little longer and still be done in time, as far as can be told."""
+        claims = self._claims_of(backlog)
+        for pool, claim in claims.items():
+            capacity = self._books[pool].capacity
+            (slack,) = slacks([claim], capacity)
+            if slack <= capacity.workers * capacity.pack_seconds:
+                return False
+        return bool(claims)
+
+    def earliest(self, backlog: Backlog) -> int | None:
+        """Return the first deadline that could be promised to the backlog, or None while no worker serves it.
+
+        In microseconds since the Unix epoch.
+        """
+        found = [
+            earliest_deadline(claim.seconds, self._books[pool].claims, self._books[pool].promisable)
+            for pool, claim in self._claims_of(backlog).items()
+        ]
+        known = [deadline for deadline in found if deadline is not None]
+        return max(known, default=None)
+
+    def _answer(self, backlogs: list[Backlog]) -> Promise:
+        """Answer one batch, for which there is a backlog for each of its models."""
+        for entered, backlog in enumerate(backlogs):
+            if not self._can_promise(backlog):
+                for before in backlogs[:entered]:
+                    self._strike(before)
+                return Promise.DECLINED
+            self._enter(backlog)
+        return Promise.MADE
+
+    def _can_promise(self, backlog: Backlog) -> bool:
+        return all(
+            can_promise(claim, self._books[pool].claims, self._books[pool].promisable)
+            for pool, claim in self._claims_of(backlog).items()
+        )
+
+    def _strike(self, backlog: Backlog) -> None:
+        for pool, claim in self._claims_of(backlog).items():
+            self._books[pool].claims.remove(claim)
+
+    def _enter(self, backlog: Backlog) -> None:
+        for pool, claim in self._claims_of(backlog).items():
+            insort(self._books[pool].claims, claim, key=lambda entry: (entry.deadline_at_us, entry.batch_id))
+
+    def _claims_of(self, backlog: Backlog) -> dict[str, Claim]:
+        """Return what the backlog asks of each pool that may run it."""
+        variants = {pool: self._routes.variant_for(backlog, pool) for pool in self._pools}
+        serving = {pool: variant for pool, variant in variants.items() if variant is not None}
+        workers = sum(self._pools[pool].workers for pool in serving)
+        return {
+            pool: Claim(
+                batch_id=backlog.batch_id,
+                deadline_at_us=backlog.deadline_at_us,
+                seconds=self._policy.cost_upper_factor
+                * backlog.tokens_left
+                / self._speeds.get(variant, self._policy.default_tokens_per_second)
+                * (self._pools[pool].workers / workers),
+            )
+            for pool, variant in serving.items()
+        }
+
+
+def _book_of(pool: PoolView, now_us: int, policy: Policy) -> Book:
+    capacity = Capacity(now_us=now_us, workers=pool.workers, pack_seconds=policy.pack_seconds_target)
+    return Book(
+        capacity=capacity, promisable=replace(capacity, workers=pool.workers * policy.promised_share), claims=[]
+    )

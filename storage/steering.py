@@ -1,0 +1,60 @@
+"""Steering: what users change of a batch on its way."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from pipeline.domain.errors import ConflictError
+from pipeline.domain.ids import BatchId
+from pipeline.ports.batches import KEPT, BatchView, Steering
+from storage.batch_statements import DECIDE
+from storage.batch_views import view_of
+from storage.wakeups import send_wakeup
+
+_STEER: Final = text("""
+    UPDATE batches
+       SET tier = coalesce(CAST(:tier AS text), tier),
+           deadline_at = coalesce(CAST(:deadline_at AS timestamptz), deadline_at),
+           budget_micros = CASE WHEN :changes_budget THEN CAST(:budget_micros AS bigint) ELSE budget_micros END,
+           hold_until = CASE WHEN :changes_hold THEN CAST(:hold_until AS timestamptz) ELSE hold_until END,
+           paused_at = CASE CAST(:is_paused AS boolean)
+                         WHEN true THEN coalesce(paused_at, clock_timestamp()) WHEN false THEN NULL ELSE paused_at END,
+           -- A nearer deadline is another promise; a later one keeps what was promised.
+           promise = CASE WHEN CAST(:deadline_at AS timestamptz) < deadline_at OR promise <> 'made' THEN 'pending'
+                          ELSE promise END,
+           steered_at = clock_timestamp()
+     WHERE id = :batch_id AND state IN ('validating', 'in_progress')
+""")
+
+_SAY_PAUSED: Final = text("""
+    UPDATE batches SET reason = 'user_paused', reason_at = clock_timestamp()
+     WHERE id = :batch_id AND state = 'in_progress' AND reason IS DISTINCT FROM 'user_paused'
+""")
+
+
+def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> BatchView:
+    """Change a batch on its way, all or nothing; packs that run already are not touched.
+
+    Raises `NotFoundError`, and `ConflictError` when the batch has ended or is about to.
+    """
+    arguments = {
+        "batch_id": batch_id,
+        "tier": steering.tier,
+        "deadline_at": steering.deadline_at,
+        "changes_budget": steering.budget_micros is not KEPT,
+        "budget_micros": None if steering.budget_micros is KEPT else steering.budget_micros,
+        "changes_hold": steering.hold_until is not KEPT,
+        "hold_until": None if steering.hold_until is KEPT else steering.hold_until,
+        "is_paused": steering.is_paused,
+    }
+    is_changed = bool(connection.execute(_STEER, arguments).rowcount)
+    # What else a change brings about, the next cycle says.
+    if is_changed and steering.is_paused and connection.execute(_SAY_PAUSED, arguments).rowcount:
+        connection.execute(DECIDE, arguments)
+    view = view_of(connection, batch_id)
+    if not is_changed:
+        raise ConflictError(f"Cannot change a batch with status '{view.state}'.")
+    send_wakeup(connection)
+    return view
