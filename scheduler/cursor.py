@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.domain.endpoints import Endpoint
@@ -14,6 +15,8 @@ Lane = tuple[Tier, str, Endpoint]
 
 #: Forgives float rounding when rows are counted, and is far below one row.
 _ROWS_EPSILON = 1e-9
+#: What is learned may come near to nothing for a row; none at all would never yield its turn.
+_ROW_SECONDS_MIN = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Cursor:
     """The next row of a backlog that is in no pack yet; one per backlog, shared by all pools."""
 
     backlog: Backlog
-    tokens_per_second: float
+    #: Returns the predicted worker-seconds of a row of a shard.
+    row_seconds: Callable[[OpenShard], float]
     shard_index: int = field(default=0, init=False)
     row: int = field(default=0, init=False)
 
@@ -66,7 +70,7 @@ class Cursor:
         seconds_taken = 0.0
         while not self.is_spent and len(slices) < room.slices and rows_taken < room.rows:
             shard = self.backlog.shards[self.shard_index]
-            seconds_per_row = tokens_per_row(shard) / self.tokens_per_second
+            seconds_per_row = max(_ROW_SECONDS_MIN, self.row_seconds(shard))
             rows = rows_that_fit(room.seconds - seconds_taken, seconds_per_row)
             rows = max(rows, room.rows_least - rows_taken)
             rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
@@ -78,6 +82,7 @@ class Cursor:
                     shard_id=shard.shard_id,
                     row_start=self.row,
                     row_stop=self.row + rows,
+                    predicted_seconds=rows * seconds_per_row,
                 )
             )
             rows_taken += rows
@@ -107,11 +112,6 @@ def lane_of(backlog: Backlog) -> Lane:
 def first_open_row(shard: OpenShard) -> int:
     """Return the first row of the shard that is in no pack."""
     return shard.rows_packed
-
-
-def tokens_per_row(shard: OpenShard) -> float:
-    """Return the shard's average, at least one: rows that cost nothing would never yield their turn."""
-    return max(1.0, (shard.input_tokens + shard.output_tokens) / shard.rows_total)
 
 
 def rows_that_fit(seconds: float, seconds_per_row: float) -> int:

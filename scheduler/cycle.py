@@ -1,4 +1,4 @@
-"""The scheduler's cycle: route, promise, nominate, order, pack, admit, over one immutable snapshot.
+"""The scheduler's cycle: settle, route, promise, nominate, order, pack, admit, over one immutable snapshot.
 
 The form is the cycle of Kueue's scheduler: numbered steps, no clock, and everything that entered
 leaves with a reason.
@@ -12,16 +12,14 @@ from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.reasons import Reason
 from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, PackDraft, PoolView, Snapshot, Standing
 from scheduler.cursor import Cursor
-from scheduler.fairness import FairQueue, recall
+from scheduler.fairness import FairQueue, pressing_ordinal, recall, true_up
 from scheduler.nominate import Nomination, nominate
+from scheduler.outlook import Outlook
 from scheduler.packing import pack_next
 from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
 from scheduler.promises import Promises
 from scheduler.routing import Routes
-
-#: A measurement below a token in twenty minutes is a meter that has seen nothing yet; dividing by it
-#: would put a batch's fair tag out of reach of everyone else's.
-_TOKENS_PER_SECOND_MIN = 0.001
 
 #: When the backlogs of one batch (one per model) have different reasons, the first of these is the
 #: batch's: what stops it whole, then what it does, then what a person can change.
@@ -37,31 +35,51 @@ _REASONS_BY_PRECEDENCE = (
 )
 
 
-def decide(snapshot: Snapshot, policy: Policy, new_pack_id: Callable[[], PackId]) -> CyclePlan:
+def decide(
+    snapshot: Snapshot, policy: Policy, new_pack_id: Callable[[], PackId], predictions: Predictions | None = None
+) -> CyclePlan:
     """Return the packs to create now, and why every batch stands where it stands.
 
-    Equal snapshots give equal plans but for the pack ids; the order of backlogs and pools is ignored.
+    Equal snapshots and predictions give equal plans but for the pack ids; the order of backlogs and pools is
+    ignored. What ended since the last cycle is settled first: predictions learn from it, and the fair tags
+    get it as it was.
     """
-    # 1. Route: which variant would run whose rows where.
-    routes = Routes.over(snapshot.pools)
-    # 2. Promise: whose deadlines the workers can be held to, and who presses for that.
-    promises = Promises(snapshot, routes, _measured(snapshot.tokens_per_second), policy)
+    predictions = predictions or Predictions()
+    # 1. Settle: what packs really took.
+    for pack in snapshot.ended:
+        predictions.learn(pack)
+    tags = recall(true_up(snapshot.fair_tags, snapshot.ended), snapshot.backlogs)
+    # 2. Route: which variant would run whose rows where, and how long that would take.
+    outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)
+    # 3. Promise: whose deadlines the workers can be held to, and who presses for that.
+    promises = Promises(snapshot, outlook, policy)
     answers = promises.answers(snapshot.backlogs)
-    # 3. Nominate: who may compete.
-    nomination = nominate(snapshot, routes, promises.can_wait)
-    # 4. Order: one fair queue per pool, behind who presses.
-    tags = recall(snapshot.fair_tags, snapshot.backlogs)
-    queues = _queues_of(snapshot, nomination.candidates, routes, tags, policy)
+    # 4. Nominate: who may compete.
+    nomination = nominate(snapshot, outlook.routes, promises.can_wait)
+    # 5. Order: one fair queue per pool, behind who presses.
+    queues = _queues_of(snapshot, nomination.candidates, outlook, tags)
+    pressing = {pool.pool: promises.pressing(pool.pool) for pool in snapshot.pools if pool.workers > 0}
     for pool, queue in queues.items():
-        queue.press(promises.pressing(pool))
-    # 5. Pack, 6. admit: fill packs in that order while the pools have room.
+        queue.press(claim.batch_id for claim in pressing[pool])
+    # 6. Pack, 7. admit: fill packs in that order while the pools have room.
     rooms = {pool.pool: packs_admitted(pool, policy) for pool in snapshot.pools if pool.pool in queues}
-    packs = _fill_pools(queues, rooms, routes, snapshot, policy, new_pack_id)
+    packs = _fill_pools(queues, rooms, outlook, policy, new_pack_id)
     return CyclePlan(
         packs=packs,
         standings=_standings_of(nomination, packs),
+        pressing=tuple(
+            sorted(
+                {
+                    (claim.batch_id, pressing_ordinal(claim.deadline_at_us))
+                    for pool in pressing.values()
+                    for claim in pool
+                }
+            )
+        ),
         promises=answers,
         fair_tags=_tags_of(tags, queues),
+        settled=tuple(pack.pack_id for pack in snapshot.ended),
+        learned=predictions.changed(),
     )
 
 
@@ -75,53 +93,38 @@ def packs_admitted(pool: PoolView, policy: Policy) -> int:
 
 
 def _queues_of(
-    snapshot: Snapshot, candidates: Iterable[Backlog], routes: Routes, tags: tuple[FairTag, ...], policy: Policy
+    snapshot: Snapshot, candidates: Iterable[Backlog], outlook: Outlook, tags: tuple[FairTag, ...]
 ) -> dict[str, FairQueue]:
-    speeds = _measured(snapshot.tokens_per_second)
     # One cursor per backlog for all pools, so that no row goes to two of them.
-    cursors = [
-        Cursor(backlog=backlog, tokens_per_second=_speed(backlog, routes, speeds, policy)) for backlog in candidates
-    ]
+    cursors = [Cursor(backlog=backlog, row_seconds=outlook.row_seconds_of(backlog)) for backlog in candidates]
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        served = [cursor for cursor in cursors if routes.variant_for(cursor.backlog, pool.pool) is not None]
+        served = [cursor for cursor in cursors if outlook.routes.variant_for(cursor.backlog, pool.pool) is not None]
         if served:
             queues[pool.pool] = FairQueue(pool.pool, served, tags, virtual_seconds=snapshot.virtual_seconds)
     return queues
 
 
-def _speed(backlog: Backlog, routes: Routes, speeds: Mapping[str, float], policy: Policy) -> float:
-    """Return the slowest speed of those that may run the backlog: no pool's pack is longer than meant."""
-    measured = [speeds[variant] for variant in routes.variants_of(backlog) if variant in speeds]
-    return min(measured, default=policy.default_tokens_per_second)
-
-
 def _fill_pools(
     queues: Mapping[str, FairQueue],
     rooms: Mapping[str, int],
-    routes: Routes,
-    snapshot: Snapshot,
+    outlook: Outlook,
     policy: Policy,
     new_pack_id: Callable[[], PackId],
 ) -> tuple[PackDraft, ...]:
     """Fill the pools in rounds, a pack each: pools that share a backlog's model share its rows."""
-    measured = _measured(snapshot.tokens_per_second)
     packs: list[PackDraft] = []
     open_pools = list(queues)
     for round_no in range(max(rooms.values(), default=0)):
         for pool in tuple(open_pools):
             pack = None
             if round_no < rooms[pool]:
-                pack = pack_next(queues[pool], policy, routes=routes, measured=measured, new_pack_id=new_pack_id)
+                pack = pack_next(queues[pool], policy, outlook=outlook, new_pack_id=new_pack_id)
             if pack is None:
                 open_pools.remove(pool)
             else:
                 packs.append(pack)
     return tuple(packs)
-
-
-def _measured(tokens_per_second: Mapping[str, float]) -> dict[str, float]:
-    return {variant: speed for variant, speed in tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN}
 
 
 def _standings_of(nomination: Nomination, packs: Iterable[PackDraft]) -> tuple[Standing, ...]:

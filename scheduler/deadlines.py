@@ -39,10 +39,17 @@ class Capacity:
     workers: float
     #: Longest pack.
     pack_seconds: float
+    #: How long before its deadline work is to be done.
+    margin_seconds: float = 0.0
 
     def seconds_until(self, deadline_at_us: int) -> float:
         """Return the worker-seconds to be had before a deadline; negative once it is too near for a pack."""
-        return self.workers * ((deadline_at_us - self.now_us) / _US - 2 * self.pack_seconds)
+        return self.workers * ((deadline_at_us - self.now_us) / _US - self.lost_seconds)
+
+    @property
+    def lost_seconds(self) -> float:
+        """Return the part of the time until a deadline that cannot be counted on."""
+        return 2 * self.pack_seconds + self.margin_seconds
 
 
 def is_overdue(deadline_at_us: int, *, now_us: int) -> bool:
@@ -95,7 +102,7 @@ def earliest_deadline(seconds: float, claims: Sequence[Claim], capacity: Capacit
     due = sum(claim.seconds for claim in claims[:first])
     after_us = claims[first - 1].deadline_at_us + 1 if first else capacity.now_us
     for claim in (*claims[first:], None):
-        wanted = 2 * capacity.pack_seconds + (due + seconds) / capacity.workers
+        wanted = capacity.lost_seconds + (due + seconds) / capacity.workers
         deadline_at_us = max(after_us, capacity.now_us + int(-(-wanted * _US // 1)))
         if claim is None or deadline_at_us < claim.deadline_at_us:
             return deadline_at_us

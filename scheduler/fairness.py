@@ -24,7 +24,7 @@ from itertools import pairwise
 
 from pipeline.domain.ids import BatchId
 from pipeline.domain.tiers import WEIGHTS, Tier
-from pipeline.ports.cycle import Backlog, FairTag
+from pipeline.ports.cycle import Backlog, EndedPack, EndedShare, FairTag
 from scheduler.cursor import Cursor, Lane
 
 #: Breaks ties between equal start tags: deadline, then age, then id.
@@ -72,6 +72,11 @@ def weight_of(tier: Tier) -> float:
     return float(WEIGHTS[tier])
 
 
+def pressing_ordinal(deadline_at_us: int) -> float:
+    """Return the ordinal of packs that must go first: below all others, the first due lowest."""
+    return _PRESSING_ORDINAL + deadline_at_us / 1_000_000
+
+
 def rank_of(backlog: Backlog) -> Rank:
     """Return what decides between equal start tags."""
     return backlog.deadline_at_us, backlog.created_at_us, backlog.batch_id
@@ -115,6 +120,41 @@ def recall(tags: Iterable[FairTag], backlogs: Iterable[Backlog]) -> tuple[FairTa
     """Return the tags without those of batches that have left: they have no rows and never return."""
     present = {path_of(backlog) for backlog in backlogs}
     return tuple(tag for tag in tags if len(tag.path) < _BATCH_DEPTH or tag.path in present)
+
+
+def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack]) -> tuple[FairTag, ...]:
+    """Return the tags with what packs took instead of what was charged for them at dispatch.
+
+    An account without a tag was no further than its parent's virtual time: it gets one where it took more than
+    it was charged. Where it took less there is nothing to give back: no credit is banked.
+    """
+    known = {(tag.pool, tag.path): tag for tag in tags}
+    for pack in ended:
+        tokens = sum(_tokens(share) for share in pack.shares)
+        for share in pack.shares:
+            took = pack.seconds * _tokens(share) / tokens if tokens else 0.0
+            path = (pack.tier.value, share.tenant_id, share.batch_id)
+            for depth, weight in enumerate(weights_of(pack.tier)[1:], start=1):
+                _correct(known, pack.pool, path[:depth], (took - share.predicted_seconds) / weight)
+    return tuple(known.values())
+
+
+def _tokens(share: EndedShare) -> float:
+    return share.actual.input_tokens + share.actual.output_tokens
+
+
+def _correct(known: dict[tuple[str, Path], FairTag], pool: str, path: Path, seconds: float) -> None:
+    parent = known.get((pool, path[:-1]))
+    tag = known.get((pool, path))
+    if tag is None and parent is not None and seconds > 0:
+        tag = FairTag(pool=pool, path=path, start_seconds=parent.virtual_seconds, virtual_seconds=0.0)
+    if tag is not None:
+        known[pool, path] = replace(tag, start_seconds=tag.start_seconds + seconds)
+
+
+def weights_of(tier: Tier) -> tuple[float, ...]:
+    """Return the weights of the accounts from the pool down to a batch of this tier."""
+    return 1.0, weight_of(tier), 1.0, 1.0
 
 
 def path_of(backlog: Backlog) -> Path:
@@ -168,7 +208,7 @@ class FairQueue:
         presses moves no virtual time, for others would be lifted and lose their claim; its ordinal is before them all.
         """
         if turn.is_pressing:
-            return _PRESSING_ORDINAL + turn.cursor.backlog.deadline_at_us / 1_000_000
+            return pressing_ordinal(turn.cursor.backlog.deadline_at_us)
         for parent, child in pairwise(turn.accounts):
             parent.virtual_seconds = max(parent.virtual_seconds, child.start_seconds)
         return turn.accounts[0].virtual_seconds
@@ -210,9 +250,8 @@ class FairQueue:
     def _add(self, cursor: Cursor) -> None:
         backlog = cursor.backlog
         path = path_of(backlog)
-        weights = (1.0, weight_of(backlog.tier), 1.0, 1.0)
         accounts: list[Account] = []
-        for depth, weight in enumerate(weights):
+        for depth, weight in enumerate(weights_of(backlog.tier)):
             parent = accounts[-1] if accounts else None
             accounts.append(self._account(path[:depth], weight, rank_of(backlog), parent))
         accounts[-1].cursors.append(cursor)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from pipeline.domain.ids import PackId
 from pipeline.ports.cycle import PackDraft, SliceDraft
 from scheduler.cursor import Room
 from scheduler.fairness import FairQueue, Turn
+from scheduler.outlook import Outlook
 from scheduler.policy import Policy
-from scheduler.routing import Routes
 
 
 def pack_next(
-    queue: FairQueue, policy: Policy, *, routes: Routes, measured: Container[str], new_pack_id: Callable[[], PackId]
+    queue: FairQueue, policy: Policy, *, outlook: Outlook, new_pack_id: Callable[[], PackId]
 ) -> PackDraft | None:
     """Return the pool's next pack, or None when no row is left for it."""
     turn = queue.first()
     if turn is None:
         return None
     backlog = turn.cursor.backlog
-    variant = routes.variant_for(backlog, queue.pool)
+    variant = outlook.routes.variant_for(backlog, queue.pool)
     assert variant is not None, "a pool queues what it serves"
     ordinal = queue.begin(turn)
-    target = seconds_target(policy, is_measured=variant in measured)
+    target = seconds_target(policy, is_measured=outlook.is_measured(variant, queue.pool))
     slices, seconds = _fill(queue, turn, policy, target)
     return PackDraft(
         pack_id=new_pack_id(),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from pipeline.domain.limits import PACK_ROWS_MAX, PACK_SLICES_MAX
+
+_MAY_BE_ZERO: Final = frozenset({"top_up_lead_seconds", "promise_margin_seconds"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,9 @@ class Policy:
     cost_upper_factor: float = 1.5
     #: Share of a pool's time that may be promised to deadlines, so that the rest still moves.
     promised_share: float = 0.7
+    #: What is promised is to be done so long before its deadline: a lost worker's last pack waits for its
+    #: lease to end, and then runs again.
+    promise_margin_seconds: float = 60.0
     #: Deadlines looked at in one cycle; the others wait for the next.
     promises_a_cycle: int = 200
     pack_slices_max: int = PACK_SLICES_MAX
@@ -40,12 +46,12 @@ class Policy:
     def __post_init__(self) -> None:
         """Refuse values that no cycle can work with."""
         for field in fields(self):
-            if getattr(self, field.name) <= 0 and field.name != "top_up_lead_seconds":
+            if getattr(self, field.name) <= 0 and field.name not in _MAY_BE_ZERO:
                 raise ValueError(f"{field.name} must be positive")
         if self.promised_share > 1:
             raise ValueError("promised_share must not exceed 1")
-        if self.top_up_lead_seconds < 0:
-            raise ValueError("top_up_lead_seconds must not be negative")
+        if min(getattr(self, name) for name in _MAY_BE_ZERO) < 0:
+            raise ValueError(f"{' and '.join(sorted(_MAY_BE_ZERO))} must not be negative")
         if self.pack_rows_min > self.pack_rows_max:
             raise ValueError("pack_rows_min must not exceed pack_rows_max")
         if self.pack_rows_max > PACK_ROWS_MAX or self.pack_slices_max > PACK_SLICES_MAX:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -11,8 +11,8 @@ from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
 from pipeline.ports.cycle import Backlog, PoolView, Snapshot
 from scheduler.deadlines import Capacity, Claim, can_promise, earliest_deadline, pressing, slacks
+from scheduler.outlook import Outlook
 from scheduler.policy import Policy
-from scheduler.routing import Routes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,10 +32,9 @@ class Promises:
     A backlog that several pools may run asks each for a share of its seconds in proportion to their workers.
     """
 
-    def __init__(self, snapshot: Snapshot, routes: Routes, speeds: Mapping[str, float], policy: Policy) -> None:
+    def __init__(self, snapshot: Snapshot, outlook: Outlook, policy: Policy) -> None:
         """Enter what was promised before, but for batches that cannot run now: their time is no one's to keep."""
-        self._routes = routes
-        self._speeds = speeds
+        self._outlook = outlook
         self._policy = policy
         self._pools: dict[str, PoolView] = {pool.pool: pool for pool in snapshot.pools if pool.workers > 0}
         self._books = {name: _book_of(pool, snapshot.now_us, policy) for name, pool in self._pools.items()}
@@ -52,10 +51,10 @@ class Promises:
         heard = islice(asking.items(), self._policy.promises_a_cycle)
         return tuple((batch_id, self._answer(parts)) for batch_id, parts in heard if all(map(self._claims_of, parts)))
 
-    def pressing(self, pool: str) -> tuple[BatchId, ...]:
-        """Return the batches that must go first in this pool now, the first due first."""
+    def pressing(self, pool: str) -> tuple[Claim, ...]:
+        """Return the claims that must go first in this pool now, the first due first."""
         book = self._books[pool]
-        return tuple(claim.batch_id for claim in pressing(book.claims, book.capacity))
+        return tuple(pressing(book.claims, book.capacity))
 
     def can_wait(self, backlog: Backlog) -> bool:
         """Say whether the backlog can be held back a little longer and still be done in time, as far as can be told."""
@@ -105,24 +104,25 @@ class Promises:
 
     def _claims_of(self, backlog: Backlog) -> dict[str, Claim]:
         """Return what the backlog asks of each pool that may run it."""
-        variants = {pool: self._routes.variant_for(backlog, pool) for pool in self._pools}
-        serving = {pool: variant for pool, variant in variants.items() if variant is not None}
+        serving = [pool for pool in self._pools if self._outlook.routes.variant_for(backlog, pool) is not None]
         workers = sum(self._pools[pool].workers for pool in serving)
         return {
             pool: Claim(
                 batch_id=backlog.batch_id,
                 deadline_at_us=backlog.deadline_at_us,
-                seconds=self._policy.cost_upper_factor
-                * backlog.tokens_left
-                / self._speeds.get(variant, self._policy.default_tokens_per_second)
-                * (self._pools[pool].workers / workers),
+                seconds=self._outlook.seconds_left(backlog, pool) * (self._pools[pool].workers / workers),
             )
-            for pool, variant in serving.items()
+            for pool in serving
         }
 
 
 def _book_of(pool: PoolView, now_us: int, policy: Policy) -> Book:
-    capacity = Capacity(now_us=now_us, workers=pool.workers, pack_seconds=policy.pack_seconds_target)
+    capacity = Capacity(
+        now_us=now_us,
+        workers=pool.workers,
+        pack_seconds=policy.pack_seconds_target,
+        margin_seconds=policy.promise_margin_seconds,
+    )
     return Book(
         capacity=capacity, promisable=replace(capacity, workers=pool.workers * policy.promised_share), claims=[]
     )

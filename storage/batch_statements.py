@@ -87,8 +87,9 @@ REJECT = text("""
 
 ADD_SHARD = text("""
     INSERT INTO shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total,
-                        input_tokens_estimated, output_tokens_estimated)
-    VALUES (:batch_id, :shard_no, :model, :object_key, :sha256, :size_bytes, :rows, :input_tokens, :output_tokens)
+                        input_tokens_estimated, output_tokens_estimated, template)
+    VALUES (:batch_id, :shard_no, :model, :object_key, :sha256, :size_bytes, :rows, :input_tokens, :output_tokens,
+            :template)
 """)
 
 ADD_ROSTER = text("""

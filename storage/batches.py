@@ -238,6 +238,7 @@ class BatchRepository:
                 "rows": shard.rows,
                 "input_tokens": shard.input_tokens,
                 "output_tokens": shard.output_tokens,
+                "template": shard.template,
             }
             for shard in admitted.shards
         ]

@@ -20,9 +20,10 @@ from pipeline.domain.errors import ConflictError, NotLeaderError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
-from pipeline.ports.cycle import CyclePlan, PackDraft, Snapshot, Standing
+from pipeline.ports.cycle import CyclePlan, Learned, PackDraft, Snapshot, Standing
 from storage.database import Database, unavailable
 from storage.multiranges import to_literal
+from storage.predictions import read_predictions, settle
 from storage.rescue import declare_lost, expired_leases, rescue_pack, silent_workers
 from storage.snapshots import read_snapshot
 
@@ -40,8 +41,8 @@ _ADD_PACK = text("""
 """)
 
 _ADD_SLICE = text("""
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
-    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange))
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
+    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds)
 """)
 
 _TAKE_ROWS = text("UPDATE shards SET rows_packed = :row_stop WHERE id = :shard_id AND rows_packed = :row_start")
@@ -59,6 +60,21 @@ _STAND = text("""
           FROM stand WHERE batches.id = stand.id
         RETURNING batches.id, batches.reason)
     INSERT INTO decisions (batch_id, reason, epoch) SELECT id, reason, :epoch FROM changed
+""")
+
+_PRESS = text("""
+    -- One that is being leased this moment goes first anyway.
+    WITH pressing AS MATERIALIZED (
+        SELECT packs.id, least_ordinal
+          FROM packs, LATERAL (
+            SELECT min(wanted.ordinal) AS least_ordinal
+              FROM pack_slices AS slices
+              JOIN unnest(CAST(:batch_ids AS text[]), CAST(:ordinals AS float[])) AS wanted (batch_id, ordinal)
+                ON wanted.batch_id = slices.batch_id
+             WHERE slices.pack_id = packs.id) AS wanted
+         WHERE state IN ('ready', 'retryable') AND least_ordinal < packs.ordinal
+           FOR NO KEY UPDATE OF packs SKIP LOCKED)
+    UPDATE packs SET ordinal = least_ordinal FROM pressing WHERE packs.id = pressing.id
 """)
 
 _PROMISE = text("""
@@ -211,6 +227,10 @@ class CycleRepository:
         """Return everything one cycle decides on."""
         return self._database.run(read_snapshot)
 
+    def predictions(self) -> tuple[Learned, ...]:
+        """Return what was learned so far, by whoever led."""
+        return self._database.run(read_predictions)
+
     def dispatch(self, epoch: int, plan: CyclePlan) -> None:
         """Write the plan's packs and standings, all or nothing.
 
@@ -220,12 +240,16 @@ class CycleRepository:
 
         def work(connection: Connection) -> None:
             _guard(connection, epoch)
+            if plan.pressing:
+                _press(connection, plan.pressing)
             if plan.packs:
                 _hold_batches(connection, {part.batch_id for pack in plan.packs for part in pack.slices})
                 _add_packs(connection, plan.packs)
+            if plan.packs or plan.settled:
                 remember = text("UPDATE leadership SET fair_tags = CAST(:fair_tags AS jsonb)")
                 tags = orjson.dumps([asdict(tag) for tag in plan.fair_tags]).decode()
                 connection.execute(remember, {"fair_tags": tags})
+                settle(connection, plan)
             _stand(connection, epoch, plan.standings)
             _promise(connection, plan.promises)
 
@@ -317,8 +341,14 @@ def _add_packs(connection: Connection, packs: Iterable[PackDraft]) -> None:
                     "batch_id": part.batch_id,
                     "shard_id": part.shard_id,
                     "rows": to_literal(((part.row_start, part.row_stop),)),
+                    "predicted_seconds": part.predicted_seconds,
                 },
             )
+
+
+def _press(connection: Connection, pressing: Sequence[tuple[BatchId, float]]) -> None:
+    arguments = {"batch_ids": [batch for batch, _ in pressing], "ordinals": [ordinal for _, ordinal in pressing]}
+    connection.execute(_PRESS, arguments)
 
 
 def _promise(connection: Connection, promises: Sequence[tuple[BatchId, Promise]]) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.lifecycle import IntervalKind
 from pipeline.domain.reasons import Reason
+from pipeline.ports.cycle import LearnedKind
 from storage.base import Base, one_of
 from storage.tables import BatchRow, PackRow, WorkerRow
 
@@ -41,6 +42,7 @@ class IntervalRow(Base):
         ),
         CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
         Index("ix_worker_intervals_speed", "variant", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
+        Index("ix_worker_intervals_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
     )
 
 
@@ -94,6 +96,19 @@ class LeadershipRow(Base):
     #: The fair queue's memory between cycles, as `scheduler` wrote it.
     fair_tags: Mapped[list[Any]] = mapped_column(server_default="[]")
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class PredictionRow(Base):
+    """What the scheduler learned: seconds of a variant in a pool, or tokens of a model for a template."""
+
+    __tablename__ = "predictions"
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    detail: Mapped[str] = mapped_column(primary_key=True)
+    #: As `scheduler.prediction` wrote it.
+    state: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __table_args__ = (one_of("kind", LearnedKind), Index("ix_predictions_updated_at", "updated_at"))
 
 
 class DecisionRow(Base):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
+import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from pipeline.domain.endpoints import Endpoint
@@ -116,8 +117,8 @@ _ADD_CHILD = text("""
 """)
 
 _ADD_SLICE = text("""
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
-    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange))
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
+    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds)
 """)
 
 _ADD_PART = text("""
@@ -128,8 +129,9 @@ _ADD_PART = text("""
 """)
 
 _ADD_PART_SLICE = text("""
-    INSERT INTO part_slices (part_id, shard_id, rows)
-    VALUES (:part_id, :shard_id, CAST(:rows AS int4multirange))
+    INSERT INTO part_slices (part_id, shard_id, rows, input_tokens, output_tokens, output_lengths)
+    VALUES (:part_id, :shard_id, CAST(:rows AS int4multirange), :input_tokens, :output_tokens,
+            CAST(:output_lengths AS jsonb))
 """)
 
 _COUNT_DONE = text("""
@@ -319,7 +321,11 @@ def _count(slices: Iterable[LeasedSlice]) -> int:
 
 def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...], *, unreads: int) -> None:
     # The parent lets go of its rows first: the exclusion constraint allows a row one pack.
-    connection.execute(text("DELETE FROM pack_slices WHERE pack_id = :pack_id"), {"pack_id": pack_id})
+    given = text("DELETE FROM pack_slices WHERE pack_id = :pack_id RETURNING shard_id, predicted_seconds")
+    seconds_of: dict[int, float] = {}
+    for shard_id, seconds in connection.execute(given, {"pack_id": pack_id}):
+        seconds_of[shard_id] = seconds_of.get(shard_id, 0.0) + seconds
+    rows_of = {part.shard_id: count_rows(part.ranges) for part in left}
     batch_of = {part.shard_id: part.batch_id for part in left}
     for half in halve([(part.shard_id, part.ranges) for part in left]):
         child_id = new_pack_id()
@@ -327,7 +333,14 @@ def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ..
         connection.execute(
             _ADD_SLICE,
             [
-                {"pack_id": child_id, "batch_id": batch_of[shard_id], "shard_id": shard_id, "rows": to_literal(ranges)}
+                {
+                    "pack_id": child_id,
+                    "batch_id": batch_of[shard_id],
+                    "shard_id": shard_id,
+                    "rows": to_literal(ranges),
+                    # What was charged for the shard's rows stays charged, for those that are left.
+                    "predicted_seconds": seconds_of[shard_id] * count_rows(ranges) / rows_of[shard_id],
+                }
                 for shard_id, ranges in half
             ],
         )
@@ -375,5 +388,15 @@ def _add_part(connection: Connection, commit: WorkCommit, part: PartDraft) -> No
     )
     connection.execute(
         _ADD_PART_SLICE,
-        [{"part_id": part.part_id, "shard_id": rows.shard_id, "rows": to_literal(rows.ranges)} for rows in part.shards],
+        [
+            {
+                "part_id": part.part_id,
+                "shard_id": rows.shard_id,
+                "rows": to_literal(rows.ranges),
+                "input_tokens": rows.input_tokens,
+                "output_tokens": rows.output_tokens,
+                "output_lengths": orjson.dumps(rows.output_lengths).decode(),
+            }
+            for rows in part.shards
+        ],
     )

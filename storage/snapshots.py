@@ -11,8 +11,9 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
+from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot, WorkSize
 from storage.offers import offers_of, read_last_words
+from storage.predictions import read_ended
 
 #: Shards a snapshot carries for each batch: enough for one cycle's packs, whatever the batch's size.
 _SHARDS_A_BATCH: Final = 64
@@ -26,8 +27,11 @@ _BACKLOGS = text("""
            undone.*
       FROM batches,
       LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model,
-                      sum((input_tokens_estimated + output_tokens_estimated)
-                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS tokens_left
+                      sum(rows_total - rows_succeeded - rows_errored) AS rows_left,
+                      sum(input_tokens_estimated
+                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS input_tokens_left,
+                      sum(output_tokens_estimated
+                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS output_tokens_left
                  FROM shards WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS undone
      WHERE state = 'in_progress' AND undone.model IS NOT NULL
      ORDER BY created_at, id
@@ -37,7 +41,7 @@ _OPEN_SHARDS = text("""
     -- Intake puts one model in a file, so the first shards of a batch stand for all of its backlog.
     SELECT open.* FROM unnest(CAST(:batch_ids AS text[])) AS wanted (batch_id),
       LATERAL (SELECT batch_id, id, shard_no, model, rows_total, rows_packed, input_tokens_estimated,
-                      output_tokens_estimated
+                      output_tokens_estimated, template
                  FROM shards WHERE shards.batch_id = wanted.batch_id AND rows_packed < rows_total
                 ORDER BY shard_no LIMIT :shards_a_batch) AS open
 """)
@@ -83,6 +87,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
                 rows_packed=shard.rows_packed,
                 input_tokens=shard.input_tokens_estimated,
                 output_tokens=shard.output_tokens_estimated,
+                template=shard.template,
             )
         )
     by_id = {row.id: row for row in rows}
@@ -98,7 +103,11 @@ def read_snapshot(connection: Connection) -> Snapshot:
             promise=Promise(by_id[batch_id].promise),
             hold_until_us=by_id[batch_id].hold_until and _epoch_us(by_id[batch_id].hold_until),
             is_paused=by_id[batch_id].is_paused,
-            tokens_left=float(by_id[batch_id].tokens_left),
+            left=WorkSize(
+                rows=float(by_id[batch_id].rows_left),
+                input_tokens=float(by_id[batch_id].input_tokens_left),
+                output_tokens=float(by_id[batch_id].output_tokens_left),
+            ),
             spent_micros=int(by_id[batch_id].spent_micros),
             budget_micros=by_id[batch_id].budget_micros,
             shards=tuple(opened),
@@ -131,6 +140,7 @@ def _with_fleet(connection: Connection, backlogs: tuple[Backlog, ...]) -> Snapsh
         pools=pools,
         tokens_per_second={row.variant: float(row.tokens_per_second) for row in speeds},
         virtual_seconds=now.ordinal,
+        ended=read_ended(connection),
         fair_tags=tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ()),
     )
 

@@ -177,6 +177,8 @@ class ShardRow(Base):
     rows_errored: Mapped[int] = mapped_column(Integer, server_default="0")
     input_tokens_estimated: Mapped[int]
     output_tokens_estimated: Mapped[int]
+    #: Tells the beginning that all its prompts share; 0 where they share none.
+    template: Mapped[int] = mapped_column(server_default="0")
     __table_args__ = (
         UniqueConstraint("batch_id", "shard_no"),
         CheckConstraint("rows_total > 0", name="not_empty"),
@@ -252,6 +254,8 @@ class PackRow(Base):
     hinted_at: Mapped[datetime | None]
     leased_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    #: When a cycle learned what it took.
+    settled_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", PackState),
         one_of("tier", Tier),
@@ -268,6 +272,7 @@ class PackRow(Base):
             postgresql_where=text("state IN ('ready', 'retryable')"),
         ),
         Index("ix_packs_ordinal", "ordinal"),
+        Index("ix_packs_unsettled", "ended_at", postgresql_where=text("ended_at IS NOT NULL AND settled_at IS NULL")),
         Index("ix_packs_leased", "lease_expires_at", postgresql_where=text("state = 'leased'")),
         Index("ix_packs_lease_worker", "lease_worker_id", postgresql_where=text("state = 'leased'")),
         Index("ix_packs_convicted", "id", postgresql_where=text("is_convicted AND state IN ('ready', 'retryable')")),
@@ -283,9 +288,12 @@ class SliceRow(Base):
     batch_id: Mapped[str] = mapped_column(ForeignKey(BatchRow.id))
     shard_id: Mapped[int] = mapped_column(ForeignKey(ShardRow.id))
     rows: Mapped[Any] = mapped_column(INT4MULTIRANGE)
+    #: What the batch was charged for them in the fair queue.
+    predicted_seconds: Mapped[float] = mapped_column(server_default="0")
     __table_args__ = (
         ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_pack_slices_row_in_one_pack"),
         CheckConstraint("NOT isempty(rows)", name="not_empty"),
+        CheckConstraint("predicted_seconds >= 0", name="predicted"),
         Index("ix_pack_slices_pack_id", "pack_id"),
         Index("ix_pack_slices_batch_id", "batch_id"),
     )
@@ -382,7 +390,12 @@ class PartSliceRow(Base):
     part_id: Mapped[str] = mapped_column(ForeignKey(PartRow.id), primary_key=True)
     shard_id: Mapped[int] = mapped_column(ForeignKey(ShardRow.id), primary_key=True)
     rows: Mapped[Any] = mapped_column(INT4MULTIRANGE)
+    #: What the rows took, and how long their answers are (see `pipeline.domain.sketches`).
+    input_tokens: Mapped[int] = mapped_column(server_default="0")
+    output_tokens: Mapped[int] = mapped_column(server_default="0")
+    output_lengths: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     __table_args__ = (
         ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_part_slices_one_result_a_row"),
         CheckConstraint("NOT isempty(rows)", name="not_empty"),
+        CheckConstraint("input_tokens >= 0 AND output_tokens >= 0", name="tokens"),
     )

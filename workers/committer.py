@@ -19,6 +19,7 @@ from pipeline.domain.limits import PART_BYTES_MAX
 from pipeline.domain.objects.keys import part_key
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.domain.ranges import ranges_of
+from pipeline.domain.sketches import LengthSketch
 from pipeline.ports.engine import EngineResult
 from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.objects import ObjectStore
@@ -290,13 +291,16 @@ def _shard_rows(rows: list[FinishedRow]) -> tuple[ShardRows, ...]:
         by_shard.setdefault(row.part.shard_id, []).append(row)
     found = []
     for shard_id, members in by_shard.items():
-        succeeded = sum(row.result.status_code == _OK for row in members)
+        answers = [row.result for row in members if row.result.status_code == _OK]
         found.append(
             ShardRows(
                 shard_id=shard_id,
                 ranges=ranges_of(row.position for row in members),
-                rows_succeeded=succeeded,
-                rows_errored=len(members) - succeeded,
+                rows_succeeded=len(answers),
+                rows_errored=len(members) - len(answers),
+                input_tokens=sum(row.result.input_tokens for row in members),
+                output_tokens=sum(row.result.output_tokens for row in members),
+                output_lengths=LengthSketch.of(answer.output_tokens for answer in answers).as_plain(),
             )
         )
     return tuple(found)

@@ -19,6 +19,7 @@ from scheduler.convictor import Convictor
 from scheduler.cycle import decide
 from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
 from storage.cycles import CycleRepository, Leadership
 from storage.packs import PackRepository
 from storage.wakeups import WakeupListener
@@ -89,6 +90,8 @@ class _Duties:
         self._alarm = alarm
         self._cycles = CycleRepository(stack.database, silence=lease_for)
         self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
+        #: None: to be read again, because what is stored is not what was learned.
+        self._predictions: Predictions | None = None
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
 
     def doers(self) -> list[Doer]:
@@ -113,10 +116,16 @@ class _Duties:
         if self._cycles.advance_batches(epoch):
             # The finalizer is to look at once.
             self._alarm.ring()
+        if self._predictions is None:
+            self._predictions = Predictions.recalled(self._cycles.predictions())
+        known, self._predictions = self._predictions, None
         try:
-            self._cycles.dispatch(epoch, decide(self._cycles.snapshot(), self._policy, new_pack_id))
+            self._cycles.dispatch(epoch, decide(self._cycles.snapshot(), self._policy, new_pack_id, known))
         except ConflictError:
             return True
+        # Only now: what a plan learned that was not stored would be learned again.
+        known.stored()
+        self._predictions = known
         for pack_id, pool in self._cycles.due_hints(again_after=_HINT_AGAIN_AFTER):
             if not self._sender.send(pack_id, pool):
                 break

@@ -60,6 +60,8 @@ class ShardDraft:
     #: Sums over the shard's rows, estimated.
     input_tokens: int
     output_tokens: int
+    #: Tells the beginning that all its prompts share; 0 where they share none.
+    template: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSize:
+    """How much work rows are, estimated, predicted or as it was."""
+
+    rows: float
+    input_tokens: float
+    output_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +34,8 @@ class OpenShard:
     #: Estimated sums over all of the shard's rows.
     input_tokens: int
     output_tokens: int
+    #: Which prompt prefix its rows begin with; 0 where they have none in common.
+    template: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +53,8 @@ class Backlog:
     #: Nothing of it is packed before this, unless waiting would risk the deadline; None: it may be at once.
     hold_until_us: int | None
     is_paused: bool
-    #: Estimated tokens of all rows without a result, those in packs included.
-    tokens_left: float
+    #: Of all rows without a result, those in packs included, as intake estimated them.
+    left: WorkSize
     #: Money already charged to the batch, and its cap (None: no cap).
     spent_micros: int
     budget_micros: int | None
@@ -91,6 +105,57 @@ class FairTag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedShare:
+    """What one batch had in a pack that ended, for rows of one template."""
+
+    tenant_id: TenantId
+    batch_id: BatchId
+    template: int
+    #: What was charged at dispatch.
+    predicted_seconds: float
+    #: Of the rows that have a result: as intake estimated them, and as they were.
+    estimated: WorkSize
+    actual: WorkSize
+    #: Answers by length, as `pipeline.domain.sketches` tells them.
+    lengths: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedPack:
+    """A pack that ended, and what it took."""
+
+    pack_id: PackId
+    pool: str
+    model: str
+    variant: str
+    tier: Tier
+    #: Worker-seconds that batches were charged for.
+    seconds: float
+    #: Its first attempt ran all of its rows: what it took says how fast such packs are.
+    is_clean: bool
+    shares: tuple[EndedShare, ...]
+
+
+class LearnedKind(StrEnum):
+    """What a prediction is of."""
+
+    #: Seconds of a variant (the subject) in a pool (the detail).
+    PACE = "pace"
+    #: Tokens of a model (the subject) for a template (the detail).
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """The state of one prediction; storage keeps it as it is and looks into none of it."""
+
+    kind: LearnedKind
+    subject: str
+    detail: str
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything one cycle decides on; immutable."""
 
@@ -105,6 +170,8 @@ class Snapshot:
     virtual_seconds: float
     #: What the last cycle's plan returned; empty before the first one.
     fair_tags: tuple[FairTag, ...] = ()
+    #: Packs that ended and that no cycle has settled yet.
+    ended: tuple[EndedPack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +182,8 @@ class SliceDraft:
     shard_id: int
     row_start: int
     row_stop: int
+    #: What the batch was charged for them.
+    predicted_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +217,12 @@ class CyclePlan:
 
     packs: tuple[PackDraft, ...]
     standings: tuple[Standing, ...]
+    #: Batches that must go first, with the ordinal of their packs: those that wait already get it too.
+    pressing: tuple[tuple[BatchId, float], ...] = ()
     #: Answers to batches whose deadline was asked about.
     promises: tuple[tuple[BatchId, Promise], ...] = ()
     #: Replaces all fair tags kept so far, in the transaction that creates the packs.
     fair_tags: tuple[FairTag, ...] = ()
+    #: Ended packs whose charges the fair tags now have as they were, and what was learned from them.
+    settled: tuple[PackId, ...] = ()
+    learned: tuple[Learned, ...] = ()

@@ -6,7 +6,7 @@ Each refusal is by fencing token. Durations of leases run on the database's cloc
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.domain.endpoints import Endpoint
@@ -65,6 +65,11 @@ class ShardRows:
     ranges: Ranges
     rows_succeeded: int
     rows_errored: int
+    #: What the rows took; nothing where no engine ran them.
+    input_tokens: int = 0
+    output_tokens: int = 0
+    #: Output tokens of those that succeeded, as `pipeline.domain.sketches` tells them.
+    output_lengths: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,12 @@ def _text_key(text: str) -> int:
     return crc32(prefix[:_PREFIX_BYTES_MIN]) << 32 | crc32(prefix)
 
 
+def template_of(prefixes: NDArray[np.uint64]) -> int:
+    """Return a number for the short prefix that all of these rows begin with, or 0 where they do not."""
+    short = prefixes >> _HALF_BITS
+    return int(short[0]) if len(short) > 1 and short.min() == short.max() else 0
+
+
 def locality_order(prefixes: NDArray[np.uint64], lengths: NDArray[np.uint32]) -> NDArray[np.intp]:
     """Return the permutation that sorts rows by shared prefix, then length, then input order.
 

@@ -16,7 +16,7 @@ from pipeline.ports.batches import BatchClaim, ObjectDraft, ShardDraft
 from pipeline.ports.objects import ObjectStore, StoredObject
 from pipeline.submit.estimate import input_tokens
 from pipeline.submit.fingerprint import leaders
-from pipeline.submit.order import cuts, locality_order
+from pipeline.submit.order import cuts, locality_order, template_of
 from pipeline.submit.reading import Requests
 from pipeline.submit.uploads import Uploads
 
@@ -69,6 +69,7 @@ def write_shards(
     stops = np.cumsum(row_bytes, dtype=np.int64)[placement.order]
     row_bytes = row_bytes[placement.order]
     tokens = requests.output_tokens.load()[placement.order]
+    prefixes = requests.prefixes.load()[placement.order]
     with Uploads(objects) as uploads:
         for shard_no, content in enumerate(requests.rows.gather(stops - row_bytes, stops, placement.shards)):
             uploads.put(shard_key(claim.tenant_id, claim.batch_id, claim.claim_token, shard_no), content)
@@ -84,6 +85,7 @@ def write_shards(
             rows=stop - start,
             input_tokens=input_tokens(row_bytes[start:stop]),
             output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
+            template=template_of(prefixes[start:stop]),
         )
         for shard_no, (each, (start, stop)) in enumerate(zip(stored, placement.shards, strict=True))
     )

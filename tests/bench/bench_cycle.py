@@ -17,7 +17,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot
+from pipeline.ports.cycle import Backlog, FairTag, OpenShard, PoolView, Snapshot, WorkSize
 from scheduler.cycle import decide
 from scheduler.policy import Policy
 from tests.scheduler.world import references
@@ -64,7 +64,11 @@ def snapshot_of(case: Case, fair_tags: tuple[FairTag, ...] = ()) -> Snapshot:
             promise=(Promise.MADE, Promise.DECLINED, Promise.PENDING)[number % 3],
             hold_until_us=None,
             is_paused=False,
-            tokens_left=300.0 * case.rows_per_shard * case.shards_per_backlog,
+            left=WorkSize(
+                rows=case.rows_per_shard * case.shards_per_backlog,
+                input_tokens=200 * case.rows_per_shard * case.shards_per_backlog,
+                output_tokens=100 * case.rows_per_shard * case.shards_per_backlog,
+            ),
             spent_micros=0,
             budget_micros=None,
             shards=tuple(

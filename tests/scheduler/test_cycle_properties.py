@@ -14,7 +14,7 @@ from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, FairTag, Offer, OpenShard, PoolView, SliceDraft, Snapshot
+from pipeline.ports.cycle import Backlog, FairTag, Offer, OpenShard, PoolView, SliceDraft, Snapshot, WorkSize
 from scheduler import cursor, cycle, fairness, nominate, packing, promises, routing
 from scheduler.policy import Policy
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of, references
@@ -48,7 +48,9 @@ def backlogs_of_a_batch(random: Random, number: int) -> list[Backlog]:
         promise=random.choice(list(Promise)),
         hold_until_us=random.choice([None, None, NOW_US + random.randint(-1, 3) * HOUR_US]),
         is_paused=random.choice([False, False, False, True]),
-        tokens_left=random.randint(0, 1_000_000),
+        left=WorkSize(
+            rows=100, input_tokens=random.choice([0, 10_000, 100_000, 400_000]), output_tokens=random.randint(0, 1000)
+        ),
         spent_micros=random.randint(0, 3),
         budget_micros=random.choice([None, None, random.randint(0, 3)]),
         shards=(),
@@ -130,7 +132,7 @@ def worker_seconds(seen: Snapshot, each: Backlog) -> dict[str, float]:
     workers = {pool.pool: pool.workers for pool in seen.pools if pool.pool in chosen}
     return {
         pool: POLICY.cost_upper_factor
-        * each.tokens_left
+        * (each.left.input_tokens + each.left.output_tokens)
         * workers[pool]
         / sum(workers.values())
         / speed_of(seen, offer)
@@ -238,7 +240,7 @@ def what_is_held_starts_just_when_it_can_wait_no_longer(seen: Snapshot) -> None:
 
     for each in seen.backlogs:
         spare = [
-            workers[pool] * ((each.deadline_at_us - seen.now_us) / 1e6 - 3 * POLICY.pack_seconds_target) - seconds
+            workers[pool] * ((each.deadline_at_us - seen.now_us) / 1e6 - 3 * POLICY.pack_seconds_target - 60) - seconds
             for pool, seconds in worker_seconds(seen, each).items()
         ]
         others = [other for other in seen.backlogs if other.batch_id == each.batch_id and other is not each]
@@ -259,7 +261,7 @@ def what_is_newly_promised_can_be_kept(seen: Snapshot) -> None:
             due = [each for each in kept if each.deadline_at_us <= late.deadline_at_us]
             asked = sum(worker_seconds(seen, each).get(pool.pool, 0.0) for each in due)
             if late.deadline_at_us > seen.now_us and worker_seconds(seen, late).get(pool.pool):
-                seconds = (late.deadline_at_us - seen.now_us) / 1e6 - 2 * POLICY.pack_seconds_target
+                seconds = (late.deadline_at_us - seen.now_us) / 1e6 - 2 * POLICY.pack_seconds_target - 60
                 assert asked <= POLICY.promised_share * pool.workers * seconds * (1 + 1e-9)
 
 
@@ -327,7 +329,7 @@ def queue_with_its_own_cursors(
     pool: str, cursors: list[cursor.Cursor], tags: tuple[FairTag, ...], *, virtual_seconds: float
 ) -> fairness.FairQueue:
     """Give each pool cursors of its own instead of the shared ones."""
-    own = [cursor.Cursor(backlog=each.backlog, tokens_per_second=each.tokens_per_second) for each in cursors]
+    own = [cursor.Cursor(backlog=each.backlog, row_seconds=each.row_seconds) for each in cursors]
     return fairness.FairQueue(pool, own, tags, virtual_seconds=virtual_seconds)
 
 

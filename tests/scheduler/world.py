@@ -14,7 +14,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, Offer, OpenShard, PackDraft, PoolView, Snapshot
+from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, Offer, OpenShard, PackDraft, PoolView, Snapshot, WorkSize
 from scheduler.cycle import decide
 from scheduler.policy import Policy
 
@@ -38,7 +38,7 @@ def backlog(name: str, *, rows: int = ENDLESS_ROWS, row_tokens: int = 100, **cha
         promise=Promise.DECLINED,
         hold_until_us=None,
         is_paused=False,
-        tokens_left=float(rows * row_tokens),
+        left=WorkSize(rows=rows, input_tokens=rows * row_tokens, output_tokens=0),
         spent_micros=0,
         budget_micros=None,
         shards=(

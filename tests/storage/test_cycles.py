@@ -367,3 +367,15 @@ def test_a_batch_whose_packs_lost_their_last_worker_says_so(world: World) -> Non
     plan = decide(world.cycles.snapshot(), Policy(), new_pack_id)
 
     assert plan.standings == (Standing(batch_id=batch, reason=Reason.NO_WORKER),)
+
+
+def test_waiting_packs_of_a_batch_that_presses_go_first(world: World) -> None:
+    calm, pressing = world.admit(2), world.admit(2)
+    first = world.pack((calm, *world.shard_ids(calm), 0, 2), ordinal=1.0)
+    second = world.pack((pressing, *world.shard_ids(pressing), 0, 2), ordinal=2.0)
+
+    plan = CyclePlan(packs=(), standings=(), pressing=((pressing, -5.0),))
+    world.cycles.dispatch(world.leadership.epoch, plan)
+
+    worker = world.worker()
+    assert [world.lease(worker).pack_id for _ in range(2)] == [second, first]

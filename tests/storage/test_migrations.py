@@ -17,6 +17,7 @@ from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
@@ -39,6 +40,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_packs_endpoint": Endpoint,
     "ck_packs_state": PackState,
     "ck_packs_tier": Tier,
+    "ck_predictions_kind": LearnedKind,
     "ck_qualifications_tier": Tier,
     "ck_qualifications_verdict": GateVerdict,
     "ck_variants_device": DeviceClass,

@@ -11,7 +11,7 @@ from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Steering
-from pipeline.ports.cycle import CyclePlan
+from pipeline.ports.cycle import CyclePlan, WorkSize
 from tests.storage.world import World
 
 
@@ -144,7 +144,7 @@ def test_the_snapshot_tells_the_cycle_all_of_it(world: World) -> None:
 
     assert (backlog.is_paused, backlog.promise) == (True, Promise.PENDING)
     assert backlog.hold_until_us == round(hold_until.timestamp() * 1e6)
-    assert backlog.tokens_left == 80
+    assert backlog.left == WorkSize(rows=4, input_tokens=40, output_tokens=40)
 
 
 def test_a_retried_submit_finds_its_batch_though_its_terms_were_changed(shared: World) -> None:

@@ -1,0 +1,109 @@
+"""Predictions: all that was learned, and what it says of rows that have not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Self
+
+from pipeline.domain.sketches import LengthSketch
+from pipeline.ports.cycle import EndedPack, Learned, LearnedKind, WorkSize
+from scheduler.prediction.pace import Pace
+from scheduler.prediction.tokens import TokenRates
+
+#: The template of a model's rows taken all together.
+_ALL: Final = ""
+_UNKNOWN: Final = TokenRates()
+_UNMEASURED: Final = Pace()
+
+
+class Predictions:
+    """What is known of each variant's pace and of each template's tokens; the leader keeps one through its term."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._paces: dict[tuple[str, str], Pace] = {}
+        self._tokens: dict[tuple[str, str], TokenRates] = {}
+        self._changed: set[tuple[LearnedKind, str, str]] = set()
+
+    @classmethod
+    def recalled(cls, learned: Iterable[Learned]) -> Self:
+        """Return what was known when these were stored."""
+        known = cls()
+        for entry in learned:
+            match entry.kind:
+                case LearnedKind.PACE:
+                    known._paces[entry.subject, entry.detail] = Pace.from_plain(entry.state)
+                case LearnedKind.TOKENS:
+                    known._tokens[entry.subject, entry.detail] = TokenRates.from_plain(entry.state)
+        return known
+
+    def learn(self, pack: EndedPack) -> None:
+        """Take in a pack that ended."""
+        done = [share for share in pack.shares if share.actual.rows > 0]
+        for share in done:
+            lengths = LengthSketch.from_plain(share.lengths)
+            for detail in (_ALL, str(share.template)):
+                self._rates(pack.model, detail).learn(share.estimated, share.actual, lengths)
+                self._changed.add((LearnedKind.TOKENS, pack.model, detail))
+        predicted = sum(share.predicted_seconds for share in pack.shares)
+        if pack.is_clean and done and predicted > 0 and pack.seconds > 0:
+            size = _sum(share.actual for share in done)
+            self._paces.setdefault((pack.variant, pack.pool), Pace()).learn(size, pack.seconds, predicted=predicted)
+            self._changed.add((LearnedKind.PACE, pack.variant, pack.pool))
+
+    def changed(self) -> tuple[Learned, ...]:
+        """Return what is not stored yet."""
+        return tuple(self._told(*key) for key in sorted(self._changed))
+
+    def stored(self) -> None:
+        """Note that what `changed` told is stored."""
+        self._changed.clear()
+
+    def is_measured(self, variant: str, pool: str) -> bool:
+        """Say whether any pack of the variant has run in the pool."""
+        return (variant, pool) in self._paces
+
+    def size(self, estimated: WorkSize, *, model: str, template: int) -> WorkSize:
+        """Return how much work rows are expected to be that intake estimated so."""
+        whole = self._tokens.get((model, _ALL), _UNKNOWN)
+        own = self._tokens.get((model, str(template)), _UNKNOWN)
+        return WorkSize(
+            rows=estimated.rows,
+            input_tokens=estimated.input_tokens * own.input_ratio(whole.input_ratio()),
+            output_tokens=estimated.output_tokens * own.output_ratio(whole.output_ratio()),
+        )
+
+    def seconds(self, size: WorkSize, *, variant: str, pool: str, tokens_per_second: float) -> float:
+        """Return the worker-seconds of so much work; `tokens_per_second` is assumed while nothing is known."""
+        return self._pace(variant, pool).seconds(size, tokens_per_second=tokens_per_second)
+
+    def upper_factor(self, *, variant: str, pool: str, packs: float, assumed: float) -> float:
+        """Return what to multiply predicted seconds by for a bound; see `Pace.upper_factor`."""
+        return self._pace(variant, pool).upper_factor(packs, assumed=assumed)
+
+    def lengths(self, model: str, template: int) -> LengthSketch:
+        """Return how long answers were: the template's where there are some, else the model's, else an empty sketch."""
+        own = self._tokens.get((model, str(template)))
+        found = own if own is not None and own.rows > 0 else self._tokens.get((model, _ALL), _UNKNOWN)
+        return found.lengths
+
+    def ratios(self, variant: str, pool: str) -> tuple[float, ...]:
+        """Return actual over predicted seconds of the last packs."""
+        return tuple(self._pace(variant, pool).ratios)
+
+    def _pace(self, variant: str, pool: str) -> Pace:
+        return self._paces.get((variant, pool), _UNMEASURED)
+
+    def _rates(self, model: str, detail: str) -> TokenRates:
+        return self._tokens.setdefault((model, detail), TokenRates())
+
+    def _told(self, kind: LearnedKind, subject: str, detail: str) -> Learned:
+        source = self._paces if kind is LearnedKind.PACE else self._tokens
+        return Learned(kind=kind, subject=subject, detail=detail, state=source[subject, detail].as_plain())
+
+
+def _sum(sizes: Iterable[WorkSize]) -> WorkSize:
+    rows = inputs = outputs = 0.0
+    for size in sizes:
+        rows, inputs, outputs = rows + size.rows, inputs + size.input_tokens, outputs + size.output_tokens
+    return WorkSize(rows=rows, input_tokens=inputs, output_tokens=outputs)

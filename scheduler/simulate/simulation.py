@@ -1,0 +1,427 @@
+"""The simulation: events in the order of their times, and the real cycle whenever something has changed."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import Random
+from typing import Final
+
+from pipeline.domain.ids import BatchId, PackId
+from pipeline.domain.limits import SHARD_ROWS_MAX
+from pipeline.domain.promises import Promise
+from pipeline.domain.sketches import LengthSketch
+from pipeline.ports.cycle import (
+    Backlog,
+    EndedPack,
+    EndedShare,
+    FairTag,
+    OpenShard,
+    PackDraft,
+    PoolView,
+    SliceDraft,
+    Snapshot,
+    WorkSize,
+)
+from scheduler.cycle import decide
+from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
+from scheduler.simulate.arrivals import Arrival
+from scheduler.simulate.fleet import Fleet, Pool
+from scheduler.simulate.record import BatchRecord, PackRecord, Record
+
+_US: Final = 1_000_000
+#: Shards a snapshot carries of each batch, as the store's does.
+_SHARDS_CARRIED: Final = 64
+#: What changes within this time is decided on together, as by the scheduler's process.
+_CYCLE_SECONDS: Final = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """A batch on its way."""
+
+    arrival: Arrival
+    shards: list[OpenShard]
+    promise: Promise = Promise.PENDING
+    rows_packed: int = 0
+    rows_done: int = 0
+    #: First shard with a row in no pack.
+    shard_at: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    is_expired: bool = False
+    #: As the last snapshot had it; None once something changed.
+    seen: Backlog | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.ended_at is None
+
+    def backlog(self) -> Backlog:
+        """Return what the cycle sees of it."""
+        if self.seen is None:
+            arrival, whole = self.arrival, self.arrival.estimated
+            left = 1 - self.rows_done / whole.rows
+            hold = arrival.hold_until_seconds
+            self.seen = Backlog(
+                tenant_id=arrival.tenant_id,
+                batch_id=arrival.batch_id,
+                tier=arrival.tier,
+                model=arrival.model,
+                endpoint=arrival.endpoint,
+                created_at_us=round(arrival.at_seconds * _US),
+                deadline_at_us=round((arrival.at_seconds + arrival.window_seconds) * _US),
+                promise=self.promise,
+                hold_until_us=None if hold is None else round(hold * _US),
+                is_paused=False,
+                left=WorkSize(
+                    rows=whole.rows - self.rows_done,
+                    input_tokens=whole.input_tokens * left,
+                    output_tokens=whole.output_tokens * left,
+                ),
+                spent_micros=0,
+                budget_micros=None,
+                shards=tuple(self.shards[self.shard_at : self.shard_at + _SHARDS_CARRIED]),
+                rows_in_flight=self.rows_packed - self.rows_done,
+            )
+        return self.seen
+
+    def estimated(self, rows: int) -> WorkSize:
+        """Return so many of its rows as intake estimated them."""
+        share, whole = rows / self.arrival.estimated.rows, self.arrival.estimated
+        return WorkSize(rows=rows, input_tokens=whole.input_tokens * share, output_tokens=whole.output_tokens * share)
+
+    def actual(self, rows: int) -> WorkSize:
+        """Return so many of its rows as they are."""
+        size = self.estimated(rows)
+        return replace(size, output_tokens=size.output_tokens * self.arrival.output_ratio)
+
+
+@dataclass(slots=True, eq=False)
+class _Pack:
+    """A pack on its way."""
+
+    draft: PackDraft
+    #: Slices whose rows have no result yet.
+    left: list[SliceDraft]
+    done: dict[BatchId, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A worker, and what it runs."""
+
+    pool: Pool
+    number: int
+    is_here: bool = True
+    pack: _Pack | None = None
+    began_at: float = 0.0
+    ends_at: float = math.inf
+    #: Tells an end that was planned from one that came to nothing.
+    run_no: int = 0
+
+
+class Simulation:
+    """One run of arrivals through a fleet under a policy."""
+
+    def __init__(
+        self,
+        arrivals: Iterable[Arrival],
+        fleet: Fleet,
+        policy: Policy,
+        *,
+        seed: int,
+        predictions: Predictions | None = None,
+    ) -> None:
+        """Make ready; equal arguments give equal runs. `predictions` are what is known at the start."""
+        self._fleet = fleet
+        self._policy = policy
+        self._random = Random(seed)  # noqa: S311 -- a simulation, not a secret
+        self._predictions = predictions or Predictions()
+        self._numbers = count()
+        self._shard_ids = count(1)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._now = 0.0
+        self._cycle_at = -math.inf
+        self._is_cycle_due = False
+        self._batches: dict[BatchId, _Batch] = {}
+        self._workers = [_Worker(pool, number) for pool in fleet.pools for number in range(pool.workers)]
+        self._waiting: dict[str, list[tuple[float, int, _Pack]]] = {pool.name: [] for pool in fleet.pools}
+        self._ended: list[EndedPack] = []
+        self._tags: tuple[FairTag, ...] = ()
+        self._ordinal_max = 0.0
+        self.record = Record(workers={pool.name: pool.workers for pool in fleet.pools})
+        for arrival in arrivals:
+            self._at(arrival.at_seconds, lambda arrival=arrival: self._arrive(arrival))  # type: ignore[misc]
+        for worker in self._workers:
+            for absence in worker.pool.absences:
+                if absence.worker == worker.number:
+                    self._at(absence.from_seconds, lambda worker=worker: self._leave(worker))  # type: ignore[misc]
+                    self._at(absence.to_seconds, lambda worker=worker: self._return(worker))  # type: ignore[misc]
+
+    def run(self, *, until_seconds: float = math.inf) -> Record:
+        """Run until nothing more happens, or `until_seconds`, and return what happened."""
+        while self._events and self._events[0][0] <= until_seconds:
+            self._now, _, happen = heapq.heappop(self._events)
+            happen()
+        self.record.seconds = min(self._now, until_seconds)
+        self.record.batches = [_record_of(batch) for batch in self._batches.values()]
+        return self.record
+
+    # --- events --------------------------------------------------------------------------------
+
+    def _at(self, seconds: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (seconds, next(self._numbers), happen))
+
+    def _changed(self) -> None:
+        """Let the cycle look, soon and once."""
+        if not self._is_cycle_due:
+            self._is_cycle_due = True
+            self._at(max(self._now, self._cycle_at + _CYCLE_SECONDS), self._cycle)
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._batches[arrival.batch_id] = _Batch(arrival, list(self._shards_of(arrival)))
+        self._at(arrival.at_seconds + arrival.window_seconds, lambda: self._expire(arrival.batch_id))
+        if arrival.hold_until_seconds is not None:
+            self._at(arrival.hold_until_seconds, self._changed)
+        self._changed()
+
+    def _expire(self, batch_id: BatchId) -> None:
+        batch = self._batches[batch_id]
+        if batch.is_open:
+            batch.ended_at, batch.is_expired = self._now, True
+            self._changed()
+
+    def _leave(self, worker: _Worker) -> None:
+        worker.is_here = False
+        pack, worker.pack = worker.pack, None
+        if pack is not None:
+            share = (self._now - worker.began_at) / (worker.ends_at - worker.began_at)
+            self._do(pack, worker, rows=math.floor(share * sum(part.row_stop - part.row_start for part in pack.left)))
+            worker.run_no += 1
+            self._at(self._now + self._fleet.lease_seconds, lambda: self._put_back(pack))
+        self._changed()
+
+    def _return(self, worker: _Worker) -> None:
+        worker.is_here = True
+        self._lease()
+        self._changed()
+
+    def _put_back(self, pack: _Pack) -> None:
+        self._wait(pack)
+        self._lease()
+        self._changed()
+
+    def _end(self, worker: _Worker, run_no: int) -> None:
+        if run_no != worker.run_no or worker.pack is None:
+            return
+        pack, worker.pack = worker.pack, None
+        self._do(pack, worker, rows=None)
+        self._settle(pack)
+        self._lease()
+        self._changed()
+
+    # --- the cycle -----------------------------------------------------------------------------
+
+    def _cycle(self) -> None:
+        self._is_cycle_due, self._cycle_at = False, self._now
+        ended, self._ended = tuple(self._ended), []
+        plan = decide(self._snapshot(ended), self._policy, self._new_pack_id, self._predictions)
+        self._predictions.stored()
+        self._tags = plan.fair_tags
+        self.record.cycles += 1
+        for batch_id, promise in plan.promises:
+            self._batches[batch_id].promise = promise
+            self._batches[batch_id].seen = None
+        self._press(dict(plan.pressing))
+        for draft in plan.packs:
+            self._ordinal_max = max(self._ordinal_max, draft.ordinal)
+            for part in draft.slices:
+                self._take(part)
+            self._wait(_Pack(draft, list(draft.slices)))
+        self._lease()
+
+    def _snapshot(self, ended: tuple[EndedPack, ...]) -> Snapshot:
+        return Snapshot(
+            now_us=round(self._now * _US),
+            backlogs=tuple(batch.backlog() for batch in self._batches.values() if batch.is_open),
+            pools=tuple(
+                PoolView(
+                    pool=pool.name,
+                    workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
+                    offers=pool.offers,
+                    packs_waiting=len(self._waiting[pool.name]),
+                )
+                for pool in self._fleet.pools
+            ),
+            tokens_per_second={},
+            virtual_seconds=self._ordinal_max,
+            fair_tags=self._tags,
+            ended=ended,
+        )
+
+    def _press(self, ordinals: Mapping[BatchId, float]) -> None:
+        for waiting in self._waiting.values() if ordinals else ():
+            for place, (ordinal, number, pack) in enumerate(waiting):
+                pressed = [ordinals[part.batch_id] for part in pack.left if part.batch_id in ordinals]
+                waiting[place] = (min([ordinal, *pressed]), number, pack)
+            heapq.heapify(waiting)
+
+    def _take(self, part: SliceDraft) -> None:
+        batch = self._batches[part.batch_id]
+        batch.rows_packed += part.row_stop - part.row_start
+        batch.seen = None
+        shard = batch.shards[batch.shard_at]
+        assert shard.shard_id == part.shard_id, "shards are packed in order"
+        batch.shards[batch.shard_at] = replace(shard, rows_packed=part.row_stop)
+        if part.row_stop == shard.rows_total:
+            batch.shard_at += 1
+
+    def _wait(self, pack: _Pack) -> None:
+        heapq.heappush(self._waiting[pack.draft.pool], (pack.draft.ordinal, next(self._numbers), pack))
+
+    def _lease(self) -> None:
+        for worker in self._workers:
+            waiting = self._waiting[worker.pool.name]
+            while worker.is_here and worker.pack is None and waiting:
+                _, _, pack = heapq.heappop(waiting)
+                pack.left = [part for part in pack.left if self._batches[part.batch_id].is_open]
+                if pack.left:
+                    self._begin(worker, pack)
+                else:
+                    self._settle(pack)
+
+    def _begin(self, worker: _Worker, pack: _Pack) -> None:
+        speed = worker.pool.speeds[pack.draft.variant]
+        seconds = sum(speed.seconds(self._actual(part)) for part in pack.left)
+        pack.attempts += 1
+        worker.pack, worker.began_at = pack, self._now
+        worker.ends_at = self._now + max(1e-6, seconds * self._fleet.trouble.factor(self._random))
+        worker.run_no += 1
+        for part in pack.left:
+            batch = self._batches[part.batch_id]
+            batch.started_at = self._now if batch.started_at is None else batch.started_at
+        self._at(worker.ends_at, lambda run_no=worker.run_no: self._end(worker, run_no))  # type: ignore[misc]
+
+    # --- what came of it -----------------------------------------------------------------------
+
+    def _do(self, pack: _Pack, worker: _Worker, *, rows: int | None) -> None:
+        """Give results to the first `rows` rows of the pack that have none (None: to all), and book the time."""
+        left: list[SliceDraft] = []
+        room = math.inf if rows is None else rows
+        weights: dict[BatchId, float] = {}
+        for part in pack.left:
+            done = round(min(room, part.row_stop - part.row_start))
+            room -= done
+            size = self._batches[part.batch_id].actual(done)
+            weights[part.batch_id] = weights.get(part.batch_id, 0.0) + size.input_tokens + size.output_tokens
+            pack.done[part.batch_id] = pack.done.get(part.batch_id, 0) + done
+            self._finish_rows(part.batch_id, done)
+            if done < part.row_stop - part.row_start:
+                left.append(replace(part, row_start=part.row_start + done))
+        pack.left = left
+        seconds = self._now - worker.began_at
+        pack.seconds += seconds
+        whole = sum(weights.values())
+        self.record.packs.append(
+            PackRecord(
+                pool=worker.pool.name,
+                worker=worker.number,
+                tier=pack.draft.tier,
+                from_seconds=worker.began_at,
+                to_seconds=self._now,
+                predicted_seconds=pack.draft.predicted_seconds,
+                is_lost=rows is not None,
+                shares=tuple(
+                    (self._batches[batch].arrival.tenant_id, batch, seconds * weight / whole)
+                    for batch, weight in weights.items()
+                    if whole
+                ),
+            )
+        )
+
+    def _finish_rows(self, batch_id: BatchId, rows: int) -> None:
+        batch = self._batches[batch_id]
+        batch.rows_done += rows
+        batch.seen = None
+        if batch.is_open and batch.rows_done == batch.arrival.estimated.rows:
+            batch.ended_at = self._now
+
+    def _settle(self, pack: _Pack) -> None:
+        """Tell the next cycle of a pack that ended."""
+        predicted: dict[BatchId, float] = {}
+        for part in pack.draft.slices:
+            predicted[part.batch_id] = predicted.get(part.batch_id, 0.0) + part.predicted_seconds
+        self._ended.append(
+            EndedPack(
+                pack_id=pack.draft.pack_id,
+                pool=pack.draft.pool,
+                model=pack.draft.model,
+                variant=pack.draft.variant,
+                tier=pack.draft.tier,
+                seconds=pack.seconds,
+                is_clean=pack.attempts == 1 and sum(pack.done.values()) == _rows_of(pack.draft.slices),
+                shares=tuple(self._share_of(batch, seconds, pack) for batch, seconds in predicted.items()),
+            )
+        )
+
+    def _share_of(self, batch_id: BatchId, predicted_seconds: float, pack: _Pack) -> EndedShare:
+        batch, rows = self._batches[batch_id], pack.done.get(batch_id, 0)
+        actual = batch.actual(rows)
+        return EndedShare(
+            tenant_id=batch.arrival.tenant_id,
+            batch_id=batch_id,
+            template=batch.arrival.template,
+            predicted_seconds=predicted_seconds,
+            estimated=batch.estimated(rows),
+            actual=actual,
+            lengths=LengthSketch.of([round(actual.output_tokens / rows)] * rows).as_plain() if rows else {},
+        )
+
+    def _actual(self, part: SliceDraft) -> WorkSize:
+        return self._batches[part.batch_id].actual(part.row_stop - part.row_start)
+
+    def _shards_of(self, arrival: Arrival) -> Iterable[OpenShard]:
+        rows = round(arrival.estimated.rows)
+        for number, start in enumerate(range(0, rows, SHARD_ROWS_MAX)):
+            held = min(SHARD_ROWS_MAX, rows - start)
+            share = held / rows
+            yield OpenShard(
+                shard_id=next(self._shard_ids),
+                shard_no=number,
+                rows_total=held,
+                rows_packed=0,
+                input_tokens=round(arrival.estimated.input_tokens * share),
+                output_tokens=round(arrival.estimated.output_tokens * share),
+                template=arrival.template,
+            )
+
+    def _new_pack_id(self) -> PackId:
+        return PackId(f"pack_{next(self._numbers):09d}")
+
+
+def _rows_of(slices: Sequence[SliceDraft]) -> int:
+    return sum(part.row_stop - part.row_start for part in slices)
+
+
+def _record_of(batch: _Batch) -> BatchRecord:
+    arrival = batch.arrival
+    return BatchRecord(
+        batch_id=arrival.batch_id,
+        tenant_id=arrival.tenant_id,
+        tier=arrival.tier,
+        rows=round(arrival.estimated.rows),
+        rows_done=batch.rows_done,
+        arrived_at=arrival.at_seconds,
+        deadline_at=arrival.at_seconds + arrival.window_seconds,
+        started_at=batch.started_at,
+        ended_at=batch.ended_at,
+        is_expired=batch.is_expired,
+        promise=batch.promise,
+    )
