@@ -68,6 +68,7 @@ def write_shards(
     row_bytes = requests.row_bytes.load()
     stops = np.cumsum(row_bytes, dtype=np.int64)[placement.order]
     row_bytes = row_bytes[placement.order]
+    image_bytes = requests.image_bytes.load()[placement.order]
     tokens = requests.output_tokens.load()[placement.order]
     with Uploads(objects) as uploads:
         for shard_no, content in enumerate(requests.rows.gather(stops - row_bytes, stops, placement.shards)):
@@ -82,7 +83,7 @@ def write_shards(
             sha256=each.sha256,
             size_bytes=each.size_bytes,
             rows=stop - start,
-            input_tokens=input_tokens(row_bytes[start:stop]),
+            input_tokens=input_tokens(row_bytes[start:stop], image_bytes[start:stop]),
             output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
         )
         for shard_no, (each, (start, stop)) in enumerate(zip(stored, placement.shards, strict=True))
