@@ -97,6 +97,8 @@ def _read(store: ObjectStore, key: str, bytes_max: int) -> bytes:
         opened: AbstractContextManager[BinaryIO] = store.open(key)
         with opened as stream:
             return _bounded(stream, bytes_max)
+    except RequestRefusedError:
+        raise
     except ObjectMissingError:
         raise RequestRefusedError("There is no such object.", code="image_file_not_found") from None
     except UsageError as error:
