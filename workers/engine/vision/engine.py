@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,12 @@ from pipeline.ports.meters import EngineIdentity, EngineMeters
 from workers.engine.answers import failure, refusal
 from workers.engine.counters import Counters
 from workers.engine.torch_chat.memory import MemoryLimit, is_out_of_memory, too_large
-from workers.engine.vision.forward import VisionForward
+from workers.engine.vision.forward import Seen, VisionForward
 from workers.engine.vision.gathering import Gatherer, Pixels
 from workers.engine.vision.heads import ImageHead
 
-#: Batches gathered ahead of the one that runs.
-_BATCHES_AHEAD: Final = 3
+#: Batches gathered ahead, beside one for each stream.
+_BATCHES_AHEAD: Final = 2
 #: Of what is gathered ahead, once it is decoded; a batch is gathered whatever it takes.
 _AHEAD_BYTES_MAX: Final = 512 * 1024**2
 #: Of requests held, images inside them included.
@@ -59,6 +59,9 @@ class _Part:
     index: int
 
 
+_Batch = list[tuple[_Part, Pixels]]
+
+
 class VisionEngine:
     """One model of images; implements `Engine`."""
 
@@ -84,7 +87,9 @@ class VisionEngine:
         self._gatherer = gatherer
         self._head = head
         self._batch_images = batch_images
-        self._ahead_max = max(batch_images, min(batch_images * _BATCHES_AHEAD, _AHEAD_BYTES_MAX // image_bytes))
+        self._ahead_max = max(
+            batch_images, min(batch_images * (forward.streams + _BATCHES_AHEAD), _AHEAD_BYTES_MAX // image_bytes)
+        )
         self._limit = MemoryLimit(batch_images * image_bytes)
         self._rows_waiting_max = rows_waiting_max
         self._counters = Counters()
@@ -96,7 +101,10 @@ class VisionEngine:
         self._gathering: dict[Future[Pixels], _Part] = {}
         #: By shape: a batch has images of one.
         self._ready: dict[tuple[int, ...], deque[tuple[_Part, Pixels]]] = {}
+        self._running: dict[Future[Seen], _Batch] = {}
         self._ended: list[EngineResult] = []
+        self._streams = forward.streams
+        self._threads = ThreadPoolExecutor(forward.streams, "vision", initializer=forward.enter_thread)
 
     def room(self) -> int:
         """Return how many more rows to take: some at a time, and no more than memory bears of the largest."""
@@ -125,17 +133,23 @@ class VisionEngine:
         self._gather()
 
     def step(self) -> Sequence[EngineResult]:
-        """Run a batch of what is ready, and return the rows that are whole now.
+        """Wait for a batch, or for images where the model has none, and return the rows that are whole now.
 
         A slow server holds up its own rows and no others: without neighbours at hand a batch runs as it is, and
         where nothing is ready the step ends.
         """
         self._gather()
-        self._await()
-        shape = max(self._ready, key=lambda each: len(self._ready[each]), default=None)
-        if shape is not None:
-            self._run(shape)
-            self._gather()
+        self._linger()
+        self._start(is_partial_due=True)
+        self._gather()
+        if not self._ended and (watched := self._watched()):
+            wait(watched, timeout=_PATIENCE_SECONDS, return_when=FIRST_COMPLETED)
+        finished = [(future, self._running.pop(future)) for future in tuple(self._running) if future.done()]
+        # Before the answers are written, which takes a while: the device must not wait for that.
+        self._gather()
+        self._start(is_partial_due=False)
+        for future, batch in finished:
+            self._finish(future, batch)
         results, self._ended = self._ended, []
         return results
 
@@ -152,10 +166,12 @@ class VisionEngine:
         self._sweep()
 
     def close(self) -> None:
-        """Forget every row and drop the model. Servers that are being talked to are not waited for."""
+        """Forget every row, wait for the batches that run, and drop the model; servers are not waited for."""
         self._gatherer.close()
         self._rows, self._waiting, self._gathering, self._ready, self._ended = {}, deque(), {}, {}, []
         self._held_bytes = 0
+        self._threads.shutdown(cancel_futures=True)
+        self._running = {}
         self._forward.close()
 
     # --- gathering -----------------------------------------------------------------------------
@@ -187,23 +203,24 @@ class VisionEngine:
         else:
             raise error
 
-    def _await(self) -> None:
-        """Wait until a batch is full, or has waited long enough, or there is something else to return."""
+    def _linger(self) -> None:
+        """Give a batch that is not full a moment to become so, where the model could run it at once."""
         deadline: float | None = None
-        while self._gathering and not self._is_full():
-            if not self._ready:
-                if self._ended:
-                    return
-                wait(self._gathering, timeout=_PATIENCE_SECONDS, return_when=FIRST_COMPLETED)
-                self._gather()
-                if not self._ready:
-                    return
+        while self._ready and self._gathering and self._has_idle_stream() and not self._is_full():
             now = time.monotonic()
             deadline = deadline or now + _LINGER_SECONDS
             if now >= deadline:
                 return
             wait(self._gathering, timeout=deadline - now, return_when=FIRST_COMPLETED)
             self._gather()
+
+    def _watched(self) -> list[Future[Any]]:
+        """Return what a step waits for: batches, and where the model has too few of them, images."""
+        images = self._gathering if self._has_idle_stream() else ()
+        return [*self._running, *images]
+
+    def _has_idle_stream(self) -> bool:
+        return len(self._running) < self._streams
 
     def _is_full(self) -> bool:
         return any(len(images) >= self._fitting(images[0][1]) for images in self._ready.values())
@@ -214,18 +231,28 @@ class VisionEngine:
 
     # --- running -------------------------------------------------------------------------------
 
-    def _run(self, shape: tuple[int, ...]) -> None:
-        images = self._ready[shape]
-        batch = [images.popleft() for _ in range(min(len(images), self._fitting(images[0][1])))]
-        if not images:
-            del self._ready[shape]
-        pixels = np.stack([each for _, each in batch])
+    def _start(self, *, is_partial_due: bool) -> None:
+        """Keep every stream busy, with a full batch more at hand for the first that ends."""
+        while self._ready:
+            shape = max(self._ready, key=lambda each: len(self._ready[each]))
+            images = self._ready[shape]
+            fitting = self._fitting(images[0][1])
+            is_due = self._has_idle_stream() and is_partial_due
+            if not is_due and (len(images) < fitting or len(self._running) > self._streams):
+                return
+            batch = [images.popleft() for _ in range(min(len(images), fitting))]
+            if not images:
+                del self._ready[shape]
+            pixels = np.stack([each for _, each in batch])
+            self._running[self._threads.submit(self._forward.run, pixels)] = batch
+
+    def _finish(self, future: Future[Seen], batch: _Batch) -> None:
         try:
-            seen = self._forward.run(pixels)
+            seen = future.result()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._retreat(shape, batch, pixels.nbytes)
+            self._retreat(batch)
             return
         self._limit.note_clean()
         self._counters.note_step(len(batch), self._batch_images)
@@ -233,22 +260,28 @@ class VisionEngine:
         for (part, _), vector in zip(batch, seen.vectors, strict=True):
             self._keep(part, vector, seen.positions)
 
-    def _retreat(self, shape: tuple[int, ...], batch: list[tuple[_Part, Pixels]], tried_bytes: int) -> None:
+    def _retreat(self, batch: _Batch) -> None:
         """Put a batch back that memory did not suffice for; fewer are tried next."""
         self._forward.free()
-        row = batch[0][0].row
+        row, pixels = batch[0][0].row, batch[0][1]
         alone = row.request.key if len(batch) == 1 else None
-        if self._limit.note_failure(tried_bytes, alone) is not None:
+        if self._limit.note_failure(pixels.nbytes * len(batch), alone) is None:
+            self._ready.setdefault(pixels.shape, deque()).extendleft(
+                image for image in reversed(batch) if not image[0].row.is_over
+            )
+            if not self._ready[pixels.shape]:
+                del self._ready[pixels.shape]
+        elif not row.is_over:
             self._end(row, too_large(row.request))
-            return
-        self._ready.setdefault(shape, deque()).extendleft(reversed(batch))
 
     def _keep(self, part: _Part, vector: NDArray[np.float32], positions: int) -> None:
         row = part.row
+        if row.is_over:
+            return
         row.vectors[part.index] = vector
         row.missing -= 1
         row.tokens += positions
-        if row.missing or row.is_over:
+        if row.missing:
             return
         try:
             body = self._head.body(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -41,23 +42,43 @@ class Seen:
 
 
 class VisionForward:
-    """A loaded model. One thread runs it."""
+    """A loaded model. `run` may be called from `streams` threads at once."""
 
-    def __init__(self, module: Any, *, vector: Vector, dtype: torch.dtype) -> None:  # noqa: ANN401 -- transformers has no types
-        """Run `module` on its device and read `vector` of what it gives; pixels are given in `dtype`."""
+    def __init__(
+        self,
+        module: Any,  # noqa: ANN401 -- transformers has no types
+        *,
+        vector: Vector,
+        dtype: torch.dtype,
+        streams: int,
+        threads: int | None,
+    ) -> None:
+        """Run `module` on its device and read `vector` of what it gives.
+
+        Pixels are given in `dtype`; each stream computes with `threads` threads.
+        """
+        #: Batches that compute side by side.
+        self.streams = streams
+        self._threads = threads
         self._module = module
         self._vector = vector
         self._dtype = dtype
-        self._positions = 0
+        #: Each thread's own: the positions of the last layer that its batch took.
+        self._seen = threading.local()
         if vector is Vector.LOGITS:
             # A classifier keeps what its backbone saw to itself.
             for child in module.children():
                 child.register_forward_hook(self._note)
 
+    def enter_thread(self) -> None:
+        """Set the number of threads that operators called from this one use."""
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+
     @torch.inference_mode()
     def run(self, pixels: Pixels) -> Seen:
         """Return what the model makes of images (images, channels, height, width) of one size."""
-        self._positions = 1
+        self._seen.positions = 1
         given = torch.from_numpy(pixels).to(device=self._module.device, dtype=self._dtype)
         if self._vector is Vector.FEATURES:
             output = self._module.get_image_features(pixel_values=given)
@@ -68,7 +89,7 @@ class VisionForward:
         else:
             self._note(None, (), output)
             found = functional.normalize(self._embedding(output).float(), dim=-1)
-        return Seen(found.cpu().numpy(), self._positions)
+        return Seen(found.cpu().numpy(), self._seen.positions)
 
     def free(self) -> None:
         """Give back the device's memory that nothing uses."""
@@ -94,4 +115,4 @@ class VisionForward:
         hidden = getattr(output, "last_hidden_state", None)
         if isinstance(hidden, Tensor):
             is_sequence = hidden.ndim == 3  # noqa: PLR2004 -- images, positions, features
-            self._positions = int(hidden.shape[1] if is_sequence else hidden[0, 0].numel())
+            self._seen.positions = int(hidden.shape[1] if is_sequence else hidden[0, 0].numel())

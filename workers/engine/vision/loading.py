@@ -56,8 +56,6 @@ def load(
     """
     options = options_of(VisionOptions, dict(spec.options))
     plan = plan_of(options, recipe=spec.recipe, device=device, threads=threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     try:
         with quiet_transformers():
@@ -129,7 +127,7 @@ def _forward(folder: Path, config: dict[str, Any], plan: Plan) -> VisionForward:
         quantize_linears(module)
     if plan.device.type == "cpu":
         keep_freed_memory()
-    return VisionForward(module, vector=vector, dtype=dtype)
+    return VisionForward(module, vector=vector, dtype=dtype, streams=plan.streams, threads=plan.threads)
 
 
 def _vector(kind: Any, module: Any, missing: list[str]) -> Vector:  # noqa: ANN401 -- transformers has no types

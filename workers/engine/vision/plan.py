@@ -17,6 +17,8 @@ from workers.engine.encoder.int8_linear import is_int8_available
 _BATCH_CPU: Final = 8
 _BATCH_ACCELERATOR: Final = 256
 _FETCHERS: Final = 16
+#: On a CPU; beyond, each gets more threads.
+_STREAMS_MAX: Final = 8
 _DECODERS_MAX: Final = 16
 
 
@@ -56,6 +58,10 @@ class Plan:
     device: torch.device
     batch_images: int
     decoders: int
+    #: Batches that compute side by side: on a CPU one a thread, for threads that share a batch wait for each other.
+    streams: int
+    #: Threads of a stream; None: the library's own choice.
+    threads: int | None
 
 
 def plan_of(options: VisionOptions, *, recipe: Recipe, device: str | None, threads: int | None) -> Plan:
@@ -75,9 +81,13 @@ def plan_of(options: VisionOptions, *, recipe: Recipe, device: str | None, threa
     precision = native if recipe is Recipe.NATIVE else Precision(recipe)
     if precision is Precision.INT8 and not (is_cpu and is_int8_available()):
         raise ModelUnavailableError(f"torch has no int8 kernels for {place} here", hint="recipe float32 or bfloat16")
+    cores = threads or torch.get_num_threads()
+    streams = min(cores, _STREAMS_MAX) if is_cpu else 1
     return Plan(
         precision=precision,
         device=place,
         batch_images=options.batch_images or (_BATCH_CPU if is_cpu else _BATCH_ACCELERATOR),
-        decoders=options.decoders or min(_DECODERS_MAX, max(1, threads or torch.get_num_threads())),
+        decoders=options.decoders or min(_DECODERS_MAX, cores),
+        streams=streams,
+        threads=max(1, cores // streams) if is_cpu else None,
     )
