@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline.domain.addresses import Reach, policy_of
+from pipeline.domain.models import EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
 from tests.workers.engine.driving import answers, drained
 from tests.workers.engine.vision.conftest import Load
 from tests.workers.engine.vision.pictures import classify, data_uri, embed, inline, part, picture, stored
 from tests.workers.engine.vision.webserver import WebServer, answer, running
+from workers.engine.registry import load_engine
 from workers.engine.vision.engine import VisionEngine
 from workers.engine.vision.forward import Seen
 from workers.engine.vision.gathering import Pixels
@@ -257,3 +259,18 @@ def test_a_defect_in_preparing_ends_its_row_alone(engine: VisionEngine) -> None:
 
     assert results[0].body["error"]["code"] == "engine_error"
     assert results[1].status_code == 200
+
+
+def test_batches_compute_side_by_side_and_give_what_they_give_alone(folder_of: FolderOf, tmp_path: Path) -> None:
+    spec = ModelSpec(
+        name="tiny", source=str(folder_of("vit_classifier")), engine=EngineKind.VISION, options={"batch_images": 1}
+    )
+    engine = load_engine(spec, cache_dir=tmp_path, device="cpu", threads=2)
+    alone = [answers(engine, [classify(seed, inline(seed))])[seed].body["data"] for seed in range(4)]
+
+    together = answers(engine, [classify(key, inline(key % 4)) for key in range(40)])
+
+    for key, result in together.items():
+        assert np.allclose(result.body["data"][0]["probs"], alone[key % 4][0]["probs"], atol=1e-5)
+        assert result.input_tokens == 17
+    engine.close()
