@@ -3,9 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL")
-
 import torch
 from transformers import (
     BitImageProcessorPil,
