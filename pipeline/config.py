@@ -7,14 +7,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from pipeline.domain.addresses import Reach, policy_of
 from pipeline.domain.errors import UsageError
 from pipeline.domain.limits import RATE_MICROS_PER_HOUR_MAX
 from pipeline.domain.money import MICROS_PER_UNIT
 
 _RATE_MAX = Decimal(RATE_MICROS_PER_HOUR_MAX) / MICROS_PER_UNIT
+
+
+def _check_hosts(hosts: list[str]) -> list[str]:
+    try:
+        policy_of(Reach.LISTED, hosts)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return hosts
 
 
 class Settings(BaseSettings):
@@ -53,8 +62,23 @@ class Settings(BaseSettings):
     models: dict[str, str] = Field(
         default_factory=dict,
         description="Further models by name: a local folder, a GGUF file, or a hub id, with the engine before it where it "
-        "is not the fastest for text (`torch:`, `openvino:`, `encoder:`), and its options after it "
+        "is not the fastest for text (`torch:`, `openvino:`, `encoder:`, `vision:`), and its options after it "
         "(`encoder:/m?recipe=float32`). Built in: see `nightrate config`.",
+    )
+    url_reach: Reach = Field(
+        default=Reach.PUBLIC,
+        description="Which URLs in requests workers fetch: `public`, of any host with a public address and of those in "
+        "url_hosts; `listed`, of the latter alone; `off`, none.",
+    )
+    url_hosts: Annotated[list[str], AfterValidator(_check_hosts)] = Field(
+        default_factory=list,
+        description="Hosts that may be reached though their addresses are not public: names (private networks), "
+        "addresses and networks (whatever they are).",
+    )
+    image_prefixes: list[str] = Field(
+        default_factory=list,
+        description="Places whose images every tenant may name, read with the workers' own rights: s3://bucket/prefix, "
+        "file:///folder.",
     )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."

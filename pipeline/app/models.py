@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.app.images import image_access
 from pipeline.app.stack import Stack
 from pipeline.config import Settings
 from pipeline.domain.errors import ConflictError, NotFoundError, UsageError
@@ -96,7 +97,11 @@ def load_here(settings: Settings, spec: ModelSpec) -> Engine:
     from workers.engine.registry import load_engine
 
     return load_engine(
-        spec, cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads
+        spec,
+        cache_dir=settings.home_folder / "models",
+        device=settings.device,
+        threads=settings.engine_threads,
+        images=image_access(settings),
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.app.stack import Stack
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import UsageError
 from pipeline.domain.gates import GateVerdict
-from pipeline.domain.models import ModelSpec
+from pipeline.domain.models import EngineKind, ModelSpec
 from pipeline.ports.variants import Qualification
 
 #: What there are items for, the first that a model serves.
@@ -48,6 +48,8 @@ def evaluation_of(question: Question) -> EvaluationSet:
 
     if question.data is not None:
         return _first(read_file(question.data), question.items_max)
+    if question.variant.engine is EngineKind.VISION:
+        raise UsageError(f"there are no built-in images to compare {question.variant.variant} on", hint="--data FILE")
     endpoint = next((each for each in _BUILT_IN if each in question.variant.endpoints), None)
     if endpoint is None:
         raise UsageError(f"there are no built-in items for {question.variant.variant}", hint="--data FILE")

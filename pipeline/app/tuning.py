@@ -41,7 +41,7 @@ def tune_variant(stack: Stack, spec: ModelSpec, *, on_probe: Callable[[Probe], N
     from workers.tune.probing import Patience
     from workers.tune.tuner import tune
 
-    if spec.engine in {EngineKind.ENCODER, EngineKind.ECHO}:
+    if spec.engine in {EngineKind.ENCODER, EngineKind.VISION, EngineKind.ECHO}:
         raise UsageError(
             f"{spec.variant} generates no text: there is no batch to tune", hint="encoders fit theirs as they run"
         )

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from infra.clock import SystemClock
+from pipeline.app.images import image_access
 from pipeline.app.stack import collect_seldom, open_stack, required
 from pipeline.app.tuning import tuned
 from pipeline.config import Settings
@@ -45,7 +46,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         # Nobody asks what a reference was qualified for.
         return "" if spec.is_reference else served_key(spec, settings.device)
 
-    clock = SystemClock()
+    clock, images = SystemClock(), image_access(settings)
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:
         catalogue = Catalogue(
             lambda: stack.variants().values(),
@@ -61,6 +62,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 cache_dir=settings.home_folder / "models",
                 device=settings.device,
                 threads=settings.engine_threads,
+                images=images,
             )
 
         worker = Worker(

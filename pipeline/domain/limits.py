@@ -27,6 +27,16 @@ STOP_TOKENS_MAX: Final = 128
 LOGIT_BIASES_MAX: Final = 1024
 CONSTRAINT_CHOICES_MAX: Final = 1024
 
+# --- images ------------------------------------------------------------------------------------
+IMAGE_URL_CHARS_MAX: Final = 8192
+#: Of one image as it is stored; inside a request the line bounds it first.
+IMAGE_BYTES_MAX: Final = 20 * 1024 * 1024
+#: Width times height, known before a pixel is decoded: 150 MB in memory.
+IMAGE_PIXELS_MAX: Final = 50_000_000
+#: The longer side in shorter ones: models resize by the shorter side, and a thread of pixels would become a sheet.
+IMAGE_ASPECT_MAX: Final = 100
+IMAGE_REDIRECTS_MAX: Final = 3
+
 # --- windows -----------------------------------------------------------------------------------
 WINDOW_SECONDS_MIN: Final = 60
 WINDOW_SECONDS_MAX: Final = 30 * 86_400

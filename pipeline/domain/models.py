@@ -27,6 +27,8 @@ class EngineKind(StrEnum):
     TORCH = "torch"
     OPENVINO = "openvino"
     ENCODER = "encoder"
+    #: Reads images.
+    VISION = "vision"
     ECHO = "echo"
 
 
@@ -37,6 +39,7 @@ ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS, Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY}),
+        EngineKind.VISION: frozenset({Endpoint.EMBEDDINGS, Endpoint.CLASSIFY}),
         EngineKind.ECHO: frozenset(Endpoint),
     }
 )
@@ -70,6 +73,7 @@ RECIPES: Final[Mapping[EngineKind, frozenset[Recipe]]] = MappingProxyType(
         EngineKind.ENCODER: frozenset(
             {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.INT8_WEIGHTS, Recipe.INT8}
         ),
+        EngineKind.VISION: frozenset({Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.INT8}),
         EngineKind.ECHO: frozenset({Recipe.NATIVE}),
     }
 )

@@ -44,6 +44,7 @@ from pipeline.domain.constraints import (
 )
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
+from pipeline.domain.images import image_message, inputs, refuse_images
 from pipeline.domain.limits import EMBEDDING_INPUTS_MAX, PAIR_TEXTS_MAX
 
 #: Output tokens when a request names no bound; an engine lowers it to what its context has left.
@@ -122,7 +123,7 @@ def check_body(endpoint: Endpoint, body: object) -> None:
             refuse_unknown(endpoint, name)
         check(name, value)
     for name in _REQUIRED[endpoint]:
-        if name not in body:
+        if name not in body and (name != "input" or body.get("messages") is None):
             raise RequestRefusedError(f"{name.capitalize()} parameter is required.", param=f"body.{name}")
     for name, check_with in _TOGETHER[endpoint]:
         if body.get(name) is not None:
@@ -172,7 +173,12 @@ def text_of(content: str | list[Mapping[str, str]]) -> str:
 
 
 def inputs_of(body: Mapping[str, Any]) -> list[str]:
-    """Return the strings a checked embeddings or classify `body` asks about, in order."""
+    """Return the strings a checked embeddings or classify `body` asks about, in order.
+
+    Raises:
+        RequestRefusedError: It asks about images.
+    """
+    refuse_images(body)
     return _texts_of(body["input"])
 
 
@@ -236,6 +242,11 @@ def _agree_on_pairs(body: Mapping[str, Any]) -> None:
     first, second = sides_of(Endpoint.SCORE, body)
     if len(first) not in {1, len(second)}:
         refuse_value("text_2", f"expected one string for each of the {len(first)} of text_1, or one text_1")
+
+
+def _agree_on_one_input(body: Mapping[str, Any]) -> None:
+    if body.get("input") is not None:
+        refuse_value("messages", "'input' is given already; give one of the two")
 
 
 def _agree_on_choices(body: Mapping[str, Any]) -> None:
@@ -313,7 +324,8 @@ _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
         Endpoint.EMBEDDINGS: {
             **_NO_EFFECT,
             "model": model,
-            "input": texts(EMBEDDING_INPUTS_MAX),
+            "input": inputs(EMBEDDING_INPUTS_MAX),
+            "messages": image_message,
             "encoding_format": only("float", "base64"),
             "dimensions": integer(1, DIMENSIONS_MAX),
         },
@@ -325,7 +337,7 @@ _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
             "top_n": integer(0, PAIR_TEXTS_MAX),
             "return_documents": boolean,
         },
-        Endpoint.CLASSIFY: {**_SCORING, "input": texts(PAIR_TEXTS_MAX)},
+        Endpoint.CLASSIFY: {**_SCORING, "input": inputs(PAIR_TEXTS_MAX), "messages": image_message},
     }
 )
 
@@ -345,10 +357,10 @@ _TOGETHER: Final[Mapping[Endpoint, tuple[tuple[str, Callable[[Mapping[str, Any]]
             ("ignore_eos", _agree_on_end),
             ("structured_outputs", _agree_on_one_form),
         ),
-        Endpoint.EMBEDDINGS: (),
+        Endpoint.EMBEDDINGS: (("messages", _agree_on_one_input),),
         Endpoint.SCORE: (("text_2", _agree_on_pairs),),
         Endpoint.RERANK: (),
-        Endpoint.CLASSIFY: (),
+        Endpoint.CLASSIFY: (("messages", _agree_on_one_input),),
     }
 )
 

@@ -5,8 +5,8 @@ An engine is a synchronous continuous batcher that the worker's runner drives fr
     engine.add(...)            as long as engine.room() > 0
     results = engine.step()    one pass over what is in flight; finished rows come back
 
-It owns no queue the runner cannot see, no clock and no I/O besides loading its model, and no thread but those
-that compute rows in flight.
+It owns no queue the runner cannot see, no clock that decides an answer, no I/O besides loading its model and, for
+images, reading what rows point to, and no thread but those that work on rows in flight.
 """
 
 from __future__ import annotations

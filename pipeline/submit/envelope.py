@@ -58,6 +58,8 @@ _REQUIRED: Final[Mapping[Endpoint, str]] = {
     Endpoint.RERANK: "query",
     Endpoint.CLASSIFY: "input",
 }
+#: A field that may stand instead: one image as vLLM's server takes it.
+_INSTEAD: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "messages", Endpoint.CLASSIFY: "messages"}
 _TITLES: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT_COMPLETIONS: "Chat Completions",
     Endpoint.COMPLETIONS: "Completions",
@@ -114,6 +116,7 @@ class EnvelopeChecker:
         self._url = endpoint.value
         self._endpoint = endpoint
         self._required = _REQUIRED[endpoint]
+        self._instead = _INSTEAD.get(endpoint, self._required)
         self._models = models
         self._model: str | None = None
 
@@ -156,7 +159,7 @@ class EnvelopeChecker:
         if body.get("stream") is True:
             message = f"{_TITLES[self._endpoint]}: Streaming is not supported in the Batch API."
             raise BadLineError("streaming_unsupported", message, "body.stream")
-        if body.get(self._required) is None:
+        if body.get(self._required) is None and body.get(self._instead) is None:
             message = f"{self._required.capitalize()} parameter is required."
             raise BadLineError("invalid_request", message, f"body.{self._required}")
         if "response_format" in body or "structured_outputs" in body:

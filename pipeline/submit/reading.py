@@ -14,7 +14,7 @@ from pipeline.domain.objects.shard import encode_row
 from pipeline.domain.parameters import check_body
 from pipeline.ports.batches import BatchClaim, LineError
 from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, too_long, truncated
-from pipeline.submit.estimate import output_tokens, output_tokens_assumed
+from pipeline.submit.estimate import image_bytes_of, output_tokens, output_tokens_assumed
 from pipeline.submit.fingerprint import digests
 from pipeline.submit.lines import LineBlock, read_lines
 from pipeline.submit.order import prefix_key_of
@@ -40,6 +40,7 @@ class Requests:
         self.fingerprints = DigestColumn(spool, "fingerprints")
         self.prefixes = Column(spool, "prefixes", "Q")
         self.row_bytes = Column(spool, "row-bytes", "I")
+        self.image_bytes = Column(spool, "image-bytes", "i")
         self.output_tokens = Column(spool, "output-tokens", "I")
         self.rows = Payloads(spool, "rows")
 
@@ -58,6 +59,7 @@ class RequestReader:
         self.rows_total = 0
         self._endpoint = endpoint
         self._prefix_key = prefix_key_of(endpoint)
+        self._image_bytes = image_bytes_of(endpoint)
         self._output_tokens_assumed = output_tokens_assumed(endpoint)
 
     def read(self, source: BinaryIO, on_progress: Callable[[int], None] | None) -> None:
@@ -85,11 +87,11 @@ class RequestReader:
     def _take(self, block: LineBlock) -> None:
         """Check the lines of `block` and spool the requests among them."""
         check, endpoint = self.checker.check, self._endpoint
-        prefix_key, assumed = self._prefix_key, self._output_tokens_assumed
+        prefix_key, image_bytes, assumed = self._prefix_key, self._image_bytes, self._output_tokens_assumed
         line_nos: list[int] = []
         custom_ids: list[str] = []
         refused: list[tuple[int, RequestRefusedError]] = []
-        bodies: list[tuple[int, bytes, int, int]] = []
+        bodies: list[tuple[int, bytes, int, int, int]] = []
         for line_no, line in enumerate(block.lines, block.first_line_no):
             try:
                 if line is None:
@@ -107,7 +109,7 @@ class RequestReader:
             except RequestRefusedError as refusal:
                 refused.append((line_no, refusal))
                 continue
-            bodies.append((line_no, body_json, prefix_key(body), output_tokens(body, assumed)))
+            bodies.append((line_no, body_json, prefix_key(body), image_bytes(body), output_tokens(body, assumed)))
         self.rows_total += len(line_nos)
         self._spool(line_nos, custom_ids, refused, bodies)
 
@@ -122,7 +124,7 @@ class RequestReader:
         line_nos: list[int],
         custom_ids: list[str],
         refused: list[tuple[int, RequestRefusedError]],
-        bodies: list[tuple[int, bytes, int, int]],
+        bodies: list[tuple[int, bytes, int, int, int]],
     ) -> None:
         if not custom_ids:
             return
@@ -139,10 +141,11 @@ class RequestReader:
         requests.refusals.extend(refused)
         if not bodies:
             return
-        run_line_nos, body_jsons, prefixes, tokens = zip(*bodies, strict=True)
+        run_line_nos, body_jsons, prefixes, image_bytes, tokens = zip(*bodies, strict=True)
         rows = list(map(encode_row, run_line_nos, body_jsons))
         requests.fingerprints.extend(digests(body_jsons))
         requests.prefixes.extend(prefixes)
+        requests.image_bytes.extend(image_bytes)
         requests.output_tokens.extend(tokens)
         requests.row_bytes.extend(list(map(len, rows)))
         requests.rows.extend(rows)

@@ -68,6 +68,7 @@ def write_shards(
     row_bytes = requests.row_bytes.load()
     stops = np.cumsum(row_bytes, dtype=np.int64)[placement.order]
     row_bytes = row_bytes[placement.order]
+    image_bytes = requests.image_bytes.load()[placement.order]
     tokens = requests.output_tokens.load()[placement.order]
     prefixes = requests.prefixes.load()[placement.order]
     with Uploads(objects) as uploads:
@@ -83,7 +84,7 @@ def write_shards(
             sha256=each.sha256,
             size_bytes=each.size_bytes,
             rows=stop - start,
-            input_tokens=input_tokens(row_bytes[start:stop]),
+            input_tokens=input_tokens(row_bytes[start:stop], image_bytes[start:stop]),
             output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
             template=template_of(prefixes[start:stop]),
         )

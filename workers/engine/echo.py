@@ -1,7 +1,7 @@
 """An engine that runs no model: it answers with what was asked, for load tests of everything around it.
 
 Every body says so, in `system_fingerprint` and in a `nightrate` note. Token counts are an estimate: one
-token per four characters, rounded up, and at least one.
+token per four characters, rounded up, and at least one; an image counts one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.images import has_images, image_urls_of
 from pipeline.domain.models import ENDPOINTS, EngineKind
 from pipeline.domain.parameters import inputs_of, prompt_of, sides_of, text_of
 from pipeline.ports.engine import EngineRequest, EngineResult
@@ -141,8 +142,7 @@ class EchoEngine:
         return EngineResult(row.key, 200, body, used, output)
 
     def _embedding(self, row: EngineRequest) -> EngineResult:
-        texts = inputs_of(row.body)
-        used = sum(_tokens(len(text)) for text in texts)
+        texts, used = _inputs(row.body)
         data = [{"object": "embedding", "index": i, "embedding": _vector(text)} for i, text in enumerate(texts)]
         body = {
             "object": "list",
@@ -174,8 +174,7 @@ class EchoEngine:
         return self._scored(row, results, used)
 
     def _classes(self, row: EngineRequest, created: int) -> EngineResult:
-        texts = inputs_of(row.body)
-        used = sum(_tokens(len(text)) for text in texts)
+        texts, used = _inputs(row.body)
         data = [{"index": i, "label": "LABEL_0", "probs": [1.0], "num_classes": 1} for i in range(len(texts))]
         results = {"id": f"classify-{_mark(texts[0])}", "object": "list", "created": created, "data": data}
         return self._scored(row, results, used)
@@ -189,6 +188,15 @@ class EchoEngine:
             "nightrate": {"engine": "echo", "note": _NOTE},
         }
         return EngineResult(row.key, 200, body, used, 0)
+
+
+def _inputs(body: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Return what is asked about, for an image its URL, and its tokens: of an image one."""
+    if has_images(body):
+        urls = image_urls_of(body)
+        return urls, len(urls)
+    texts = inputs_of(body)
+    return texts, sum(_tokens(len(text)) for text in texts)
 
 
 def _share(text: str) -> float:

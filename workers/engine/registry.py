@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.models import RECIPES, DeviceClass, EngineKind, ModelSpec, Recipe
@@ -17,12 +17,22 @@ from workers.engine.models import prepared_folder
 from workers.engine.relay import RelayEngine
 from workers.engine.revision import revision_of
 
+if TYPE_CHECKING:  # an HTTP client, which other engines do not need
+    from workers.engine.vision.sources import ImageAccess
+
 _LOG = logging.getLogger(__name__)
 
 _SHARED_OPTIONS: Final = ("slots", "shares_prefixes", "ignore_end")
 
 
-def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, threads: int | None = None) -> Engine:
+def load_engine(
+    spec: ModelSpec,
+    *,
+    cache_dir: Path,
+    device: str | None = None,
+    threads: int | None = None,
+    images: ImageAccess | None = None,
+) -> Engine:
     """Load the model of `spec` and return its engine.
 
     Args:
@@ -30,6 +40,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
         cache_dir: Where prepared models are kept between runs.
         device: Such as `cpu` or `cuda:0`; None takes the accelerator if there is one.
         threads: CPU threads; None leaves torch's choice.
+        images: From where images may be read; None: from the requests themselves alone.
 
     Raises:
         ModelUnavailableError: The source, an option or a library is not usable here.
@@ -46,7 +57,7 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
     folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
-    place = _Place(folder, revision_of(folder, cache_dir=cache_dir), cache_dir, device, threads)
+    place = _Place(folder, revision_of(folder, cache_dir=cache_dir), cache_dir, device, threads, images)
     if spec.engine is EngineKind.AUTO:
         return _load_fastest(spec, place)
     return _load(spec, spec.engine, place)
@@ -62,6 +73,7 @@ class _Place:
     cache_dir: Path
     device: str | None
     threads: int | None
+    images: ImageAccess | None
 
 
 def _load_fastest(spec: ModelSpec, place: _Place) -> Engine:
@@ -111,12 +123,32 @@ def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
                 device=place.device,
                 threads=place.threads,
             )
+        case EngineKind.VISION:
+            return _load_vision(spec, place)
         case EngineKind.ECHO:
             return EchoEngine(spec.name)
         case EngineKind.AUTO:
             raise AssertionError("`engine_for` has chosen")
         case _:
             assert_never(engine)
+
+
+def _load_vision(spec: ModelSpec, place: _Place) -> Engine:
+    if not are_installed("PIL"):
+        raise ModelUnavailableError(
+            f"{spec.name} needs pillow, which is not installed", hint="pip install 'nightrate[worker]'"
+        )
+    from workers.engine.vision.loading import load
+    from workers.engine.vision.sources import ImageAccess
+
+    return load(
+        spec,
+        place.folder,
+        revision=place.revision,
+        device=place.device,
+        threads=place.threads,
+        access=place.images or ImageAccess(),
+    )
 
 
 def _check_openvino(spec: ModelSpec, device: str | None) -> None:
@@ -137,8 +169,12 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
     engine = engine_for(spec, device)
     if engine is EngineKind.ECHO:
         return True
-    needed = ("torch", "transformers", *(("openvino_genai",) if engine is EngineKind.OPENVINO else ()))
-    return are_installed(*needed) and _runs_on(spec, engine, device) and _is_source_here(spec.source)
+    beside = {EngineKind.OPENVINO: ["openvino_genai"], EngineKind.VISION: ["PIL"]}
+    return (
+        are_installed("torch", "transformers", *beside.get(engine, []))
+        and _runs_on(spec, engine, device)
+        and _is_source_here(spec.source)
+    )
 
 
 def _runs_on(spec: ModelSpec, engine: EngineKind, device: str | None) -> bool:

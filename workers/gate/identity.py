@@ -30,6 +30,7 @@ _LIBRARIES: Final[Mapping[EngineKind, tuple[str, ...]]] = MappingProxyType(
         EngineKind.TORCH: ("nightrate", "torch", "transformers"),
         EngineKind.OPENVINO: ("nightrate", "openvino", "openvino-genai"),
         EngineKind.ENCODER: ("nightrate", "torch", "transformers"),
+        EngineKind.VISION: ("nightrate", "torch", "transformers", "pillow"),
         EngineKind.ECHO: ("nightrate",),
     }
 )

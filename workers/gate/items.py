@@ -222,9 +222,11 @@ def _body(endpoint: Endpoint, given: object) -> dict[str, Any]:
         raise _BadFieldError("body", "expected an object")
     body: dict[str, Any] = {"model": _MODEL, **given}
     if endpoint is Endpoint.EMBEDDINGS:
-        if not isinstance(body.get("input"), str):
-            raise _BadFieldError("body.input", "expected one string")
+        if not isinstance(body.get("input"), str | dict):
+            raise _BadFieldError("body.input", "expected one string, or one image")
         body["encoding_format"] = "float"
+    elif endpoint not in {Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}:
+        raise _BadFieldError("url", f"the gate compares generated text and {Endpoint.EMBEDDINGS}, not {endpoint}")
     elif body.setdefault("temperature", 0) != 0:
         raise _BadFieldError("body.temperature", "the gate compares greedy answers: leave it out, or give 0")
     try:

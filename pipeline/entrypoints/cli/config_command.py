@@ -69,7 +69,7 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value())
-    if value is None or isinstance(value, (bool, int, float, dict)):
+    if value is None or isinstance(value, (bool, int, float, dict, list)):
         return value
     return masked(str(value)) if name.endswith("_url") else str(value)
 

@@ -83,10 +83,9 @@ def _as_text(name: str, value: object, settings: Settings) -> str:
             secret = getattr(settings, name)
             assert isinstance(secret, SecretStr)
             return secret.get_secret_value()
-        case "models":
-            return json.dumps(settings.models)
         case _:
-            return str(value)
+            # Settings of several values are read from JSON.
+            return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _absolute(settings: Settings) -> Settings:

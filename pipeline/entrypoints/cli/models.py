@@ -32,7 +32,7 @@ def add(
         str | None, typer.Option("--source", help="A folder, a GGUF file or a hub id. Default: the model's own.")
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="native, bfloat16, int8, int8_weights, …")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="auto, torch, openvino or encoder.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="auto, torch, openvino, encoder or vision.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="Only on cpu, or only on cuda.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Setting of the engine; repeatable.")

@@ -13,6 +13,7 @@ SOURCES = (
     "pipeline/domain/parameters.py",
     "pipeline/domain/checks.py",
     "pipeline/domain/constraints.py",
+    "pipeline/domain/images.py",
     "pipeline/app/batches.py",
     "scheduler",
     "workers",

@@ -304,3 +304,17 @@ def test_lines_across_blocks_are_the_same_lines() -> None:
     outcome = admitted(joined([line(f"id-{n}", chat("x" * n)) for n in range(300)]), objects=objects)
 
     assert [custom_id for _, _, custom_id in places(outcome, objects)] == [f"id-{n}" for n in range(300)]
+
+
+def test_an_image_counts_as_one_and_not_as_the_letters_it_is_written_in() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    by_url = {"type": "image_url", "image_url": {"url": "https://images.example/a.png"}}
+    bodies: list[dict[str, object]] = [
+        {"model": ENCODER, "input": [image, by_url]},
+        {"model": ENCODER, "messages": [{"role": "user", "content": [image]}]},
+    ]
+    content = joined([line(str(n), body, url="/v1/embeddings") for n, body in enumerate(bodies)])
+
+    [shard] = admitted(content, endpoint=Endpoint.EMBEDDINGS).shards
+
+    assert 3 * 256 < shard.input_tokens < 3 * 256 + 200

@@ -56,6 +56,11 @@ class BiEncoderHead:
         if request.endpoint is not Endpoint.EMBEDDINGS:
             first, second = sides_of(request.endpoint, request.body)
             return [*first, *second]
+        self.check_dimensions(request)
+        return list(inputs_of(request.body))
+
+    def check_dimensions(self, request: EngineRequest) -> None:
+        """Raise `RequestRefusedError` for a number of dimensions that the model's embeddings do not have."""
         wanted = request.body.get("dimensions")
         if wanted not in {None, self._dimensions} and (not self._matryoshka or wanted > self._dimensions):
             raise RequestRefusedError(
@@ -63,7 +68,6 @@ class BiEncoderHead:
                 code="unsupported_parameter",
                 param="body.dimensions",
             )
-        return list(inputs_of(request.body))
 
     def body(self, request: EngineRequest, vectors: NDArray[np.float32], used: int) -> Mapping[str, Any]:
         """Return OpenAI's list of embeddings, or the cosine of each pair."""
