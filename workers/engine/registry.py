@@ -16,6 +16,7 @@ from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
 from workers.engine.relay import RelayEngine
 from workers.engine.revision import revision_of
+from workers.engine.vllm_chat.build import check_build, fits
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def load_engine(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, 
         raise ModelUnavailableError(
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
+    if spec.engine is EngineKind.VLLM:
+        check_build(spec, device)
     folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
     place = _Place(folder, revision_of(folder, cache_dir=cache_dir), cache_dir, device, threads)
     if spec.engine is EngineKind.AUTO:
@@ -100,6 +103,17 @@ def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
             return load_openvino(
                 spec, place.folder, revision=place.revision, cache_dir=place.cache_dir, threads=place.threads
             )
+        case EngineKind.VLLM:
+            from workers.engine.vllm_chat.loading import load as load_vllm
+
+            return load_vllm(
+                spec,
+                place.folder,
+                revision=place.revision,
+                cache_dir=place.cache_dir,
+                device=place.device,
+                threads=place.threads,
+            )
         case EngineKind.ENCODER:
             from workers.engine.encoder.loading import load as load_encoder
 
@@ -137,6 +151,8 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
     engine = engine_for(spec, device)
     if engine is EngineKind.ECHO:
         return True
+    if engine is EngineKind.VLLM:
+        return are_installed("torch", "transformers") and fits(spec, device) and _is_source_here(spec.source)
     needed = ("torch", "transformers", *(("openvino_genai",) if engine is EngineKind.OPENVINO else ()))
     return are_installed(*needed) and _runs_on(spec, engine, device) and _is_source_here(spec.source)
 

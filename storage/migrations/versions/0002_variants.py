@@ -42,7 +42,7 @@ def _create_variants() -> None:
             name=op.f("ck_variants_recipe"),
         ),
         sa.CheckConstraint(
-            "engine IN ('auto', 'torch', 'openvino', 'encoder', 'echo')", name=op.f("ck_variants_engine")
+            "engine IN ('auto', 'torch', 'openvino', 'vllm', 'encoder', 'echo')", name=op.f("ck_variants_engine")
         ),
         sa.CheckConstraint("device IN ('cpu', 'cuda')", name=op.f("ck_variants_device")),
         sa.CheckConstraint(
