@@ -16,7 +16,7 @@ from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
 from workers.engine.relay import RelayEngine
 from workers.engine.revision import revision_of
-from workers.engine.vllm_chat.build import check_build, fits
+from workers.engine.vllm_chat.build import build_device, check_build, fits
 
 _LOG = logging.getLogger(__name__)
 
@@ -155,6 +155,14 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
         return are_installed("torch", "transformers") and fits(spec, device) and _is_source_here(spec.source)
     needed = ("torch", "transformers", *(("openvino_genai",) if engine is EngineKind.OPENVINO else ()))
     return are_installed(*needed) and _runs_on(spec, engine, device) and _is_source_here(spec.source)
+
+
+def engines_at_once() -> int:
+    """Return how many engines a worker keeps loaded here.
+
+    Where vLLM is installed one: it takes most of a card for itself, and what it keeps with the process is one engine's.
+    """
+    return 1 if build_device() is not None else 2
 
 
 def _runs_on(spec: ModelSpec, engine: EngineKind, device: str | None) -> bool:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from pipeline.domain.errors import ModelUnavailableError
-from pipeline.domain.models import DeviceClass, ModelSpec, Recipe
+from pipeline.domain.models import DeviceClass, EngineKind, ModelSpec, Recipe
 from workers.accelerators import find_accelerators
 from workers.engine.choice import are_installed, device_class
 
@@ -45,6 +45,13 @@ def check_build(spec: ModelSpec, device: str | None) -> DeviceClass:
     if spec.recipe is Recipe.FLOAT8 and place is DeviceClass.CPU:
         raise ModelUnavailableError(f"{spec.variant}: float8 needs a CUDA device")
     return place
+
+
+def lack_of_vllm(spec: ModelSpec) -> str | None:
+    """Return what to say to who adds a variant where nothing can load it for want of vLLM; None elsewhere."""
+    if spec.engine is not EngineKind.VLLM or build_device() is not None:
+        return None
+    return f"vLLM is not installed here: only workers that have it serve {spec.variant} ({HINT})."
 
 
 def fits(spec: ModelSpec, device: str | None) -> bool:
