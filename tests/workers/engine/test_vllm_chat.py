@@ -231,6 +231,26 @@ def test_rows_begin_again_when_memory_runs_out_and_no_answer_changes(
     assert all(each < 0 for each in failures)
 
 
+def test_one_that_died_answers_nothing_and_another_takes_its_place(
+    engine: Engine, wide_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [completion(i, each) for i, each in enumerate(prompts(3))]
+    before = answers(engine, rows)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(engine._core._engine.model_executor, "execute_model", fails)  # type: ignore[attr-defined]
+    engine.add(rows)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        engine.step()
+    engine.close()
+    other = load_engine(spec_of(wide_folder), cache_dir=tmp_path, device="cpu", threads=1)
+
+    assert {key: text(each) for key, each in answers(other, rows).items()} == {k: text(r) for k, r in before.items()}
+    other.close()
+
+
 def test_where_vllm_is_its_variants_are_served_and_one_engine_is_kept(wide_folder: Path, tmp_path: Path) -> None:
     assert is_available(spec_of(wide_folder))
     assert is_available(spec_of(wide_folder), device="cpu")

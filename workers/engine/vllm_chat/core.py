@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -107,9 +108,12 @@ class VllmCore:
         return bool(self._engine.reset_prefix_cache())
 
     def close(self) -> None:
-        """Free the model."""
-        self._engine.engine_core.shutdown()
-        self._engine = None
+        """Free the model; once is enough."""
+        if self._engine is not None:
+            self._engine.engine_core.shutdown()
+            self._engine = None
+            # Its parts know one another, so they go when they are looked for, and their memory only then.
+            gc.collect()
 
 
 def _grown(output: Any) -> Grown:  # noqa: ANN401 -- as above
