@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_a_form_that_cannot_be_followed_is_refused_by_name(engine: Engine) -> No
 
     assert results[1].body["error"]["param"] == "body.structured_outputs.regex"
     assert results[2].status_code == 200
+
+
+def test_the_process_is_left_as_it_was(engine: Engine) -> None:
+    record = logging.getLogRecordFactory()("n", logging.INFO, "p", 1, "m", (), None)
+
+    assert engine.identity.engine == "vllm"
+    assert not [name for name in vars(record) if "vllm" in name]
+    assert torch.set_num_threads.__name__ == "set_num_threads"
+    assert torch.get_num_threads() == 1
 
 
 def test_a_prompt_or_answer_beyond_the_context_is_bounded(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def load(
         os.environ[name] = value
     os.environ.setdefault("VLLM_CACHE_ROOT", str(cache_dir / "vllm"))
     try:
-        with quiet_transformers(), _offline(), _threads(threads):
+        with quiet_transformers(), _offline(), _threads(threads), _quiet_logging():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             engine = _started(settings)
     except Exception as error:
@@ -143,6 +144,17 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Run the body without vLLM's own notes, and take its field out of everybody's log records again."""
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    factory = logging.getLogRecordFactory()
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
 
 
 @contextlib.contextmanager
