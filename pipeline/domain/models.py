@@ -26,6 +26,8 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     TORCH = "torch"
     OPENVINO = "openvino"
+    #: vLLM, in an environment of its own: its versions and those of the others exclude one another.
+    VLLM = "vllm"
     ENCODER = "encoder"
     #: Reads images.
     VISION = "vision"
@@ -38,6 +40,7 @@ ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
         EngineKind.AUTO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
+        EngineKind.VLLM: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
         EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS, Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY}),
         EngineKind.VISION: frozenset({Endpoint.EMBEDDINGS, Endpoint.CLASSIFY}),
         EngineKind.ECHO: frozenset(Endpoint),
@@ -70,6 +73,8 @@ RECIPES: Final[Mapping[EngineKind, frozenset[Recipe]]] = MappingProxyType(
             {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.FLOAT16, Recipe.INT8, Recipe.FLOAT8}
         ),
         EngineKind.OPENVINO: frozenset({Recipe.NATIVE, Recipe.FLOAT32, Recipe.INT8_WEIGHTS, Recipe.INT4_WEIGHTS}),
+        # A checkpoint that was quantized elsewhere (AWQ, GPTQ, compressed-tensors) is a source of its own, run natively.
+        EngineKind.VLLM: frozenset({Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.FLOAT16, Recipe.FLOAT8}),
         EngineKind.ENCODER: frozenset(
             {Recipe.NATIVE, Recipe.FLOAT32, Recipe.BFLOAT16, Recipe.INT8_WEIGHTS, Recipe.INT8}
         ),

@@ -1,8 +1,9 @@
-"""Measure chat engines on one set of prompts: Nightrate's two, and the libraries used plainly.
+"""Measure chat engines on one set of prompts: Nightrate's three, and the libraries used plainly.
 
     python -m tests.bench.bench_engines [--threads 2] [--dtype float32] [--only torch openvino]
 
-`auto` is what Nightrate picks here of its two engines, `torch` and `openvino`; `openvino_genai` is that library fed with
+`auto` is what Nightrate picks here of its engines `torch` and `openvino`; `vllm` is its third, in an environment of its
+own (`.venv-vllm/bin/python -m tests.bench.bench_engines --only vllm torch`); `openvino_genai` is that library fed with
 all prompts at once, `transformers` its own continuous batching, `naive` one prompt after the other. Greedy, the end
 token ignored, so that every engine generates the same number of tokens. Figures are output tokens per second of
 generation, loading excluded. Prints one JSON object.
@@ -26,6 +27,7 @@ from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from workers.bench.workload import mixed_asks
+from workers.engine.choice import are_installed
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
@@ -61,8 +63,18 @@ def run_openvino(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict
     return run_engine(spec, pairs, args)
 
 
+def run_vllm(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    options = {"ignore_end": True, "eager": args.eager}
+    spec = ModelSpec(
+        name=SPEC.name, source=SPEC.source, engine=EngineKind.VLLM, recipe=Recipe(args.dtype), options=options
+    )
+    return run_engine(spec, pairs, args)
+
+
 def run_engine(spec: ModelSpec, pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
+    began_at = time.perf_counter()
     engine = load_engine(spec, cache_dir=args.cache_dir, device=args.device, threads=args.threads)
+    load_seconds = time.perf_counter() - began_at
     rows = [
         EngineRequest(
             key,
@@ -88,7 +100,9 @@ def run_engine(spec: ModelSpec, pairs: list[tuple[str, int]], args: argparse.Nam
                 used, made = used + result.input_tokens, made + result.output_tokens
         return used, made
 
-    return measured(work)
+    figures = measured(work) | {"load_seconds": round(load_seconds, 1)}
+    engine.close()
+    return figures
 
 
 def run_openvino_genai(pairs: list[tuple[str, int]], args: argparse.Namespace) -> dict[str, Any]:
@@ -197,15 +211,20 @@ def measured(work: Callable[[], tuple[int, int]]) -> dict[str, Any]:
 
 
 Run = Callable[[list[tuple[str, int]], argparse.Namespace], dict[str, Any]]
-OURS = ("auto", "torch", "openvino")
+OURS = ("auto", "torch", "openvino", "vllm")
 RUNS: dict[str, Run] = {
     "auto": run_auto,
     "torch": run_torch,
     "openvino": run_openvino,
+    "vllm": run_vllm,
     "openvino_genai": run_openvino_genai,
     "transformers": run_transformers,
     "naive": run_naive,
 }
+
+#: vLLM and OpenVINO have environments of their own each: what is installed here is measured.
+_NEEDED = {"openvino": "openvino_genai", "openvino_genai": "openvino_genai", "vllm": "vllm"}
+HERE = [name for name in RUNS if name not in _NEEDED or are_installed(_NEEDED[name])]
 
 
 def main() -> None:
@@ -217,7 +236,8 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default=None)
-    parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--only", nargs="*", choices=list(RUNS), default=HERE)
+    parser.add_argument("--eager", action="store_true", help="vLLM compiles nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pairs = workload(args.prompts)

@@ -16,6 +16,7 @@ from workers.engine.echo import EchoEngine
 from workers.engine.models import prepared_folder
 from workers.engine.relay import RelayEngine
 from workers.engine.revision import revision_of
+from workers.engine.vllm_chat.build import build_device, check_build, fits
 
 if TYPE_CHECKING:  # an HTTP client, which other engines do not need
     from workers.engine.vision.sources import ImageAccess
@@ -56,6 +57,8 @@ def load_engine(
         raise ModelUnavailableError(
             f"{spec.name} needs {error.name}, which is not installed", hint="pip install 'nightrate[worker]'"
         ) from error
+    if spec.engine is EngineKind.VLLM:
+        check_build(spec, device)
     folder = prepared_folder(spec.source, cache_dir=cache_dir, revision=spec.revision)
     place = _Place(folder, revision_of(folder, cache_dir=cache_dir), cache_dir, device, threads, images)
     if spec.engine is EngineKind.AUTO:
@@ -111,6 +114,17 @@ def _load(spec: ModelSpec, engine: EngineKind, place: _Place) -> Engine:
 
             return load_openvino(
                 spec, place.folder, revision=place.revision, cache_dir=place.cache_dir, threads=place.threads
+            )
+        case EngineKind.VLLM:
+            from workers.engine.vllm_chat.loading import load as load_vllm
+
+            return load_vllm(
+                spec,
+                place.folder,
+                revision=place.revision,
+                cache_dir=place.cache_dir,
+                device=place.device,
+                threads=place.threads,
             )
         case EngineKind.ENCODER:
             from workers.engine.encoder.loading import load as load_encoder
@@ -169,12 +183,22 @@ def is_available(spec: ModelSpec, *, device: str | None = None) -> bool:
     engine = engine_for(spec, device)
     if engine is EngineKind.ECHO:
         return True
+    if engine is EngineKind.VLLM:
+        return are_installed("torch", "transformers") and fits(spec, device) and _is_source_here(spec.source)
     beside = {EngineKind.OPENVINO: ["openvino_genai"], EngineKind.VISION: ["PIL"]}
     return (
         are_installed("torch", "transformers", *beside.get(engine, []))
         and _runs_on(spec, engine, device)
         and _is_source_here(spec.source)
     )
+
+
+def engines_at_once() -> int:
+    """Return how many engines a worker keeps loaded here.
+
+    Where vLLM is installed one: it takes most of a card for itself, and what it keeps with the process is one engine's.
+    """
+    return 1 if build_device() is not None else 2
 
 
 def _runs_on(spec: ModelSpec, engine: EngineKind, device: str | None) -> bool:

