@@ -23,7 +23,7 @@ from pipeline.ports.engine import EngineRequest
 from workers.engine.generation import end_tokens, ends_of
 from workers.engine.grammars import Grammars, Matcher
 from workers.engine.quiet import quiet_transformers
-from workers.engine.text import prompts_of
+from workers.engine.text import REPLACEMENT, prompts_of
 from workers.engine.torch_chat.adjustments import adjust, is_adjusting
 from workers.engine.torch_chat.sampler import drawn_from, is_greedy
 from workers.gate.deficit import Floats, greedy_deficit, sampled_deficit
@@ -91,7 +91,8 @@ class AnswerReader:
     def read(self, endpoint: Endpoint, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Reading | None:
         """Return what the reference makes of the response body `answer` to the request `body`.
 
-        None where there is nothing to read: no token, a prompt beyond `PROMPT_TOKENS_MAX` or that has no tokens here.
+        None where there is nothing to read: no token, an answer whose text lost bytes that are no characters, a prompt
+        beyond `PROMPT_TOKENS_MAX` or that has no tokens here.
 
         Raises:
             RequestRefusedError: The form that the request asks for cannot be followed here, or not with these tokens.
@@ -99,6 +100,8 @@ class AnswerReader:
         sampling = sampling_of(endpoint, body)
         (prompt,) = prompts_of(self._tokenizer, [EngineRequest(0, endpoint, body)])
         if isinstance(prompt, Exception) or not 0 < len(prompt) <= PROMPT_TOKENS_MAX:
+            return None
+        if any(REPLACEMENT in _text_of(choice) for choice in answer["choices"]):
             return None
         parts = [self._choice(prompt, sampling, choice) for choice in answer["choices"]]
         values = np.concatenate(parts) if parts else np.zeros(0)
@@ -112,8 +115,7 @@ class AnswerReader:
         self._logits.close()
 
     def _choice(self, prompt: list[int], sampling: Sampling, choice: Mapping[str, Any]) -> Floats:
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-        output: list[int] = self._tokenizer(text or "", add_special_tokens=False)["input_ids"]
+        output: list[int] = self._tokenizer(_text_of(choice), add_special_tokens=False)["input_ids"]
         ends = ends_of(sampling, self._ends)
         # Only the model itself ends an answer that no stop string, token or form could have ended.
         is_ended = choice["finish_reason"] == "stop" and not (
@@ -161,6 +163,10 @@ class AnswerReader:
             matcher = self._grammars.matcher(sampling.constraint)
         for count in range(len(output)):
             yield _Position(sampling, prompt, list(output[:count]), ends, matcher)
+
+
+def _text_of(choice: Mapping[str, Any]) -> str:
+    return str((choice["message"]["content"] if "message" in choice else choice["text"]) or "")
 
 
 def _follow(matcher: Matcher, token: int) -> None:
