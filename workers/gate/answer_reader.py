@@ -36,7 +36,7 @@ ANSWER_TOKENS_MAX: Final = 256
 
 #: What x may be of an answer whose every token is the likeliest, and of one that was drawn.
 GREEDY_BOUNDS: Final[Bounds] = (-1.0, 0.0)
-SAMPLED_BOUNDS: Final[Bounds] = (-1.0, 1.0)
+SAMPLED_BOUNDS: Final[Bounds] = (-1.0, 0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

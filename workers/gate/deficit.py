@@ -5,13 +5,13 @@ probable it found that token and the others. With p the probabilities after what
 temperature, nucleus, ...):
 
     greedy     x = mean over tokens of  p(y) - max over v of p(v)       in [-1, 0]
-    sampled    x = mean over tokens of  p(y) - sum over v of p(v)^2     in [-1, 1]
+    sampled    x = mean over tokens of  p(y) - sum over v of p(v)^2     in [-1, 1/4]
 
 A greedy x is 0 where each token is the one that the reference would have taken there. Another wording that it finds
 as likely costs nothing, a near tie next to nothing, a token that it holds impossible a whole n-th. A sampled x has
 mean 0 where tokens are drawn from p, whatever p is: sum p^2 is what p(y) is worth on average then. Its mean is below 0
 where the variant puts weight on what the reference finds less likely; a variant that only sharpens the reference's
-choice shows as positive, which this cannot tell from better.
+choice shows as positive, which this cannot tell from better. It is never above p(y) - p(y)^2, which is 1/4 at most.
 
 Nothing is generated, so that one early difference does not make the rest incomparable; and nothing is compared
 with an answer of the reference's, so that it need not be computed.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from workers.gate.answer_reader import SAMPLED_BOUNDS
 from workers.gate.deficit import greedy_deficit, sampled_deficit
 
 RNG = np.random.default_rng(3)
@@ -36,4 +37,16 @@ def test_tokens_drawn_from_a_flatter_distribution_cost_something() -> None:
     values = np.stack([sampled_deficit(LOGITS, [token] * len(LOGITS)) for token in range(50)], axis=-1)
 
     assert ((flatter * values).sum(axis=-1) < -0.01).all()
-    assert values.min() >= -1
+    assert values.min() >= SAMPLED_BOUNDS[0]
+
+
+def test_no_drawn_token_is_worth_more_than_its_bound() -> None:
+    p = np.linspace(0.001, 0.999, 999)
+    logits = np.log(np.stack([p, 1 - p], axis=-1))
+
+    values = sampled_deficit(logits, [0] * len(p))
+
+    assert values.max() == pytest.approx(0.125)
+    assert values.max() <= SAMPLED_BOUNDS[1]
+    spread = np.log(np.concatenate([[0.5], np.full(5000, 0.0001)]))[None]
+    assert sampled_deficit(spread, [0])[0] == pytest.approx(SAMPLED_BOUNDS[1], abs=1e-3)
