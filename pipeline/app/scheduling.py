@@ -22,7 +22,6 @@ from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.policy import Policy
 from storage.cycles import CycleRepository, Leadership
 from storage.packs import PackRepository
-from storage.shadow import ShadowRepository
 from storage.wakeups import WakeupListener
 
 if TYPE_CHECKING:  # Celery costs half a second that a command which only opens the stores need not pay
@@ -95,7 +94,6 @@ class _Duties:
         self._alarm = alarm
         self._cycles = CycleRepository(stack.database, silence=lease_for)
         self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
-        self._shadow = ShadowRepository(stack.database)
         self._expire_at = time.monotonic()
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
 
@@ -140,7 +138,7 @@ class _Duties:
         if time.monotonic() < self._expire_at:
             return False
         self._expire_at = time.monotonic() + _SHADOW_EVERY_SECONDS
-        self._shadow.expire(waiting_for=_SHADOW_WAITING_FOR, kept_for=_SHADOW_KEPT_FOR)
+        self._stack.shadow.expire(waiting_for=_SHADOW_WAITING_FOR, kept_for=_SHADOW_KEPT_FOR)
         return False
 
     def take_in_next(self) -> bool:

@@ -21,7 +21,6 @@ from pipeline.ports.engine import Engine
 from pipeline.ports.packs import WorkerRegistration
 from storage.database import Database
 from storage.packs import PackRepository
-from storage.shadow import ShadowRepository
 from storage.workers import WorkerRepository
 from workers.catalogue import Catalogue
 from workers.garage import Garage
@@ -101,7 +100,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 shadow_share=settings.shadow_share,
             ),
             shadow=Shadow(
-                store=ShadowRepository(stack.database),
+                store=stack.shadow,
                 open_reference=open_judge,
                 is_alone=device_class(settings.device) is not DeviceClass.CPU,
             )

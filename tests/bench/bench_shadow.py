@@ -189,10 +189,8 @@ def main() -> None:
                 continue
             source = broken_folder(folder, Path(scratch) / f"{index}", change)
             specs[name] = ModelSpec(name=SPEC.name, source=str(source), engine=EngineKind.TORCH, recipe=Recipe.FLOAT32)
-        for name, spec in specs.items():
-            if args.only and name not in args.only:
-                continue
-            found = answered(spec, sets, args)
+        for name in args.only or specs:
+            found = answered(specs[name], sets, args)
             for which, (results, seconds) in found.items():
                 row = row_of(sets[which], results, own[which][0], reader)
                 rows.append(

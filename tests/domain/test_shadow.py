@@ -9,7 +9,9 @@ from pipeline.domain.shadow import Watch, is_chosen
 from pipeline.domain.wealth import Bounds
 
 LOSS: Bounds = (-1.0, 0.0)
-ROWS = [(BatchId(f"batch_{batch}"), shard, position) for batch in "abcd" for shard in (0, 1) for position in range(2500)]
+ROWS = [
+    (BatchId(f"batch_{batch}"), shard, position) for batch in "abcd" for shard in (0, 1) for position in range(2500)
+]
 
 
 def watched(*xs: float, margin: float = 1.0) -> Watch:

@@ -54,7 +54,9 @@ def test_no_next_item_raises_the_evidence_on_average_where_the_hypothesis_holds(
 def test_the_order_of_items_leaves_no_trace(xs: list[float], rng: random.Random) -> None:
     shuffled = rng.sample(xs, len(xs))
 
-    assert doubting_within(shuffled, 0.02).log_evidence == pytest.approx(doubting_within(xs, 0.02).log_evidence, abs=1e-9)
+    assert doubting_within(shuffled, 0.02).log_evidence == pytest.approx(
+        doubting_within(xs, 0.02).log_evidence, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize(("bounds", "worst"), [(LOSS, 1.0), (LOSS, 0.05), (BOTH, 1.0)])

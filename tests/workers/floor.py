@@ -157,7 +157,12 @@ class Floor:
         self.convictor = Convictor(world.packs, objects)
 
     def admit(
-        self, *shard_rows: int, model: str = "echo", first: int = 0, is_stored: bool = True, more: Callable[[int], Mapping[str, object]] = lambda _n: {}
+        self,
+        *shard_rows: int,
+        model: str = "echo",
+        first: int = 0,
+        is_stored: bool = True,
+        more: Callable[[int], Mapping[str, object]] = lambda _n: {},
     ) -> BatchId:
         """Admit a batch whose rows ask for `first`, `first + 1`, …, each with what is in `more`, and write its shards."""
         claim = self.world.submit()

@@ -26,7 +26,7 @@ def letters_folder(folder: Path, *, noise: float = 0.0, peak: float = 0.3) -> Pa
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for weights in model.parameters():
-            weights += noise * torch.randn_like(weights)
+            weights.add_(noise * torch.randn_like(weights))
     model.save_pretrained(folder)
     vocab = {letter: i for i, letter in enumerate([*LETTERS, "<end>"])}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))

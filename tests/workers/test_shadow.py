@@ -242,7 +242,9 @@ def test_a_worker_told_to_stop_does_not_finish_its_turn(floor: Floor) -> None:
     reference = Slow(-0.001)
     floor.batch(10, model=VARIANT)
 
-    with floor.working(ScriptedEngine(), ScriptedEngine(VARIANT), settings=EAGER, judging=judging(reference)) as running:
+    with floor.working(
+        ScriptedEngine(), ScriptedEngine(VARIANT), settings=EAGER, judging=judging(reference)
+    ) as running:
         assert reading.wait(30)
         running.must_stop.set()
         go_on.set()
