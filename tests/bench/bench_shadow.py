@@ -1,6 +1,6 @@
 """Measure the likelihood deficit: what the reference makes of the answers of healthy variants and of broken ones.
 
-    python -m tests.bench.bench_shadow --cache FOLDER [--items 60] [--threads 2] [--only NAME …]
+    python -m tests.bench.bench_shadow [--cache FOLDER] [--items 60] [--threads 2] [--only NAME …]
 
 Prints one JSON object: for each variant and each set of prompts the mean deficit in points, its spread over answers,
 the share of answers that equal the reference's, and, where answers are expected, the accuracy.
@@ -43,7 +43,7 @@ from workers.gate.trial import ALPHA
 SPEC = BUILT_IN["smollm2-135m-instruct"]
 ENDPOINT = Endpoint.CHAT_COMPLETIONS
 BROKEN_LAYER = 12
-OUTPUT_TOKENS_MAX = 64
+OUTPUT_TOKENS_MAX = 48
 BREAKS: dict[str, Callable[[str, torch.Tensor], torch.Tensor]] = {
     "broken: 3 bits": lambda name, weight: rounded(weight, 3) if is_linear(name, weight) else weight,
     "broken: 2 bits": lambda name, weight: rounded(weight, 2) if is_linear(name, weight) else weight,
@@ -160,7 +160,7 @@ def answered(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("build/models"), help="where prepared models are kept")
     parser.add_argument("--items", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[])
