@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -228,6 +229,25 @@ def test_an_answer_that_cannot_be_read_is_dropped_and_none_of_it_is_logged(
     assert floor.world.scalars("SELECT position FROM shadow_samples WHERE state = 'dropped'") == [3]
     assert "answer_not_read" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_reference_that_says_no_number_and_cannot_be_closed_costs_nothing_but_the_sample(floor: Floor) -> None:
+    class Broken(Scripted):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("neither this")
+
+    reference = Broken(math.nan)
+    floor.batch(3, model=VARIANT)
+
+    with floor.working(
+        ScriptedEngine(), ScriptedEngine(VARIANT), settings=EAGER, judging=judging(reference)
+    ) as running:
+        eventually(lambda: judged(floor) == 3 and reference.closed)
+
+    assert not running.errors
+    assert floor.world.scalars("SELECT DISTINCT state FROM shadow_samples") == ["dropped"]
+    assert ShadowRepository(floor.world.database).watched(VARIANT) == ()
 
 
 def test_a_worker_told_to_stop_does_not_finish_its_turn(floor: Floor) -> None:

@@ -168,7 +168,8 @@ class Judge:
             return None
         except Exception as error:  # noqa: BLE001 -- one answer that cannot be read must not stop the others; its text is not told
             _LOG.warning("answer_not_read", extra={"sample_id": sample.sample_id, "reason": type(error).__name__})
-        if read is None:
+        if read is None or not read.bounds[0] <= read.x <= read.bounds[1]:
+            # Out of bounds is what no number is, which a reference that overflows may say.
             return Finding(sample_id=sample.sample_id, x=None, tokens=0, bounds=_NO_BOUNDS)
         return Finding(sample_id=sample.sample_id, x=read.x, tokens=read.tokens, bounds=read.bounds)
 
@@ -192,15 +193,19 @@ class Judge:
             return
         try:
             rollbacks = self._store.record(findings)
-        except NightrateError as error:
-            # They are free again when the hold has ended.
-            _LOG.warning("shadow_not_recorded", extra={"reason": error.code})
+        except Exception as error:  # noqa: BLE001 -- rows matter more than watching them; the worker goes on
+            # The samples are free again when the hold has ended.
+            reason = error.code if isinstance(error, NightrateError) else type(error).__name__
+            _LOG.warning("shadow_not_recorded", extra={"reason": reason})
             return
         for each in rollbacks:
             extra = {"variant": each.variant, "tier": each.tier, "reason": each.reason}
             _LOG.warning("variant_rolled_back", extra=extra)
 
     def _close(self) -> None:
-        for reference in self._references.values():
-            reference.close()
-        self._references.clear()
+        while self._references:
+            model, reference = self._references.popitem()
+            try:
+                reference.close()
+            except Exception:  # noqa: BLE001 -- as an engine that misbehaves to the end
+                _LOG.exception("reference_not_closed", extra={"model": model})
