@@ -23,7 +23,7 @@ from pipeline.ports.engine import EngineRequest
 from workers.engine.generation import end_tokens, ends_of
 from workers.engine.grammars import Grammars, Matcher
 from workers.engine.quiet import quiet_transformers
-from workers.engine.text import REPLACEMENT, prompts_of
+from workers.engine.text import prompts_of
 from workers.engine.torch_chat.adjustments import adjust, is_adjusting
 from workers.engine.torch_chat.sampler import drawn_from, is_greedy
 from workers.gate.deficit import Floats, greedy_deficit, sampled_deficit
@@ -91,8 +91,9 @@ class AnswerReader:
     def read(self, endpoint: Endpoint, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Reading | None:
         """Return what the reference makes of the response body `answer` to the request `body`.
 
-        None where there is nothing to read: no token, an answer whose text lost bytes that are no characters, a prompt
-        beyond `PROMPT_TOKENS_MAX` or that has no tokens here.
+        None where there is nothing to read: no token, a prompt beyond `PROMPT_TOKENS_MAX` or that has no tokens here.
+        Bytes that were no characters are read as what stands for them: whoever left those out would not see a variant
+        that writes nonsense.
 
         Raises:
             RequestRefusedError: The form that the request asks for cannot be followed here, or not with these tokens.
@@ -100,8 +101,6 @@ class AnswerReader:
         sampling = sampling_of(endpoint, body)
         (prompt,) = prompts_of(self._tokenizer, [EngineRequest(0, endpoint, body)])
         if isinstance(prompt, Exception) or not 0 < len(prompt) <= PROMPT_TOKENS_MAX:
-            return None
-        if any(REPLACEMENT in _text_of(choice) for choice in answer["choices"]):
             return None
         parts = [self._choice(prompt, sampling, choice) for choice in answer["choices"]]
         values = np.concatenate(parts) if parts else np.zeros(0)
