@@ -12,6 +12,8 @@ often somebody looks (Ville). `high` may differ from item to item as long as it 
 greedily cannot be likelier than the reference's own, so its `high` is 0, and a loss of three margins doubles the capital
 of those who bet a half; knowing only x <= 1 it would grow by a hundredth. Doubting "at most m" is the same mirrored.
 
+Where items of several bounds are mixed, the hypothesis is that the mean of each kind is at least m.
+
 The factors are multiplied, so the order of items leaves no trace and evidence from several places adds up.
 """
 
