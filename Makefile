@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-prefixes bench-encoder bench-vision bench-gpu \
+        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-vision bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -82,7 +82,7 @@ wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv,
 faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)
 	@$(call report,faults,tests.faults.run --rows 20000 --kills 10 --seed $(SEED))
 
-bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-vision bench-prefixes bench-bubble bench-gate  ## All the figures of the README, as JSON in build/reports
+bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-vision bench-prefixes bench-bubble bench-gate bench-shadow  ## All the figures of the README, as JSON in build/reports
 
 bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
 	@$(call report,embedded,tests.bench.bench_embedded)
@@ -107,6 +107,9 @@ bench-bubble: .venv/.dev  ## How long the engine stands empty between packs (PAC
 
 bench-gate: .venv/.dev  ## The accuracy gate's test: false verdicts, items needed, verdicts on real flips (DATA=folder)
 	@$(call report,gate,tests.bench.bench_gate $(if $(DATA),--data $(DATA)))
+
+bench-shadow: .venv/.dev  ## What the reference makes of answers of healthy variants and of broken ones
+	@$(call report,shadow,tests.bench.bench_shadow)
 
 bench-encoder: .venv/.dev  ## The encoder engine against the libraries used plainly (ROUNDS=n)
 	@$(call report,encoder,tests.bench.bench_encoder --rounds $(ROUNDS))

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         default=1.0, description="How often a worker looks for a pack without having been told of one."
     )
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01,
+        description="Of the rows that ran on a variant, the share that the model's reference judges afterwards; a variant "
+        "shown to lose more than its tier's margin is rolled back. 0: none.",
+    )
     cycle_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         default=2.0, description="How often the scheduler looks for work when nothing wakes it."
     )

@@ -56,7 +56,7 @@ def offers_of(served: Iterable[tuple[str, str]], words: Iterable[LastWord]) -> t
         if not label:
             offers.append(Offer(variant=variant, model=model, tiers=frozenset(Tier)))
             continue
-        held = _held_by_tier(by_variant.get(variant, ()), key)
+        held = held_words(by_variant.get(variant, ()), key)
         tiers = frozenset(tier for tier, word in held.items() if word.verdict.lets_run)
         if tiers:
             cost = min(_cost_of(held[tier]) for tier in tiers)
@@ -64,8 +64,8 @@ def offers_of(served: Iterable[tuple[str, str]], words: Iterable[LastWord]) -> t
     return tuple(offers)
 
 
-def _held_by_tier(words: Iterable[LastWord], key: str) -> dict[Tier, LastWord]:
-    """Return the word that holds for each tier: said of this very key or of any, whichever came later."""
+def held_words(words: Iterable[LastWord], key: str) -> dict[Tier, LastWord]:
+    """Return of the words on one variant that which holds for each tier: said of this very key or of any, whichever came later."""
     held: dict[Tier, LastWord] = {}
     for word in words:
         if word.gate_key in {None, key} and (word.tier not in held or held[word.tier].number < word.number):

@@ -134,6 +134,12 @@ _ADD_PART_SLICE = text("""
             CAST(:output_lengths AS jsonb))
 """)
 
+_ADD_SHADOW = text("""
+    INSERT INTO shadow_samples (model, variant, gate_key, batch_id, shard_id, position, part_id, line_no)
+    SELECT model, variant, :gate_key, :batch_id, :shard_id, :position, :part_id, :line_no FROM packs WHERE id = :pack_id
+    ON CONFLICT (shard_id, position) DO NOTHING
+""")
+
 _COUNT_DONE = text("""
     UPDATE shards SET rows_succeeded = rows_succeeded + :rows_succeeded, rows_errored = rows_errored + :rows_errored
      WHERE id = :shard_id
@@ -400,3 +406,18 @@ def _add_part(connection: Connection, commit: WorkCommit, part: PartDraft) -> No
             for rows in part.shards
         ],
     )
+    if part.shadow_rows:
+        named = {"pack_id": commit.pack_id, "gate_key": commit.gate_key, "batch_id": part.batch_id}
+        connection.execute(
+            _ADD_SHADOW,
+            [
+                {
+                    **named,
+                    "part_id": part.part_id,
+                    "shard_id": row.shard_id,
+                    "position": row.position,
+                    "line_no": row.line_no,
+                }
+                for row in part.shadow_rows
+            ],
+        )

@@ -48,6 +48,21 @@ _RETURN: Final = text("""
      WHERE packs.id = waiting.id
 """)
 
+_DROP_SAMPLES: Final = text("""
+    -- A watch that begins anew looks at what is answered from now on.
+    UPDATE shadow_samples SET state = 'dropped', ended_at = clock_timestamp() FROM (
+        SELECT id FROM shadow_samples
+         WHERE model = split_part(:variant, '@', 1) AND variant = :variant AND state = 'waiting'
+           AND (CAST(:gate_key AS text) IS NULL OR gate_key = :gate_key)
+         ORDER BY id FOR NO KEY UPDATE) AS old
+     WHERE shadow_samples.id = old.id
+""")
+
+_FORGET_WATCH: Final = text("""
+    DELETE FROM watches
+     WHERE variant = :variant AND tier = :tier AND (CAST(:gate_key AS text) IS NULL OR gate_key = :gate_key)
+""")
+
 _TUNE: Final = text("""
     INSERT INTO tunings (variant, gate_key, device, options, figures)
     VALUES (:variant, :gate_key, :device, CAST(:options AS jsonb), CAST(:figures AS jsonb))
@@ -115,28 +130,7 @@ class VariantRepository:
 
     def qualify(self, qualifications: Sequence[Qualification]) -> None:
         """Record verdicts; the last one for a (variant, gate key, tier) holds."""
-        rows = [
-            {
-                "variant": each.variant,
-                "tier": each.tier,
-                "verdict": each.verdict,
-                "gate_key": each.gate_key,
-                "reference": each.reference,
-                "relative_cost": each.relative_cost,
-                "reason": each.reason,
-                "report": orjson.dumps(dict(each.report)).decode(),
-            }
-            for each in qualifications
-        ]
-
-        def work(connection: Connection) -> None:
-            connection.execute(_QUALIFY, rows)
-            for each in qualifications:
-                if not each.verdict.lets_run:
-                    connection.execute(_RETURN, {"variant": each.variant, "tiers": [each.tier]})
-            send_wakeup(connection)
-
-        self._database.run(work)
+        self._database.run(lambda connection: record_qualifications(connection, qualifications))
 
     def qualifications(self, variant: str) -> tuple[Qualification, ...]:
         """Return what was ever said of the variant, the newest first."""
@@ -181,3 +175,29 @@ class VariantRepository:
             )
             for row in rows
         )
+
+
+def record_qualifications(connection: Connection, qualifications: Sequence[Qualification]) -> None:
+    """Record verdicts within the caller's transaction; see `VariantRepository.qualify`."""
+    rows = [
+        {
+            "variant": each.variant,
+            "tier": each.tier,
+            "verdict": each.verdict,
+            "gate_key": each.gate_key,
+            "reference": each.reference,
+            "relative_cost": each.relative_cost,
+            "reason": each.reason,
+            "report": orjson.dumps(dict(each.report)).decode(),
+        }
+        for each in qualifications
+    ]
+    connection.execute(_QUALIFY, rows)
+    for each in qualifications:
+        if each.verdict.lets_run:
+            watched = {"variant": each.variant, "gate_key": each.gate_key}
+            connection.execute(_DROP_SAMPLES, watched)
+            connection.execute(_FORGET_WATCH, {**watched, "tier": each.tier})
+        else:
+            connection.execute(_RETURN, {"variant": each.variant, "tiers": [each.tier]})
+    send_wakeup(connection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from pipeline.domain.limits import PART_BYTES_MAX
 from pipeline.domain.objects.keys import part_key
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.domain.ranges import ranges_of
+from pipeline.domain.shadow import is_chosen
 from pipeline.domain.sketches import LengthSketch
 from pipeline.ports.engine import EngineResult
 from pipeline.ports.meters import AttemptMeters
@@ -29,6 +30,7 @@ from pipeline.ports.packs import (
     PackLease,
     PackStore,
     PartDraft,
+    ShadowRow,
     ShardRows,
     WorkCommit,
     WorkerStore,
@@ -105,13 +107,20 @@ class Committer:
         objects: ObjectStore,
         *,
         on_ended: Callable[[PackLease, bool], None],
+        gate_keys: Callable[[], Mapping[str, str]] = dict,
+        shadow_share: float = 0.0,
     ) -> None:
-        """Call `on_ended` when an attempt is over, however it ended, and say whether the object store was at fault."""
+        """Call `on_ended` when an attempt is over, however it ended, and say whether the object store was at fault.
+
+        Of the answers that a variant of `gate_keys` gave, have `shadow_share` judged by its reference.
+        """
         self._worker_id = worker_id
         self._packs = packs
         self._workers = workers
         self._objects = objects
         self._on_ended = on_ended
+        self._gate_keys = gate_keys
+        self._shadow_share = shadow_share
         self._attempts: dict[tuple[PackId, int], _Attempt] = {}
         # Bounded: a slow store slows the engine down instead of filling the memory.
         self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=4)
@@ -178,6 +187,7 @@ class Committer:
                 lease_token=work.lease.lease_token,
                 parts=self._write_parts(work, attempt),
                 interval=work.interval,
+                gate_key=self._gate_key(work.lease),
             )
             self._packs.commit(self._worker_id, commit)
         except LeaseLostError as error:
@@ -201,8 +211,25 @@ class Committer:
             for start, stop in _cuts(lines):
                 key = part_key(tenant_id, batch_id, work.lease.pack_id, work.lease.lease_token, attempt.parts)
                 attempt.parts += 1
-                drafts.append(self._write_part(key, batch_id, rows[start:stop], lines[start:stop]))
+                part = self._write_part(key, batch_id, rows[start:stop], lines[start:stop])
+                chosen = self._shadow_rows(work.lease, batch_id, rows[start:stop])
+                drafts.append(replace(part, shadow_rows=chosen))
         return tuple(drafts)
+
+    def _gate_key(self, lease: PackLease) -> str:
+        """Return the gate key of what ran; empty for a reference."""
+        return self._gate_keys().get(lease.variant, "")
+
+    def _shadow_rows(self, lease: PackLease, batch_id: BatchId, rows: list[FinishedRow]) -> tuple[ShadowRow, ...]:
+        """Return which rows of a part the reference is to judge: none of its own, nor of a variant just removed."""
+        if not self._gate_key(lease):
+            return ()
+        return tuple(
+            ShadowRow(shard_id=row.part.shard_id, position=row.position, line_no=line_no)
+            for line_no, row in enumerate(rows)
+            if row.result.status_code == _OK
+            and is_chosen(batch_id, row.part.shard_no, row.position, self._shadow_share)
+        )
 
     def _write_part(self, key: str, batch_id: BatchId, rows: list[FinishedRow], lines: list[bytes]) -> PartDraft:
         heads = [PartRow(row.part.shard_no, row.position, row.result.status_code == _OK) for row in rows]

@@ -39,6 +39,8 @@ class PackRun:
     #: The feed has nothing more for this pack.
     is_fed: bool = False
     in_flight: int = 0
+    #: A row was taken out to run.
+    has_begun: bool = False
     finished: list[FinishedRow] = field(default_factory=list)
     outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED
     error: str | None = None
@@ -49,6 +51,11 @@ class PackRun:
     def has_rows(self) -> bool:
         """Say whether rows wait to be added to the engine."""
         return bool(self.rows or self.blocks)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Say whether the pack has rows and none of them has been added to the engine yet."""
+        return self.has_rows and not self.has_begun
 
     @property
     def is_over(self) -> bool:
@@ -73,6 +80,7 @@ class PackRun:
             if row.part.batch_id not in withdrawn:
                 taken.append(row)
         self.in_flight += len(taken)
+        self.has_begun = self.has_begun or bool(taken)
         return taken
 
     def end(self, outcome: AttemptOutcome, error: str) -> None:

@@ -25,6 +25,7 @@ from workers.garage import Garage
 from workers.heart import Heart
 from workers.meter import Meter
 from workers.pack_run import PackRun, Row
+from workers.shadow.judge import Judge
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ class Runner:
         on_refused: Callable[[], None],
         commit_seconds: float,
         drain_seconds: float,
+        judge: Judge | None = None,
     ) -> None:
         """Commit every `commit_seconds`; call `on_refused` when a variant cannot load.
 
-        When stopping, let in-flight rows run `drain_seconds`.
+        When stopping, let in-flight rows run `drain_seconds`. Let the `judge` have its turns while the engine is empty.
         """
         self._feed = feed
         self._committer = committer
@@ -70,6 +72,7 @@ class Runner:
         self._on_refused = on_refused
         self._commit_seconds = commit_seconds
         self._drain_seconds = drain_seconds
+        self._judge = judge
         self._engine: Engine | None = None
         #: What that engine runs.
         self._variant: str | None = None
@@ -89,6 +92,7 @@ class Runner:
             self._fill()
             self._step()
             self._end_runs()
+            self._let_judge(must_stop)
         self._drain()
 
     def _take_in(self) -> None:
@@ -126,6 +130,9 @@ class Runner:
                 self._abandon(run, AttemptOutcome.LEASE_LOST, "the lease was lost")
             elif self._committer.has_given_up(run.lease):
                 self._abandon(run, AttemptOutcome.PREEMPTED, "its parts are refused")
+            if run.is_untouched and self._is_judging_due():
+                # The judge's turn comes when the packs begun are done.
+                return
             if run.has_rows:
                 engine = self._engine_for(run)
                 if engine is None:
@@ -264,6 +271,33 @@ class Runner:
     def _note_if_empty(self) -> None:
         if not self._in_flight and self._empty_since_us is None:
             self._empty_since_us = self._meter.uptime_us()
+
+    def _is_judging_due(self) -> bool:
+        return self._judge is not None and self._judge.wants_turn(is_idle=not self._runs)
+
+    def _let_judge(self, must_stop: Callable[[], bool]) -> None:
+        """Give the judge its turn where it wants one and the engine is empty; its time is overhead in the ledger."""
+        if self._in_flight or any(not run.is_untouched for run in self._runs) or not self._is_judging_due():
+            return
+        assert self._judge is not None
+        is_idle = not self._runs
+        self._commit_all()
+        self._cut(IntervalKind.IDLE)
+        if self._judge.is_alone:
+            self._apportioner.leave()
+            self._engine = self._variant = None
+            self._garage.close()
+
+        def may_go_on() -> bool:
+            # An idle worker that is given work takes it up at once.
+            is_called = is_idle and not self._feed.is_empty()
+            return not (is_called or must_stop() or self._committer.failure is not None)
+
+        self._judge.turn(may_go_on)
+        self._cut(IntervalKind.SHADOW)
+        # Nobody's here, as time spent loading.
+        self._apportioner.settle(())
+        self._empty_since_us = self._committed_at_us = self._meter.uptime_us()
 
     def _settle(self) -> None:
         self._apportioner.settle([run.tally for run in self._runs])

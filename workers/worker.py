@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.domain.errors import NightrateError
 from pipeline.domain.lifecycle import IntervalKind, WorkerState
+from pipeline.domain.models import split_variant
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.packs import PackLease, PackStore, WorkerRegistration, WorkerStore
+from pipeline.ports.shadow import ShadowStore
 from workers.apportioner import Apportioner
 from workers.catalogue import Catalogue
 from workers.committer import Committer, Overhead
@@ -19,6 +21,7 @@ from workers.garage import Garage
 from workers.heart import Heart
 from workers.meter import Meter
 from workers.runner import Runner
+from workers.shadow.judge import Judge, JudgeSettings, Reference
 from workers.telemetry.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +39,20 @@ class WorkerSettings:
     commit_seconds: float = 2.0
     #: How long in-flight rows may run on after the order to stop.
     drain_seconds: float = 20.0
+    #: Of the answers that variants give, the share that their reference judges.
+    shadow_share: float = 0.0
+    judging: JudgeSettings = field(default_factory=JudgeSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """What a worker judges by."""
+
+    store: ShadowStore
+    #: Opens the reference of a model.
+    open_reference: Callable[[str], Reference]
+    #: Whether the device has no room for a reference beside the engines.
+    is_alone: bool = False
 
 
 class Worker:
@@ -54,8 +71,12 @@ class Worker:
         telemetry: Telemetry,
         clock: Clock,
         settings: WorkerSettings,
+        shadow: Shadow | None = None,
     ) -> None:
-        """Wire the threads; `heart_store` has a connection of its own, so that no commit delays a beat."""
+        """Wire the threads; `heart_store` has a connection of its own, so that no commit delays a beat.
+
+        Without `shadow`, nothing is judged here; rows are chosen all the same, for other workers.
+        """
         self._registration = registration
         self._workers = workers
         self._catalogue = catalogue
@@ -78,7 +99,15 @@ class Worker:
             uptime_us=self._meter.uptime_us,
             poll_seconds=settings.poll_seconds,
         )
-        self._committer = Committer(worker_id, packs, workers, objects, on_ended=self._ended)
+        self._committer = Committer(
+            worker_id,
+            packs,
+            workers,
+            objects,
+            on_ended=self._ended,
+            gate_keys=catalogue.known,
+            shadow_share=settings.shadow_share,
+        )
         self._runner = Runner(
             feed=self._feed,
             committer=self._committer,
@@ -91,6 +120,18 @@ class Worker:
             on_refused=lambda: self._announce(catalogue.known()),
             commit_seconds=settings.commit_seconds,
             drain_seconds=settings.drain_seconds,
+            judge=None if shadow is None else self._judge(shadow, objects, settings.judging),
+        )
+
+    def _judge(self, shadow: Shadow, objects: ObjectStore, settings: JudgeSettings) -> Judge:
+        return Judge(
+            shadow.store,
+            objects,
+            open_reference=shadow.open_reference,
+            models=lambda: [name for name in self._catalogue.known() if not split_variant(name)[1]],
+            uptime_us=self._meter.uptime_us,
+            settings=settings,
+            is_alone=shadow.is_alone,
         )
 
     def wake(self) -> None:

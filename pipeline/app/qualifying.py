@@ -77,7 +77,8 @@ def qualify_variant(
     from workers.gate.qualification import Settings as GateSettings
     from workers.gate.qualification import qualify
     from workers.gate.report import write_outcomes, write_report
-    from workers.gate.sides import Bench, open_logits, open_side
+    from workers.gate.sides import Bench, open_answer_reader, open_logits, open_side
+    from workers.gate.trial import Comparison
 
     _check(question)
     evaluation = evaluation_of(question)
@@ -92,6 +93,9 @@ def qualify_variant(
             settings=GateSettings(seed=question.seed),
             logits=resources.enter_context(open_logits(question.variant, question.reference, bench))
             if question.has_logits and evaluation.endpoint is not Endpoint.EMBEDDINGS
+            else None,
+            reader=resources.enter_context(open_answer_reader(question.reference, bench))
+            if evaluation.comparison is Comparison.AGREEMENT and evaluation.endpoint is not Endpoint.EMBEDDINGS
             else None,
             on_outcome=on_outcome,
         )
@@ -117,6 +121,7 @@ def _recorded(question: Question, found: Found, key: str) -> list[Qualification]
         "comparison_key": found.comparison_key,
         "evaluation": found.evaluation,
         "evaluation_digest": found.evaluation_digest,
+        "comparison": found.comparison.value,
         "items": found.items_compared,
         "difference": found.difference,
         "interval": list(found.interval),

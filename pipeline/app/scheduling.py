@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,10 @@ _LOG = logging.getLogger(__name__)
 
 _HINT_AGAIN_AFTER: Final = timedelta(seconds=5)
 _STAND_AGAIN_SECONDS: Final = 1.0
+_SHADOW_EVERY_SECONDS: Final = 600.0
+#: An answer that nobody judged for this long tells nothing of what runs now.
+_SHADOW_WAITING_FOR: Final = timedelta(days=3)
+_SHADOW_KEPT_FOR: Final = timedelta(days=30)
 
 
 def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
@@ -92,6 +97,7 @@ class _Duties:
         self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
         #: None: to be read again, because what is stored is not what was learned.
         self._predictions: Predictions | None = None
+        self._expire_at = time.monotonic()
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
 
     def doers(self) -> list[Doer]:
@@ -106,6 +112,7 @@ class _Duties:
             ),
             Doer(name="intake", every_seconds=settings.cycle_seconds, run_once=self.take_in_next),
             Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
+            Doer(name="shadow", every_seconds=_SHADOW_EVERY_SECONDS, run_once=self.expire_samples),
         ]
 
     def cycle(self) -> bool:
@@ -134,6 +141,14 @@ class _Duties:
     def rescue(self) -> bool:
         self._cycles.rescue(self._leadership.epoch)
         return self._convictor.run_once()
+
+    def expire_samples(self) -> bool:
+        # The alarm, which rings for every commit, is none for this.
+        if time.monotonic() < self._expire_at:
+            return False
+        self._expire_at = time.monotonic() + _SHADOW_EVERY_SECONDS
+        self._stack.shadow.expire(waiting_for=_SHADOW_WAITING_FOR, kept_for=_SHADOW_KEPT_FOR)
+        return False
 
     def take_in_next(self) -> bool:
         claim = self._stack.batches.claim([BatchState.VALIDATING])

@@ -17,7 +17,7 @@ from pipeline.app.stack import collect_seldom, open_stack, required
 from pipeline.app.tuning import tuned
 from pipeline.config import Settings
 from pipeline.domain.ids import new_worker_id
-from pipeline.domain.models import ModelSpec
+from pipeline.domain.models import DeviceClass, ModelSpec
 from pipeline.ports.engine import Engine
 from pipeline.ports.packs import WorkerRegistration
 from storage.database import Database
@@ -25,8 +25,9 @@ from storage.packs import PackRepository
 from storage.workers import WorkerRepository
 from workers.catalogue import Catalogue
 from workers.garage import Garage
+from workers.shadow.judge import Reference
 from workers.telemetry.telemetry import machine_telemetry
-from workers.worker import Worker, WorkerSettings
+from workers.worker import Shadow, Worker, WorkerSettings
 
 #: How long a worker relies on what it knows of the registry: a variant added is served after this.
 _REGISTRY_GOOD_SECONDS: Final = 5.0
@@ -35,6 +36,7 @@ _REGISTRY_GOOD_SECONDS: Final = 5.0
 def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     """Run one worker until `must_stop`."""
     from infra.broker import HintListener
+    from workers.engine.choice import device_class
     from workers.engine.registry import engines_at_once, is_available, load_engine
     from workers.gate.identity import served_key
 
@@ -65,6 +67,15 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 images=images,
             )
 
+        def open_judge(model: str) -> Reference:
+            from workers.gate.sides import Bench
+            from workers.shadow.references import open_reference
+
+            bench = Bench(
+                cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads
+            )
+            return open_reference(catalogue.spec(model), bench)
+
         worker = Worker(
             WorkerRegistration(
                 worker_id=new_worker_id(),
@@ -88,7 +99,15 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 lease_seconds=settings.lease_seconds,
                 poll_seconds=settings.poll_seconds,
                 commit_seconds=settings.commit_seconds,
+                shadow_share=settings.shadow_share,
             ),
+            shadow=Shadow(
+                store=stack.shadow,
+                open_reference=open_judge,
+                is_alone=device_class(settings.device) is not DeviceClass.CPU,
+            )
+            if settings.shadow_share
+            else None,
         )
         redis_url = required(settings.redis_url, "NIGHTRATE_REDIS_URL")
         listener = HintListener(redis_url, settings.pool, worker.wake)

@@ -83,6 +83,8 @@ class IntervalKind(StrEnum):
     WORK = "work"
     IDLE = "idle"
     DRAIN = "drain"
+    #: Judging a variant's answers by its reference.
+    SHADOW = "shadow"
     #: Work whose commit was refused by token: waste, not the tenant's.
     LATE = "late"
     #: The tail between the last thing a worker reported and its death.

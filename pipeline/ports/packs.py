@@ -73,6 +73,16 @@ class ShardRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRow:
+    """A row of a part that is to be judged by its variant's reference (`pipeline.domain.shadow`)."""
+
+    shard_id: int
+    position: int
+    #: Which of the part's result lines, from 0.
+    line_no: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartDraft:
     """A part that is in the object store and not yet committed; all rows belong to one batch."""
 
@@ -84,6 +94,7 @@ class PartDraft:
     shards: tuple[ShardRows, ...]
     input_tokens: int
     output_tokens: int
+    shadow_rows: tuple[ShadowRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +115,8 @@ class WorkCommit:
     parts: tuple[PartDraft, ...]
     #: Charged to the parts' batches by tokens; None when there is no worker to charge for.
     interval: Interval | None
+    #: Of the variant that ran, where there are rows to be judged.
+    gate_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, 
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
+from pipeline.domain.shadow import SampleState
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
@@ -43,9 +44,11 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_predictions_kind": LearnedKind,
     "ck_qualifications_tier": Tier,
     "ck_qualifications_verdict": GateVerdict,
+    "ck_shadow_samples_state": SampleState,
     "ck_variants_device": DeviceClass,
     "ck_variants_engine": EngineKind,
     "ck_variants_recipe": Recipe,
+    "ck_watches_tier": Tier,
     "ck_worker_intervals_kind": IntervalKind,
     "ck_workers_state": WorkerState,
 }

@@ -16,7 +16,7 @@ from infra.clock import SystemClock
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.ids import DEFAULT_TENANT, BatchId, PackId, WorkerId, new_pack_id, new_worker_id
-from pipeline.domain.models import EngineKind, ModelSpec
+from pipeline.domain.models import EngineKind, ModelSpec, split_variant
 from pipeline.domain.objects.keys import shard_key
 from pipeline.domain.objects.part import decode_header
 from pipeline.domain.objects.shard import encode_row
@@ -38,7 +38,7 @@ from workers.catalogue import Catalogue
 from workers.garage import Garage
 from workers.telemetry.process import OwnProcess
 from workers.telemetry.telemetry import Telemetry
-from workers.worker import Worker, WorkerSettings
+from workers.worker import Shadow, Worker, WorkerSettings
 
 #: Longer than any of these tests: its heart beats when the test says so.
 QUIET = WorkerSettings(lease_seconds=90.0, poll_seconds=0.05, commit_seconds=0.05, drain_seconds=0.0)
@@ -102,10 +102,11 @@ class ScriptedEngine:
 
 
 def serving(*models: str) -> Catalogue:
-    """Return a catalogue of these models' references, read as a worker reads it when it registers."""
+    """Return a catalogue of these variants, read as a worker reads it when it registers; references have no gate key."""
+    named = [split_variant(model) for model in models]
     catalogue = Catalogue(
-        lambda: [ModelSpec(name=name, source="", engine=EngineKind.ECHO) for name in models],
-        lambda _spec: "",
+        lambda: [ModelSpec(name=name, label=label, source="", engine=EngineKind.ECHO) for name, label in named],
+        lambda spec: "" if spec.is_reference else "key-1",
         now_seconds=lambda: 0.0,
         refresh_seconds=1.0,
     )
@@ -155,12 +156,21 @@ class Floor:
         self.objects = objects
         self.convictor = Convictor(world.packs, objects)
 
-    def admit(self, *shard_rows: int, model: str = "echo", first: int = 0, is_stored: bool = True) -> BatchId:
-        """Admit a batch whose rows ask for `first`, `first + 1`, …, and write its shards."""
+    def admit(
+        self,
+        *shard_rows: int,
+        model: str = "echo",
+        first: int = 0,
+        is_stored: bool = True,
+        more: Callable[[int], Mapping[str, object]] = lambda _n: {},
+    ) -> BatchId:
+        """Admit a batch whose rows ask for `first`, `first + 1`, …, each with what is in `more`, and write its shards."""
         claim = self.world.submit()
         shards = []
         for number, rows in enumerate(shard_rows):
-            lines = [encode_row(n + 1, orjson.dumps({"model": model, "n": n})) for n in range(first, first + rows)]
+            lines = [
+                encode_row(n + 1, orjson.dumps({"model": model, "n": n, **more(n)})) for n in range(first, first + rows)
+            ]
             first += rows
             key = shard_key(DEFAULT_TENANT, claim.batch_id, 1, number)
             stored = self.objects.put(key, b"".join(lines))
@@ -190,11 +200,11 @@ class Floor:
         return claim.batch_id
 
     def dispatch(self, *slices: tuple[BatchId, int, int, int], model: str = "echo", ordinal: float = 0.0) -> PackId:
-        """Dispatch one pack of (batch, shard number, start, stop) slices."""
+        """Dispatch one pack of (batch, shard number, start, stop) slices, to a model or to a variant of it."""
         pack = PackDraft(
             pack_id=new_pack_id(),
             pool="local",
-            model=model,
+            model=split_variant(model)[0],
             variant=model,
             endpoint=Endpoint.CHAT_COMPLETIONS,
             tier=Tier.STANDARD,
@@ -222,6 +232,7 @@ class Floor:
         settings: WorkerSettings = QUIET,
         around: Callable[[PackStore], PackStore] = lambda packs: packs,
         telemetry: Telemetry | None = None,
+        judging: Callable[[Database], Shadow] | None = None,
     ) -> Iterator[Running]:
         """Run a worker with these engines until the block ends."""
         by_model: dict[str, Engine] = {engine.model: engine for engine in engines}
@@ -250,6 +261,7 @@ class Floor:
             telemetry=telemetry or Telemetry(process=OwnProcess(), open_device=lambda _device: None),
             clock=SystemClock(),
             settings=settings,
+            shadow=None if judging is None else judging(database),
         )
         errors: list[BaseException] = []
         must_stop = threading.Event()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from pipeline.ports.engine import Engine, EngineRequest, EngineResult
 from workers.gate.expected import Retrieves, plain
 from workers.gate.items import EvaluationSet, Item
 from workers.gate.outcomes import Outcome
+from workers.gate.trial import Comparison
+
+if TYPE_CHECKING:  # torch and transformers are imported by who reads
+    from workers.gate.answer_reader import AnswerReader
 
 _OK: Final = 200
 
@@ -27,8 +31,12 @@ class Judge(Protocol):
         """Return what came of the item."""
 
 
-def contest(evaluation: EvaluationSet, *, variant: Engine, reference: Engine) -> Contest:
+def contest(
+    evaluation: EvaluationSet, *, variant: Engine, reference: Engine, reader: AnswerReader | None = None
+) -> Contest:
     """Return the contest of two loaded engines on an evaluation set; documents, if any, are embedded first.
+
+    Where likelihood is compared, the reference reads the answers by `reader`.
 
     Raises:
         GateError: An engine does not serve the endpoint, or cannot embed a document.
@@ -37,6 +45,9 @@ def contest(evaluation: EvaluationSet, *, variant: Engine, reference: Engine) ->
         if evaluation.endpoint not in engine.endpoints:
             raise GateError(f"the {role} {engine.model} does not serve {evaluation.endpoint}, which the items ask")
     judge: Judge = TextJudge()
+    if evaluation.comparison is Comparison.LIKELIHOOD:
+        assert reader is not None, "likelihood is read"
+        judge = LikelihoodJudge(reader, evaluation.endpoint)
     if evaluation.endpoint is Endpoint.EMBEDDINGS:
         judge = RetrievalJudge(
             [each.custom_id for each in evaluation.documents],
@@ -142,6 +153,26 @@ class TextJudge:
                 second is not None and item.expected.is_met(second),
             )
         return _outcome(item, reference, variant, rights=rights, is_same=first is not None and first == second)
+
+
+class LikelihoodJudge:
+    """Judges answers in words by what the reference makes of them."""
+
+    def __init__(self, reader: AnswerReader, endpoint: Endpoint) -> None:
+        """Read answers to `endpoint` by the reference's `reader`."""
+        self._reader = reader
+        self._endpoint = endpoint
+        self._by_text = TextJudge()
+
+    def judge(self, item: Item, reference: EngineResult, variant: EngineResult) -> Outcome:
+        """Return what came of the item."""
+        outcome = self._by_text.judge(item, reference, variant)
+        if outcome.x is None:
+            return outcome
+        if variant.status_code != _OK:
+            return replace(outcome, x=-1.0)
+        reading = self._reader.read(self._endpoint, item.body, variant.body)
+        return replace(outcome, x=None if reading is None else reading.x)
 
 
 class RetrievalJudge:

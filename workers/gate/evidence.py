@@ -23,6 +23,10 @@ gives 0.1 to 0.7. Its tails hold what is left: a lossless variant is best bet on
 equally weighted shares {.02, .05, .1, .2, .4, .6} this needs 2 to 16 % fewer items (docs/benchmarks/gate.json).
 Source of the method: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B,
 2024); Cover's universal portfolio (1991) is the same mixture.
+
+An x in between, such as -0.3, may be counted as three tenths of a -1 and seven tenths of a 0: the logarithm of the capital
+is concave in x, so that claims no more evidence than there is. It claims less; what decides on such x is
+`pipeline.domain.wealth`, which keeps each doubter's capital instead of counts.
 """
 
 from __future__ import annotations
@@ -35,15 +39,14 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.domain import wealth
+
 Floats = NDArray[np.float64]
 
-_CENTRE: Final = 0.25
-_SPREAD: Final = 0.9
 #: Shares of the capital that are bet, each by a doubter of its own.
-SHARES: Final[Floats] = np.geomspace(0.02, 0.97, 32)
-_UNSCALED: Final[Floats] = np.exp(-0.5 * (np.log(SHARES / _CENTRE) / _SPREAD) ** 2)
+SHARES: Final[Floats] = np.array(wealth.SHARES)
 #: What each doubter starts with; together 1.
-WEIGHTS: Final[Floats] = _UNSCALED / _UNSCALED.sum()
+WEIGHTS: Final[Floats] = np.array(wealth.WEIGHTS)
 #: Steps of the search for a bound: 2 halved this often is 1e-9, a ten-millionth of a point.
 _HALVINGS: Final = 31
 
@@ -53,14 +56,14 @@ assert 0 < SHARES[0] < SHARES[-1] < 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How often each outcome came: the whole state of a test."""
+    """How often each outcome came: the whole state of a test. Whole numbers, unless an x lay in between."""
 
     #: Items the reference got right and the variant wrong.
-    worse: int = 0
+    worse: float = 0
     #: Items both got right, or both wrong.
-    same: int = 0
+    same: float = 0
     #: Items the variant got right and the reference wrong.
-    better: int = 0
+    better: float = 0
 
     def __post_init__(self) -> None:
         """Refuse counts that cannot be."""
@@ -70,14 +73,14 @@ class Tally:
     @property
     def items(self) -> int:
         """Return how many items were counted."""
-        return self.worse + self.same + self.better
+        return round(self.worse + self.same + self.better)
 
     @property
     def difference(self) -> float:
         """Return the mean of x, variant minus reference, as a share; 0 before the first item."""
         return (self.better - self.worse) / self.items if self.items else 0.0
 
-    def plus(self, x: int) -> Self:
+    def plus(self, x: float) -> Self:
         """Return the tally with one more item.
 
         Raises:
@@ -87,6 +90,18 @@ class Tally:
             raise ValueError(f"an item counts -1, 0 or 1, not {x}")
         return type(self)(worse=self.worse + (x < 0), same=self.same + (x == 0), better=self.better + (x > 0))
 
+    def plus_part(self, x: float) -> Self:
+        """Return the tally with one more item, an `x` from -1 to 1 counted in part as the two outcomes beside it.
+
+        Raises:
+            ValueError: `x` is not from -1 to 1.
+        """
+        if not -1 <= x <= 1:
+            raise ValueError(f"an item counts from -1 to 1, not {x}")
+        return type(self)(
+            worse=self.worse + max(0.0, -x), same=self.same + 1 - abs(x), better=self.better + max(0.0, x)
+        )
+
     def mirrored(self) -> Self:
         """Return the tally with the sides exchanged: x becomes -x."""
         return type(self)(worse=self.better, same=self.same, better=self.worse)
@@ -95,12 +110,12 @@ class Tally:
         """Return [worse, same, better], the form that `log_evidence` takes."""
         return np.array([self.worse, self.same, self.better], dtype=np.float64)
 
-    def as_plain(self) -> dict[str, int]:
+    def as_plain(self) -> dict[str, float]:
         """Return the tally as JSON would hold it."""
         return {"worse": self.worse, "same": self.same, "better": self.better}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, int]) -> Self:
+    def from_plain(cls, plain: Mapping[str, float]) -> Self:
         """Return the tally that `as_plain` wrote."""
         return cls(worse=plain["worse"], same=plain["same"], better=plain["better"])
 

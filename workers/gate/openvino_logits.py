@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pipeline.domain.errors import ModelUnavailableError
 
 _INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "beam_idx")
+#: Tokens of a prompt read at once.
+_PIECE_TOKENS: Final = 256
 
 
 class OpenVinoLogits:
@@ -39,18 +41,23 @@ class OpenVinoLogits:
 
     def read(self, tokens: Sequence[int], start: int) -> NDArray[Any]:
         """Return the logits that predict `tokens[start:]`."""
-        count = len(tokens)
-        given = {
-            "input_ids": np.array([tokens], dtype=np.int64),
-            "attention_mask": np.ones((1, count), dtype=np.int64),
-            "position_ids": np.arange(count, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, dtype=np.int32),
-        }
         # The sequence before this one is still in its memory.
         self._request.reset_state()
-        self._request.infer({name: given[name] for name in self._inputs})
-        logits: NDArray[Any] = self._request.get_tensor("logits").data[0, start - 1 : -1].copy()
+        # It tells the logits of every token it is given, and the prompt's would take gigabytes.
+        for begin in range(0, start - 1, _PIECE_TOKENS):
+            self._infer(tokens, begin, min(begin + _PIECE_TOKENS, start - 1))
+        self._infer(tokens, start - 1, len(tokens))
+        logits: NDArray[Any] = self._request.get_tensor("logits").data[0, :-1].copy()
         return logits
+
+    def _infer(self, tokens: Sequence[int], begin: int, end: int) -> None:
+        given = {
+            "input_ids": np.array([tokens[begin:end]], dtype=np.int64),
+            "attention_mask": np.ones((1, end), dtype=np.int64),
+            "position_ids": np.arange(begin, end, dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, dtype=np.int32),
+        }
+        self._request.infer({name: given[name] for name in self._inputs})
 
     def close(self) -> None:
         """Drop the model."""

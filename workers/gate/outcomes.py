@@ -17,8 +17,8 @@ class Outcome:
     reference_is_right: bool | None
     variant_is_right: bool | None
     is_same_answer: bool
-    #: -1, 0 or 1; None where the reference gave no answer, so that nothing can be compared.
-    x: int | None
+    #: -1, 0 or 1, or graded in between; None where the reference gave no answer, so that nothing can be compared.
+    x: float | None
     reference_tokens: int
     variant_tokens: int
     #: HTTP status of the row; 200 is an answer.

@@ -21,6 +21,13 @@ _LOG10_SHOWN_MAX: Final = 4.0
 _LOG10_SHOWN_MIN: Final = -4.0
 _MARKS: Final = {Verdict.ACCEPTED: "✓", Verdict.REJECTED: "✗", Verdict.UNDECIDED: "?"}
 
+#: What the evidence that rejects is evidence of, before the margin.
+_VERBS: Final = {
+    Comparison.CORRECTNESS: "worse by more than a quarter of",
+    Comparison.AGREEMENT: "differs by more than",
+    Comparison.LIKELIHOOD: "less likely by more than",
+}
+
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--faint:#6b7280;--grid:#e3e6ea;--one:#0b5fa5;--two:#b45309;
 --three:#15803d;--four:#7c3aed;--good:#15803d;--bad:#b42318;--open:#92600a}
@@ -130,7 +137,7 @@ def _evidence(found: Qualification) -> str:
         )
         for index, margin in enumerate(margins)
     ]
-    verb = "differs by more than" if found.comparison is Comparison.AGREEMENT else "worse by more than a quarter of"
+    verb = _VERBS[found.comparison]
     lines += [
         Line(
             label=f"{verb} {margin:g}",
@@ -196,11 +203,11 @@ def _slices(found: Qualification) -> str:
         (
             escape(each.name),
             f"{each.tally.items:,}",
-            f"{each.tally.worse:,}",
-            f"{each.tally.better:,}",
+            f"{each.tally.worse:,.6g}",
+            f"{each.tally.better:,.6g}",
             _points(each.difference),
             f"{_points(each.interval[0])} to {_points(each.interval[1])}",
-            f"{each.p_holm:.3g}",
+            "" if each.p_holm is None else f"{each.p_holm:.3g}",
         )
         for each in found.slices[:_SLICES_SHOWN]
     ]

@@ -91,13 +91,14 @@ def mcnemar(tally: Tally) -> float:
 
     For a sample of a size fixed beforehand; of a test that stopped early it is a description, not a proof.
     """
-    flips = tally.worse + tally.better
-    return min(1.0, 2 * _binomial_tail(flips, min(tally.worse, tally.better)))
+    worse, better = int(tally.worse), int(tally.better)
+    return min(1.0, 2 * _binomial_tail(worse + better, min(worse, better)))
 
 
 def worse_by_chance(tally: Tally) -> float:
     """Return the one-sided exact p-value of so many flips for the worse under "either direction is as likely"."""
-    return _binomial_tail(tally.worse + tally.better, tally.better)
+    worse, better = int(tally.worse), int(tally.better)
+    return _binomial_tail(worse + better, better)
 
 
 def _binomial_tail(trials: int, successes_max: int) -> float:

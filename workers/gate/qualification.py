@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -28,9 +28,13 @@ from workers.gate.paired import Pairs, fixed_size_interval, mcnemar, pairs_of
 from workers.gate.slices import Slice, slices_of
 from workers.gate.trial import ALPHA, Comparison, Decision, SequentialTest, Verdict
 
+if TYPE_CHECKING:  # as in `contest`
+    from workers.gate.answer_reader import AnswerReader
+
 #: Items from one point of the path to the next grow by this share, so that a path has some hundred points at most.
 _PATH_GROWTH: Final = 0.02
 _OK: Final = 200
+_READ: Final = frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,7 @@ class Qualification:
     #: The interval holds at every moment with probability 0.95, however the test stopped.
     difference: float
     interval: tuple[float, float]
-    #: None where agreement is compared.
+    #: None where correctness is not compared.
     pairs: Pairs | None
     #: Newcombe's interval and McNemar's p-value, for a number of items fixed beforehand.
     fixed_interval: tuple[float, float] | None
@@ -144,7 +148,7 @@ class Qualification:
         return self.tally.items
 
 
-def qualify(
+def qualify(  # noqa: PLR0913 -- both sides and how to look, all by name
     *,
     variant: Side,
     reference: Side,
@@ -152,6 +156,7 @@ def qualify(
     margins: Mapping[Tier, float] = ACCURACY_MARGIN_POINTS,
     settings: Settings | None = None,
     logits: Logits | None = None,
+    reader: AnswerReader | None = None,
     on_outcome: Callable[[Outcome, Tally], None] | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> Qualification:
@@ -164,6 +169,8 @@ def qualify(
         margins: Percentage points of accuracy that each tier may lose.
         settings: How to look; None is the default.
         logits: Where to read KL from, for models of text; None leaves it out.
+        reader: The reference's, for models of text. With it, items without expected answers are compared by likelihood;
+            without it, by agreement.
         on_outcome: Called with each item's outcome and the counts so far, such as to log or to draw a bar.
         now: The time, for the report.
 
@@ -172,11 +179,13 @@ def qualify(
     """
     settings = settings or Settings()
     started_at = now()
+    if reader is not None and evaluation.comparison is Comparison.AGREEMENT and evaluation.endpoint in _READ:
+        evaluation = replace(evaluation, comparison=Comparison.LIKELIHOOD)
     shuffled = list(evaluation.items)
     random.Random(settings.seed).shuffle(shuffled)  # noqa: S311 -- an order, not a secret
     test = SequentialTest(tuple(margins.values()), alpha=settings.alpha, comparison=evaluation.comparison)
     run = _Run(test, shuffled, answers_kept=logits.sequences_max if logits else 0, on_outcome=on_outcome)
-    match_up = contest(evaluation, variant=variant.engine, reference=reference.engine)
+    match_up = contest(evaluation, variant=variant.engine, reference=reference.engine, reader=reader)
     while run.left and not (settings.stops_early and test.is_decided):
         run.take(match_up.round(run.next_items(settings.round_items)))
     if not test.tally.items:
@@ -237,7 +246,7 @@ def _qualification(
         fixed_interval=fixed_size_interval(pairs) if pairs else None,
         mcnemar_p=mcnemar(test.tally) if pairs else None,
         disagreement_share=sum(each.x is not None and not each.is_same_answer for each in outcomes) / test.tally.items,
-        slices=slices_of(outcomes),
+        slices=slices_of(outcomes, is_graded=evaluation.comparison.is_graded),
         lengths=length_drift(outcomes),
         divergence=seen.divergence,
         cosine_mean=float(np.mean(cosines)) if cosines else None,

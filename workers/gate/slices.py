@@ -19,13 +19,14 @@ class Slice:
     #: The mean of x, as a share, and the interval that holds at every moment with probability 0.95.
     difference: float
     interval: tuple[float, float]
-    #: Chance of so many flips for the worse where neither direction is likelier.
-    p_value: float
+    #: Chance of so many flips for the worse where neither direction is likelier; None where x is graded, for then every
+    #: loss is one.
+    p_value: float | None
     #: The same, corrected for having looked at every slice: it bounds the chance that any is named worse wrongly.
-    p_holm: float
+    p_holm: float | None
 
 
-def slices_of(outcomes: Sequence[Outcome]) -> tuple[Slice, ...]:
+def slices_of(outcomes: Sequence[Outcome], *, is_graded: bool = False) -> tuple[Slice, ...]:
     """Return the slices, the least likely to be chance first, then the largest loss; none where no item names one."""
     members: dict[str, list[Outcome]] = {}
     for each in outcomes:
@@ -33,25 +34,27 @@ def slices_of(outcomes: Sequence[Outcome]) -> tuple[Slice, ...]:
             members.setdefault(each.slice, []).append(each)
     names = sorted(members)
     tallies = [tally_of(members[name]) for name in names]
-    p_values = [worse_by_chance(tally) for tally in tallies]
+    p_values = [] if is_graded else [worse_by_chance(tally) for tally in tallies]
+    chances = [None] * len(names) if is_graded else list(zip(p_values, holm(p_values), strict=True))
     slices = [
         Slice(
             name=name,
             tally=tally,
             difference=tally.difference,
             interval=difference_bounds(tally),
-            p_value=p_value,
-            p_holm=corrected,
+            p_value=chance[0] if chance else None,
+            p_holm=chance[1] if chance else None,
         )
-        for name, tally, p_value, corrected in zip(names, tallies, p_values, holm(p_values), strict=True)
+        for name, tally, chance in zip(names, tallies, chances, strict=True)
     ]
-    return tuple(sorted(slices, key=lambda each: (each.p_value, each.difference, each.name)))
+    return tuple(sorted(slices, key=lambda each: (each.p_value or 0.0, each.difference, each.name)))
 
 
 def tally_of(outcomes: Sequence[Outcome]) -> Tally:
-    """Count the outcomes that were compared."""
+    """Count the outcomes that were compared; a graded x in part as the outcomes beside it."""
     marks = [each.x for each in outcomes if each.x is not None]
-    return Tally(worse=marks.count(-1), same=marks.count(0), better=marks.count(1))
+    worse, better = sum(-x for x in marks if x < 0), sum(x for x in marks if x > 0)
+    return Tally(worse=worse, same=max(0, len(marks) - worse - better), better=better)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

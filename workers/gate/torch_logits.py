@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,15 @@ class TorchLogits:
         except (OSError, ValueError, KeyError) as error:
             raise ModelUnavailableError(f"{folder.name} cannot be loaded for its logits: {error}") from error
         self._model = model.to(place).eval()
+        self._keeps_some = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int], start: int) -> NDArray[Any]:
         """Return the logits that predict `tokens[start:]`."""
         ids = torch.tensor([list(tokens)], device=self._model.device)
-        logits = self._model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1]
+        # The prompt's own, which nobody asks for, would take gigabytes where it is long and the vocabulary large.
+        wanted = {"logits_to_keep": len(tokens) - start + 1} if self._keeps_some else {}
+        logits = self._model(input_ids=ids, use_cache=False, **wanted).logits[0, start - len(tokens) - 1 : -1]
         array: NDArray[Any] = logits.float().cpu().numpy()
         return array
 

@@ -22,6 +22,12 @@ answers at most; so acceptance shows all that it shows with expected answers. Re
 not a worse one. There a variant is rejected only when the share that differs is shown to be above the margin
 (`Reason.DIFFERS`), which says that nothing can be concluded without expected answers.
 
+Comparing likelihood. Where the reference can read the variant's answer, x is how much less likely it found it than its
+own choice (`workers.gate.deficit`): a number from -1 to 0. That is a loss by itself and not a bound on one, so a
+variant is accepted where the mean loss is shown below the margin and rejected where it is shown above (`Reason.BEYOND`).
+There is no quarter here, since every variant but the reference loses something. Evidence is kept as capitals
+(`pipeline.domain.wealth`), because counts would waste what x says.
+
 After acceptance. In production a rollback wants the evidence that the mean is below -margin
 (`SequentialTest.log_beyond`): evidence of being worse by a quarter comes in time for many that are within the margin.
 """
@@ -34,12 +40,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from pipeline.domain.wealth import Wealth
 from workers.gate.evidence import Tally, above, below
 
 ALPHA: Final = 0.05
 #: A loss that is shown to be larger than this share of the margin rejects.
 WORSE_SHARE: Final = 0.25
 _POINTS: Final = 100.0
+#: A graded x is never above what the reference chose itself.
+_GRADED: Final = (-1.0, 0.0)
 
 
 class Comparison(StrEnum):
@@ -49,6 +58,13 @@ class Comparison(StrEnum):
     CORRECTNESS = "correctness"
     #: 0 where the variant gives the reference's answer, else -1.
     AGREEMENT = "agreement"
+    #: How much less likely the reference finds the answer than its own choice, from -1 to 0.
+    LIKELIHOOD = "likelihood"
+
+    @property
+    def is_graded(self) -> bool:
+        """Say whether x may be anything between its bounds."""
+        return self is Comparison.LIKELIHOOD
 
 
 class Verdict(StrEnum):
@@ -65,6 +81,7 @@ class Reason(StrEnum):
     WITHIN_MARGIN = "within_margin"
     WORSE = "worse"
     DIFFERS = "differs"
+    BEYOND = "beyond_margin"
     TOO_FEW_ITEMS = "too_few_items"
 
     @property
@@ -77,6 +94,7 @@ _SENTENCES: Final = {
     Reason.WITHIN_MARGIN: "It is shown to be less than the margin below the reference.",
     Reason.WORSE: "It is shown to be worse than the reference by more than a quarter of the margin, and not shown to be within it.",
     Reason.DIFFERS: "It answers differently on more items than the margin allows; whether worse, expected answers must tell.",
+    Reason.BEYOND: "The reference is shown to find its answers less likely than its own by more than the margin.",
     Reason.TOO_FEW_ITEMS: "The items ended before either was shown; the reference stays.",
 }
 
@@ -118,6 +136,8 @@ class SequentialTest:
         self.margins_points = tuple(sorted(set(margins_points)))
         self.tally = Tally()
         self._decisions: dict[float, Decision] = {}
+        #: Of a graded x alone: at each margin, what those own who doubt that the loss is above it, and below it.
+        self._wealth = {margin: (Wealth(), Wealth()) for margin in self.margins_points if comparison.is_graded}
 
     @property
     def threshold(self) -> float:
@@ -129,15 +149,24 @@ class SequentialTest:
         """Say whether every margin has its verdict."""
         return len(self._decisions) == len(self.margins_points)
 
-    def push(self, x: int) -> None:
-        """Count one item: -1 worse, 0 the same, 1 better. Verdicts reached stay.
+    def push(self, x: float) -> None:
+        """Count one item: -1 worse, 0 the same, 1 better; from -1 to 0 where likelihood is compared. Verdicts reached stay.
 
         Raises:
-            ValueError: `x` is something else, or 1 where agreement is compared.
+            ValueError: `x` is something else, or above 0 where agreement or likelihood is compared.
         """
-        if self.comparison is Comparison.AGREEMENT and x > 0:
+        if self.comparison is not Comparison.CORRECTNESS and x > 0:
             raise ValueError("no answer agrees with the reference more than its own")
-        self.tally = self.tally.plus(x)
+        if self.comparison.is_graded:
+            self.tally = self.tally.plus_part(x)
+            for margin, (within, beyond) in self._wealth.items():
+                mean = -margin / _POINTS
+                self._wealth[margin] = (
+                    within.doubting_at_most(mean, x, _GRADED),
+                    beyond.doubting_at_least(mean, x, _GRADED),
+                )
+        else:
+            self.tally = self.tally.plus(x)
         for margin in self.margins_points:
             if margin not in self._decisions and (decision := self._decided(margin)) is not None:
                 self._decisions[margin] = decision
@@ -148,6 +177,8 @@ class SequentialTest:
 
     def log_within(self, margin_points: float) -> float:
         """Return the log evidence that the variant is less than the margin below the reference."""
+        if self.comparison.is_graded:
+            return self._wealth[margin_points][0].log_evidence
         return above(self.tally, -margin_points / _POINTS)
 
     def log_worse(self, margin_points: float) -> float:
@@ -155,11 +186,13 @@ class SequentialTest:
         return below(self.tally, -WORSE_SHARE * margin_points / _POINTS)
 
     def log_against(self, margin_points: float) -> float:
-        """Return the log evidence that rejects: of being worse, or, where agreement is compared, of differing."""
+        """Return the log evidence that rejects: of being worse, of differing, or of being beyond the margin."""
         return self._against(margin_points)[1]
 
     def log_beyond(self, margin_points: float) -> float:
         """Return the log evidence that the variant is more than the margin below the reference."""
+        if self.comparison.is_graded:
+            return self._wealth[margin_points][1].log_evidence
         return below(self.tally, -margin_points / _POINTS)
 
     def as_plain(self) -> dict[str, Any]:
@@ -169,6 +202,7 @@ class SequentialTest:
             "comparison": self.comparison.value,
             "margins_points": list(self.margins_points),
             "tally": self.tally.as_plain(),
+            "wealth": [[side.as_plain() for side in self._wealth[margin]] for margin in self._wealth],
             "decisions": [
                 {
                     "margin_points": each.margin_points,
@@ -186,6 +220,8 @@ class SequentialTest:
         """Return the test that `as_plain` wrote, to be continued."""
         test = cls(plain["margins_points"], alpha=plain["alpha"], comparison=Comparison(plain["comparison"]))
         test.tally = Tally.from_plain(plain["tally"])
+        for margin, (within, beyond) in zip(test._wealth, plain.get("wealth", ()), strict=True):
+            test._wealth[margin] = (Wealth.from_plain(within), Wealth.from_plain(beyond))
         for each in plain["decisions"]:
             named = {**each, "verdict": Verdict(each["verdict"]), "reason": Reason(each["reason"])}
             test._decisions[each["margin_points"]] = Decision(**named)
@@ -207,6 +243,8 @@ class SequentialTest:
     def _against(self, margin: float) -> tuple[Reason, float]:
         if self.comparison is Comparison.AGREEMENT:
             return Reason.DIFFERS, self.log_beyond(margin)
+        if self.comparison is Comparison.LIKELIHOOD:
+            return Reason.BEYOND, self.log_beyond(margin)
         return Reason.WORSE, self.log_worse(margin)
 
     def _decision(self, margin: float, verdict: Verdict, reason: Reason, evidence: float) -> Decision:

@@ -124,19 +124,22 @@ def list_variants(*, as_json: AsJson = False) -> int:
 
 @app.command("show")
 def show(variant: VariantArgument, *, as_json: AsJson = False) -> int:
-    """Show all that is known of a variant: what it is made of, every verdict, what was tuned."""
+    """Show all that is known of a variant: what it is made of, every verdict, what was tuned, how it does in production."""
     from pipeline.app.models import known_variant
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.figures import moment
+    from pipeline.entrypoints.cli.watching import print_watched, watched_document
 
     with connected() as stack:
         spec = known_variant(stack, variant)
         said = stack.registry.qualifications(spec.variant)
+        watched = stack.shadow.watched(spec.variant)
         tuned = [tuning for tuning in stack.registry.tunings() if tuning.variant == spec.variant]
     if as_json:
         document = {
             **_document(spec),
             "qualifications": [_qualification_document(each) for each in said],
+            "watched": [watched_document(each) for each in watched],
             "tunings": [
                 {"device": each.device, "options": dict(each.options), "figures": dict(each.figures)} for each in tuned
             ],
@@ -147,6 +150,8 @@ def show(variant: VariantArgument, *, as_json: AsJson = False) -> int:
     for tuning in tuned:
         found = ", ".join(f"{name} {value}" for name, value in tuning.options.items())
         print_line(f"tuned     {found} on {tuning.device}")
+    if watched:
+        print_watched(watched)
     if said:
         heads = ("SAID", "TIER", "VERDICT", "COST", "HOLDS FOR", "REASON")
         rows = [

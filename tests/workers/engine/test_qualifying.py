@@ -18,23 +18,27 @@ from pipeline.domain.errors import NightrateError, UsageError
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.models import EngineKind, Recipe
 from pipeline.domain.tiers import Tier
+from tests.workers.letters import letters_folder
 from workers.gate.identity import served_key
 from workers.tune.search import Probe
 
 
 @pytest.fixture
-def stack(database_url: str, tmp_path: Path, llama_folder: Path) -> Iterator[Stack]:
+def stack(database_url: str, tmp_path: Path) -> Iterator[Stack]:
     """An installation with a tiny model and a variant of it in another precision."""
     settings = Settings(home=tmp_path / "home", database_url=SecretStr(database_url), device="cpu", threads=1)
     with open_stack(settings) as opened:
-        add_variant(opened, Wish(name="tiny", source=str(llama_folder), engine=EngineKind.TORCH, options={}))
+        add_variant(
+            opened,
+            Wish(name="tiny", source=str(letters_folder(tmp_path / "tiny")), engine=EngineKind.TORCH, options={}),
+        )
         add_variant(opened, Wish(name="tiny@bf16", recipe=Recipe.BFLOAT16, options={"slots": 8}))
         yield opened
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Items without an expected answer: agreement is what counts."""
+    """Items without an expected answer: what the reference makes of the variant's is what counts."""
     lines = [
         {"custom_id": f"item-{n}", "body": {"prompt": f"abc {n}", "max_tokens": 2, "temperature": 0}} for n in range(24)
     ]
@@ -71,6 +75,7 @@ def test_the_report_says_what_was_compared_and_is_whole(stack: Stack, data: Path
 
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (report["variant"]["recipe"], report["reference"]["recipe"]) == ("bfloat16", "native")
+    assert report["evaluation"]["comparison"] == "likelihood"
     assert report["evaluation"]["items_compared"] == 24
     assert report["pace"]["rounds"] >= 1
     assert found.divergence is not None

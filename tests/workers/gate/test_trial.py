@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 
 import pytest
 
+from workers.gate.evidence import above
 from workers.gate.trial import Comparison, Reason, SequentialTest, Verdict
 
 
@@ -13,7 +15,7 @@ def stream(count: int, *, worse: float, better: float, seed: int = 1) -> list[in
     return [-1 if (u := rng.random()) < worse else 1 if u > 1 - better else 0 for _ in range(count)]
 
 
-def after(marks: list[int], margins: tuple[float, ...] = (3.0,), **more: Comparison) -> SequentialTest:
+def after(marks: Sequence[float], margins: tuple[float, ...] = (3.0,), **more: Comparison) -> SequentialTest:
     test = SequentialTest(margins, **more)
     for x in marks:
         test.push(x)
@@ -112,3 +114,38 @@ def test_an_alpha_that_is_no_probability_is_refused() -> None:
 
 def test_every_reason_has_its_sentence() -> None:
     assert all(reason.sentence.endswith(".") for reason in Reason)
+
+
+def test_a_small_graded_loss_is_accepted_and_a_large_one_rejected_in_few_items() -> None:
+    by_likelihood = {"comparison": Comparison.LIKELIHOOD}
+    (healthy,) = after([-0.002] * 1000, (1.0,), **by_likelihood).decisions()
+    (broken,) = after([-0.08] * 400, (1.0,), **by_likelihood).decisions()
+
+    assert (healthy.verdict, healthy.reason) == (Verdict.ACCEPTED, Reason.WITHIN_MARGIN)
+    assert (broken.verdict, broken.reason) == (Verdict.REJECTED, Reason.BEYOND)
+    assert broken.items < 10
+    assert healthy.items > 300
+
+
+def test_no_answer_is_likelier_to_the_reference_than_its_own_choice() -> None:
+    with pytest.raises(ValueError, match="more than its own"):
+        SequentialTest((1.0,), comparison=Comparison.LIKELIHOOD).push(0.1)
+
+
+def test_a_stored_test_of_graded_losses_goes_on_as_if_it_had_never_stopped() -> None:
+    rng = random.Random(4)
+    losses = [-(rng.random() ** 6) for _ in range(300)]
+    whole = after(losses, (1.0, 3.0), comparison=Comparison.LIKELIHOOD)
+
+    stored = json.loads(json.dumps(after(losses[:100], (1.0, 3.0), comparison=Comparison.LIKELIHOOD).as_plain()))
+    continued = SequentialTest.from_plain(stored)
+    for x in losses[100:]:
+        continued.push(x)
+
+    assert continued.as_plain() == whole.as_plain()
+
+
+def test_a_graded_x_counted_in_part_claims_no_more_than_there_is() -> None:
+    test = after([-0.05, -0.3, 0.0, -0.01] * 20, comparison=Comparison.LIKELIHOOD)
+
+    assert above(test.tally, -0.03) <= test.log_within(3.0) + 1e-9

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
 
 from pipeline.domain.errors import GateError, ModelUnavailableError
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
+from pipeline.domain.tiers import Tier
 from tests.workers.engine.driving import needs_openvino
+from tests.workers.letters import letters_folder
 from workers.engine.models import content_hash
 from workers.engine.openvino_chat.export import export
 from workers.engine.registry import load_engine
+from workers.gate.answer_reader import AnswerReader
 from workers.gate.divergence import Divergence
 from workers.gate.identity import Identity, engine_version, numerics
 from workers.gate.items import EvaluationSet, read_lines
 from workers.gate.logits import TokenSequence, divergence, open_reader
+from workers.gate.page import page_of
 from workers.gate.qualification import Logits, Settings, Side, qualify
-from workers.gate.trial import Comparison
+from workers.gate.report import report_of
+from workers.gate.trial import Comparison, Reason, SequentialTest, Verdict
 
 Folders = Callable[[float], Path]
 
@@ -83,6 +89,37 @@ def test_a_model_agrees_with_itself(tiny_folders: Folders, tmp_path: Path) -> No
     assert found.divergence is not None
     assert found.divergence.max_nats == 0
     assert found.divergence.same_top_share == 1
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict", "reason"),
+    [(0.002, Verdict.ACCEPTED, Reason.WITHIN_MARGIN), (0.2, Verdict.REJECTED, Reason.BEYOND)],
+    ids=["healthy", "broken"],
+)
+def test_without_expected_answers_the_reference_reads_the_variants(
+    tmp_path: Path, noise: float, verdict: Verdict, reason: Reason
+) -> None:
+    folder, other = letters_folder(tmp_path / "whole"), letters_folder(tmp_path / "other", noise=noise)
+    reader = AnswerReader.over(folder, open_reader(folder, device="cpu"))
+    found = qualify(
+        variant=loaded(other, tmp_path),
+        reference=loaded(folder, tmp_path),
+        evaluation=evaluation(300),
+        reader=reader,
+        margins={Tier.NIGHTLY: 3.0},
+    )
+
+    assert found.comparison is Comparison.LIKELIHOOD
+    assert [(each.decision.verdict, each.decision.reason) for each in found.tiers] == [(verdict, reason)]
+    assert found.interval[0] <= found.difference <= min(0.0, found.interval[1])
+    assert found.difference == pytest.approx(fmean(each.x for each in found.outcomes if each.x is not None))
+    continued = SequentialTest.from_plain(json.loads(json.dumps(found.test_state)))
+    assert continued.decisions() == found.decisions
+    assert continued.log_beyond(3.0) == pytest.approx(found.path[-1].log_against[0])
+    report = report_of(found)
+    assert report["evaluation"]["comparison"] == "likelihood"
+    assert json.dumps(report, allow_nan=False)
+    assert "less likely by more than" in page_of(found)
 
 
 @needs_openvino

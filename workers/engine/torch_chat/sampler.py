@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.domain.parameters import Sampling
 from workers.engine.torch_chat.adjustments import NEVER, AdjustedRow, adjust
 
 #: Temperatures below this are greedy: dividing by them would overflow.
@@ -39,7 +40,7 @@ def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
         rows: The rows in the same order.
     """
     adjust(logits, rows)
-    sampled = [i for i, row in enumerate(rows) if row.sampling.temperature >= _TEMPERATURE_MIN]
+    sampled = [i for i, row in enumerate(rows) if not is_greedy(row.sampling)]
     chosen = logits.argmax(dim=-1)
     if sampled:
         index = torch.tensor(sampled, device=logits.device)
@@ -48,8 +49,23 @@ def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
     return tokens
 
 
+def is_greedy(sampling: Sampling) -> bool:
+    """Say whether the likeliest token is taken."""
+    return sampling.temperature < _TEMPERATURE_MIN
+
+
 def _draw(logits: Tensor, rows: Sequence[SampledRow]) -> Tensor:
     """Return one draw per row of `logits` (rows, vocabulary)."""
+    scores = drawn_from(logits, rows)
+    lanes = _mix(torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32))
+    for i, row in enumerate(rows):
+        # Row by row: a row's vocabulary fits the second-level cache, all rows' together do not.
+        scores[i] += _gumbel(lanes, row.seed, len(row.output))
+    return scores.argmax(dim=-1)
+
+
+def drawn_from(logits: Tensor, rows: Sequence[AdjustedRow]) -> Tensor:
+    """Return the logits of what each row, none of them greedy, is drawn from: (rows, vocabulary), `NEVER` for what cannot be."""
     temperatures = torch.tensor([row.sampling.temperature for row in rows], device=logits.device)
     scores = logits / temperatures[:, None]
     _keep_likely(scores, rows)
@@ -59,14 +75,10 @@ def _draw(logits: Tensor, rows: Sequence[SampledRow]) -> Tensor:
         index = torch.tensor(narrowed, device=logits.device)
         shares = torch.tensor([rows[i].sampling.top_p for i in narrowed], device=logits.device)
         scores[index] = _nucleus(scores[index], shares)
-    lanes = _mix(torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32))
-    for i, row in enumerate(rows):
-        # Row by row: a row's vocabulary fits the second-level cache, all rows' together do not.
-        scores[i] += _gumbel(lanes, row.seed, len(row.output))
-    return scores.argmax(dim=-1)
+    return scores
 
 
-def _keep_likely(scores: Tensor, rows: Sequence[SampledRow]) -> None:
+def _keep_likely(scores: Tensor, rows: Sequence[AdjustedRow]) -> None:
     """Remove what is less likely than `min_p` times the likeliest entry."""
     for i, row in enumerate(rows):
         if row.sampling.min_p > 0.0:
@@ -74,7 +86,7 @@ def _keep_likely(scores: Tensor, rows: Sequence[SampledRow]) -> None:
             scores[i].masked_fill_(scores[i] < least, NEVER)
 
 
-def _keep_first(scores: Tensor, rows: Sequence[SampledRow]) -> None:
+def _keep_first(scores: Tensor, rows: Sequence[AdjustedRow]) -> None:
     """Remove all but the `top_k` likeliest entries; what ties with the last of them stays."""
     for i, row in enumerate(rows):
         if 0 < row.sampling.top_k < scores.shape[1]:
