@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from pipeline.domain.endpoints import Endpoint
@@ -20,9 +19,9 @@ from pipeline.domain.lifecycle import AttemptOutcome
 from pipeline.domain.ranges import count_rows, halve
 from pipeline.domain.retry import Verdict, judge
 from pipeline.ports.meters import AttemptMeters
-from pipeline.ports.packs import Conviction, LeasedSlice, PackLease, PartDraft, WorkCommit
+from pipeline.ports.packs import Conviction, LeasedSlice, PackLease, WorkCommit
+from storage.commits import OWN, commit_parts
 from storage.database import Database
-from storage.ledger import record_work
 from storage.meters import record_meters
 from storage.multiranges import from_value, to_literal
 from storage.wakeups import send_wakeup
@@ -83,11 +82,6 @@ _ROWS_LEFT = text("""
      WHERE NOT isempty(rows_left)
 """)
 
-_OWN = text("""
-    SELECT failures, lone_failures, unreads, is_suspect FROM packs
-     WHERE id = :pack_id AND state = 'leased' AND lease_token = :lease_token FOR NO KEY UPDATE
-""")
-
 _END_ATTEMPT = text("""
     UPDATE attempts SET outcome = :outcome, error = :error, ended_at = clock_timestamp()
      WHERE pack_id = :pack_id AND lease_token = :lease_token
@@ -119,30 +113,6 @@ _ADD_CHILD = text("""
 _ADD_SLICE = text("""
     INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
     VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds)
-""")
-
-_ADD_PART = text("""
-    INSERT INTO parts (id, batch_id, pack_id, lease_token, object_key, sha256, size_bytes,
-                       rows_succeeded, rows_errored, input_tokens, output_tokens)
-    VALUES (:part_id, :batch_id, :pack_id, :lease_token, :object_key, :sha256, :size_bytes,
-            :rows_succeeded, :rows_errored, :input_tokens, :output_tokens)
-""")
-
-_ADD_PART_SLICE = text("""
-    INSERT INTO part_slices (part_id, shard_id, rows, input_tokens, output_tokens, output_lengths)
-    VALUES (:part_id, :shard_id, CAST(:rows AS int4multirange), :input_tokens, :output_tokens,
-            CAST(:output_lengths AS jsonb))
-""")
-
-_ADD_SHADOW = text("""
-    INSERT INTO shadow_samples (model, variant, gate_key, batch_id, shard_id, position, part_id, line_no)
-    SELECT model, variant, :gate_key, :batch_id, :shard_id, :position, :part_id, :line_no FROM packs WHERE id = :pack_id
-    ON CONFLICT (shard_id, position) DO NOTHING
-""")
-
-_COUNT_DONE = text("""
-    UPDATE shards SET rows_succeeded = rows_succeeded + :rows_succeeded, rows_errored = rows_errored + :rows_errored
-     WHERE id = :shard_id
 """)
 
 #: A pack that failed rests this long before its next attempt, so that a passing fault can pass. One whose
@@ -231,7 +201,7 @@ class PackRepository:
     def commit(self, worker_id: WorkerId | None, commit: WorkCommit) -> None:
         """Record parts, counts, the worker's span and its charges in one transaction."""
         assert commit.parts, "a commit has something to commit"
-        self._database.run(lambda connection: _commit(connection, worker_id, commit))
+        self._database.run(lambda connection: commit_parts(connection, worker_id, commit))
 
     def finish(
         self,
@@ -260,7 +230,7 @@ def finish_attempt(
     connection: Connection, pack_id: PackId, lease_token: int, outcome: AttemptOutcome, error: str | None
 ) -> Verdict:
     """End an attempt within the caller's transaction; see `PackRepository.finish`."""
-    own = connection.execute(_OWN, {"pack_id": pack_id, "lease_token": lease_token}).one_or_none()
+    own = connection.execute(OWN, {"pack_id": pack_id, "lease_token": lease_token}).one_or_none()
     if own is None:
         raise LeaseLostError(f"lease {lease_token} of {pack_id} has ended")
     ended = {"pack_id": pack_id, "lease_token": lease_token, "outcome": outcome, "error": error}
@@ -348,76 +318,5 @@ def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ..
                     "predicted_seconds": seconds_of[shard_id] * count_rows(ranges) / rows_of[shard_id],
                 }
                 for shard_id, ranges in half
-            ],
-        )
-
-
-def _commit(connection: Connection, worker_id: WorkerId | None, commit: WorkCommit) -> None:
-    # The lock before the look: the first try of this very commit may still be on its way.
-    guard = {"pack_id": commit.pack_id, "lease_token": commit.lease_token}
-    own = connection.execute(_OWN, guard).one_or_none()
-    # An answer may have been lost on the way back: the same parts again are a success.
-    done = text("SELECT 1 FROM parts WHERE id = :part_id")
-    if connection.execute(done, {"part_id": commit.parts[0].part_id}).one_or_none() is not None:
-        return
-    if own is None:
-        raise LeaseLostError(f"lease {commit.lease_token} of {commit.pack_id} has ended")
-    for part in commit.parts:
-        _add_part(connection, commit, part)
-    counts = [
-        {"shard_id": rows.shard_id, "rows_succeeded": rows.rows_succeeded, "rows_errored": rows.rows_errored}
-        for part in commit.parts
-        for rows in part.shards
-    ]
-    connection.execute(_COUNT_DONE, sorted(counts, key=lambda count: count["shard_id"]))
-    if commit.interval is not None:
-        assert worker_id is not None, "an interval is some worker's"
-        record_work(connection, worker_id, commit)
-
-
-def _add_part(connection: Connection, commit: WorkCommit, part: PartDraft) -> None:
-    connection.execute(
-        _ADD_PART,
-        {
-            "part_id": part.part_id,
-            "batch_id": part.batch_id,
-            "pack_id": commit.pack_id,
-            "lease_token": commit.lease_token,
-            "object_key": part.object_key,
-            "sha256": part.sha256,
-            "size_bytes": part.size_bytes,
-            "rows_succeeded": sum(rows.rows_succeeded for rows in part.shards),
-            "rows_errored": sum(rows.rows_errored for rows in part.shards),
-            "input_tokens": part.input_tokens,
-            "output_tokens": part.output_tokens,
-        },
-    )
-    connection.execute(
-        _ADD_PART_SLICE,
-        [
-            {
-                "part_id": part.part_id,
-                "shard_id": rows.shard_id,
-                "rows": to_literal(rows.ranges),
-                "input_tokens": rows.input_tokens,
-                "output_tokens": rows.output_tokens,
-                "output_lengths": orjson.dumps(rows.output_lengths).decode(),
-            }
-            for rows in part.shards
-        ],
-    )
-    if part.shadow_rows:
-        named = {"pack_id": commit.pack_id, "gate_key": commit.gate_key, "batch_id": part.batch_id}
-        connection.execute(
-            _ADD_SHADOW,
-            [
-                {
-                    **named,
-                    "part_id": part.part_id,
-                    "shard_id": row.shard_id,
-                    "position": row.position,
-                    "line_no": row.line_no,
-                }
-                for row in part.shadow_rows
             ],
         )
