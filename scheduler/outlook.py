@@ -58,6 +58,10 @@ class Outlook:
             assumed=self._policy.cost_upper_factor,
         )
 
+    def seconds_anywhere(self, backlog: Backlog) -> float:
+        """Return the same for the pool where it is least; 0 where no pool runs it."""
+        return min((self.seconds_left(backlog, pool) for pool, _ in self._places_of(backlog)), default=0.0)
+
     def _places_of(self, backlog: Backlog) -> list[tuple[str, str]]:
         found = [(pool, self.routes.variant_for(backlog, pool)) for pool in self._pools]
         return [(pool, variant) for pool, variant in found if variant is not None]

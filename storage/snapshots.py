@@ -49,10 +49,11 @@ _OPEN_SHARDS = text("""
 _POOLS = text("""
     -- Packs that no live worker can serve, and paused ones, do not count as waiting: they would take up the room of
     -- others.
-    SELECT pool, workers, served, (
+    SELECT pool, workers, served, rate_micros_per_hour, currency, (
             SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state IN ('ready', 'retryable')
                AND NOT is_convicted AND packs.variant = ANY(live.variants) AND packs.id NOT IN (SELECT id FROM paused_packs)) AS packs_waiting
       FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.variant) AS variants,
+                   max(rate_micros_per_hour) AS rate_micros_per_hour, min(currency) AS currency,
                    jsonb_agg(DISTINCT jsonb_build_array(named.variant, named.gate_key)) AS served
               FROM workers, jsonb_each_text(workers.variants) AS named (variant, gate_key)
              WHERE state NOT IN ('stopped', 'lost', 'draining') AND NOT must_stop
@@ -128,6 +129,8 @@ def _with_fleet(connection: Connection, backlogs: tuple[Backlog, ...]) -> Snapsh
             workers=row.workers,
             offers=offers_of([(variant, key) for variant, key in row.served], words),
             packs_waiting=row.packs_waiting,
+            rate_micros_per_hour=row.rate_micros_per_hour,
+            currency=row.currency,
         )
         for row in live
     )

@@ -65,6 +65,29 @@ class ShardDraft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEstimate:
+    """What intake expects of a shard's rows."""
+
+    rows: int
+    #: Sums over the rows.
+    input_tokens: int
+    output_tokens: int
+    #: Tells the beginning that all its prompts share; 0 where they share none.
+    template: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What intake would make of a file."""
+
+    model: str
+    rows_total: int
+    rows_duplicate: int
+    rows_refused: int
+    shards: tuple[ShardEstimate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDraft:
     """Some other object that belongs to a batch, such as a roster or the refusals part."""
 

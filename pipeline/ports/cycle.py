@@ -86,6 +86,9 @@ class PoolView:
     offers: tuple[Offer, ...]
     #: Packs published and not leased yet, and their predicted seconds.
     packs_waiting: int
+    #: What an hour of its dearest worker costs.
+    rate_micros_per_hour: int = 0
+    currency: str = "USD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

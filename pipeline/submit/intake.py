@@ -17,14 +17,15 @@ import numpy as np
 import orjson
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import new_batch_id
 from pipeline.domain.limits import LINE_ERRORS_MAX
-from pipeline.ports.batches import Admitted, BatchClaim, LineError, Rejected
+from pipeline.ports.batches import Admitted, BatchClaim, LineError, Rejected, Survey
 from pipeline.ports.objects import ObjectStore
 from pipeline.submit.fingerprint import leaders
 from pipeline.submit.looks import HEAD_BYTES, named
 from pipeline.submit.reading import RequestReader, Requests
 from pipeline.submit.spool import Spool
-from pipeline.submit.writing import place, write_refusals, write_rosters, write_shards
+from pipeline.submit.writing import estimates, place, write_refusals, write_rosters, write_shards
 
 _WRONG_FORMAT: Final = "Invalid file format for Batch API. Must be .jsonl; this looks like"
 
@@ -57,17 +58,48 @@ def take_in(
         OSError: The source cannot be read or the spool cannot be written.
     """
     with Spool(spool_folder) as spool:
-        reader = RequestReader(Requests(spool, claim), claim.endpoint, models)
-        head = _read_head(source)
-        look = named(head)
-        if look is not None:
-            reader.refuse_file("invalid_file_format", f"{_WRONG_FORMAT} {look}.")
-        else:
-            reader.read(cast("BinaryIO", _Rejoined(head, source)), on_progress)
-            _refuse_repeated_ids(reader)
-        if reader.errors:
-            return Rejected(errors=tuple(reader.errors), errors_total=reader.errors_total, rows_total=reader.rows_total)
-        return _write(claim, reader, objects, on_progress)
+        reader = RequestReader(Requests(spool, claim.batch_id), claim.endpoint, models)
+        return _read(reader, source, on_progress) or _write(claim, reader, objects, on_progress)
+
+
+def survey(
+    source: BinaryIO,
+    endpoint: Endpoint,
+    *,
+    models: Mapping[str, frozenset[Endpoint]],
+    spool_folder: Path,
+    on_progress: Callable[[int], None] | None = None,
+) -> Survey | Rejected:
+    """Return what intake would make of the input file, and write nothing; see `take_in`."""
+    with Spool(spool_folder) as spool:
+        reader = RequestReader(Requests(spool, new_batch_id()), endpoint, models)
+        rejected = _read(reader, source, on_progress)
+        if rejected is not None:
+            return rejected
+        model, requests = reader.checker.model, reader.requests
+        assert model is not None, "a line without a known model is bad"
+        placement = place(requests)
+        return Survey(
+            model=model,
+            rows_total=reader.rows_total,
+            rows_duplicate=placement.rows_duplicate,
+            rows_refused=requests.refusals.rows,
+            shards=estimates(requests, placement),
+        )
+
+
+def _read(reader: RequestReader, source: BinaryIO, on_progress: Callable[[int], None] | None) -> Rejected | None:
+    """Read all lines; return what is wrong with them, or None when every one is a request."""
+    head = _read_head(source)
+    look = named(head)
+    if look is not None:
+        reader.refuse_file("invalid_file_format", f"{_WRONG_FORMAT} {look}.")
+    else:
+        reader.read(cast("BinaryIO", _Rejoined(head, source)), on_progress)
+        _refuse_repeated_ids(reader)
+    if not reader.errors:
+        return None
+    return Rejected(errors=tuple(reader.errors), errors_total=reader.errors_total, rows_total=reader.rows_total)
 
 
 def _write(

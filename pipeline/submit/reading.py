@@ -9,10 +9,11 @@ import orjson
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
+from pipeline.domain.ids import BatchId
 from pipeline.domain.limits import FILE_BYTES_MAX, FILE_LINES_MAX, LINE_BYTES_MAX, LINE_ERRORS_MAX
 from pipeline.domain.objects.shard import encode_row
 from pipeline.domain.parameters import check_body
-from pipeline.ports.batches import BatchClaim, LineError
+from pipeline.ports.batches import LineError
 from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, too_long, truncated
 from pipeline.submit.estimate import image_bytes_of, output_tokens, output_tokens_assumed
 from pipeline.submit.fingerprint import digests
@@ -28,14 +29,14 @@ PROGRESS_ROWS: Final = 50_000
 class Requests:
     """The requests of one file, in input order, as columns on disk."""
 
-    def __init__(self, spool: Spool, claim: BatchClaim) -> None:
-        """Keep the requests of `claim` in `spool`."""
+    def __init__(self, spool: Spool, batch_id: BatchId) -> None:
+        """Keep the requests of `batch_id` in `spool`."""
         # One entry for each request.
         self.custom_ids = Payloads(spool, "custom-ids")
         self.custom_id_digests = DigestColumn(spool, "custom-id-digests")
         self.line_nos = Column(spool, "line-nos", "I")
         self.is_refused = Column(spool, "is-refused", "B")
-        self.refusals = Refusals(spool, claim.batch_id)
+        self.refusals = Refusals(spool, batch_id)
         # One entry for each request that was not refused.
         self.fingerprints = DigestColumn(spool, "fingerprints")
         self.prefixes = Column(spool, "prefixes", "Q")

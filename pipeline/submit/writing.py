@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.domain.limits import ROSTER_ROWS_MAX, SHARD_BYTES_MAX, SHARD_ROWS_MAX
 from pipeline.domain.objects.keys import refusals_key, roster_key, shard_key
 from pipeline.domain.objects.roster import REFUSED_SHARD_NO, encode_roster
-from pipeline.ports.batches import BatchClaim, ObjectDraft, ShardDraft
+from pipeline.ports.batches import BatchClaim, ObjectDraft, ShardDraft, ShardEstimate
 from pipeline.ports.objects import ObjectStore, StoredObject
 from pipeline.submit.estimate import input_tokens
 from pipeline.submit.fingerprint import leaders
@@ -54,6 +54,23 @@ def place(requests: Requests) -> Placement:
     return Placement(shard_nos=shard_nos[leader], positions=positions[leader], order=order, shards=shards)
 
 
+def estimates(requests: Requests, placement: Placement) -> tuple[ShardEstimate, ...]:
+    """Return what to expect of each shard's rows."""
+    row_bytes = requests.row_bytes.load()[placement.order]
+    image_bytes = requests.image_bytes.load()[placement.order]
+    tokens = requests.output_tokens.load()[placement.order]
+    prefixes = requests.prefixes.load()[placement.order]
+    return tuple(
+        ShardEstimate(
+            rows=stop - start,
+            input_tokens=input_tokens(row_bytes[start:stop], image_bytes[start:stop]),
+            output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
+            template=template_of(prefixes[start:stop]),
+        )
+        for start, stop in placement.shards
+    )
+
+
 def write_shards(
     claim: BatchClaim,
     model: str,
@@ -68,9 +85,6 @@ def write_shards(
     row_bytes = requests.row_bytes.load()
     stops = np.cumsum(row_bytes, dtype=np.int64)[placement.order]
     row_bytes = row_bytes[placement.order]
-    image_bytes = requests.image_bytes.load()[placement.order]
-    tokens = requests.output_tokens.load()[placement.order]
-    prefixes = requests.prefixes.load()[placement.order]
     with Uploads(objects) as uploads:
         for shard_no, content in enumerate(requests.rows.gather(stops - row_bytes, stops, placement.shards)):
             uploads.put(shard_key(claim.tenant_id, claim.batch_id, claim.claim_token, shard_no), content)
@@ -83,12 +97,12 @@ def write_shards(
             object_key=each.key,
             sha256=each.sha256,
             size_bytes=each.size_bytes,
-            rows=stop - start,
-            input_tokens=input_tokens(row_bytes[start:stop], image_bytes[start:stop]),
-            output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
-            template=template_of(prefixes[start:stop]),
+            rows=estimate.rows,
+            input_tokens=estimate.input_tokens,
+            output_tokens=estimate.output_tokens,
+            template=estimate.template,
         )
-        for shard_no, (each, (start, stop)) in enumerate(zip(stored, placement.shards, strict=True))
+        for shard_no, (each, estimate) in enumerate(zip(stored, estimates(requests, placement), strict=True))
     )
 
 

@@ -50,13 +50,20 @@ class Pace:
     #: Mean of the ratios and the quantile that bounds them; NaN while there are too few.
     _bound: tuple[float, float] | None = None
 
-    def learn(self, size: WorkSize, seconds: float, *, predicted: float) -> None:
-        """Take in a pack that ended: its size as it was, its seconds, and those that were predicted for it."""
+    def learn(self, size: WorkSize, seconds: float, *, expected: WorkSize | None = None) -> None:
+        """Take in a pack that ended: its size as it was, its seconds, and the size it was expected to have.
+
+        How far the prediction was off is remembered, unless nothing had run yet and it was no prediction.
+        """
+        if self.weight > 0:
+            # Once packs have run, the assumed speed says nothing: that of the last fit saves another.
+            predicted = self.seconds(expected or size, tokens_per_second=1.0 if self._fit is None else self._fit[0])
+            if predicted > 0:
+                self.ratios.append(seconds / predicted)
         row = np.array([size.rows, size.input_tokens, size.output_tokens], dtype=np.float64) / seconds
         self.gram = FORGETTING * self.gram + np.outer(row, row)
         self.moment = FORGETTING * self.moment + row
         self.weight = FORGETTING * self.weight + 1
-        self.ratios.append(seconds / predicted)
         self._fit = self._bound = None
 
     def seconds(self, size: WorkSize, *, tokens_per_second: float) -> float:

@@ -37,18 +37,23 @@ class Predictions:
                     known._tokens[entry.subject, entry.detail] = TokenRates.from_plain(entry.state)
         return known
 
+    def frozen(self) -> Predictions:
+        """Return predictions that know what these do and learn nothing."""
+        return _FrozenPredictions(self)
+
     def learn(self, pack: EndedPack) -> None:
         """Take in a pack that ended."""
         done = [share for share in pack.shares if share.actual.rows > 0]
+        # Before anything is learned from it: as a pack to come would be predicted.
+        expected = _sum(self.size(share.estimated, model=pack.model, template=share.template) for share in done)
         for share in done:
             lengths = LengthSketch.from_plain(share.lengths)
             for detail in (_ALL, str(share.template)):
                 self._rates(pack.model, detail).learn(share.estimated, share.actual, lengths)
                 self._changed.add((LearnedKind.TOKENS, pack.model, detail))
-        predicted = sum(share.predicted_seconds for share in pack.shares)
-        if pack.is_clean and done and predicted > 0 and pack.seconds > 0:
-            size = _sum(share.actual for share in done)
-            self._paces.setdefault((pack.variant, pack.pool), Pace()).learn(size, pack.seconds, predicted=predicted)
+        if pack.is_clean and done and pack.seconds > 0:
+            pace = self._paces.setdefault((pack.variant, pack.pool), Pace())
+            pace.learn(_sum(share.actual for share in done), pack.seconds, expected=expected)
             self._changed.add((LearnedKind.PACE, pack.variant, pack.pool))
 
     def changed(self) -> tuple[Learned, ...]:
@@ -87,6 +92,10 @@ class Predictions:
         found = own if own is not None and own.rows > 0 else self._tokens.get((model, _ALL), _UNKNOWN)
         return found.lengths
 
+    def rows_known(self, model: str, template: int) -> float:
+        """Return how many rows of the template have run, older ones as the fraction they count for."""
+        return self._tokens.get((model, str(template)), _UNKNOWN).rows
+
     def ratios(self, variant: str, pool: str) -> tuple[float, ...]:
         """Return actual over predicted seconds of the last packs."""
         return tuple(self._pace(variant, pool).ratios)
@@ -100,6 +109,15 @@ class Predictions:
     def _told(self, kind: LearnedKind, subject: str, detail: str) -> Learned:
         source = self._paces if kind is LearnedKind.PACE else self._tokens
         return Learned(kind=kind, subject=subject, detail=detail, state=source[subject, detail].as_plain())
+
+
+class _FrozenPredictions(Predictions):
+    def __init__(self, known: Predictions) -> None:
+        super().__init__()
+        vars(self).update(vars(known))
+
+    def learn(self, pack: EndedPack) -> None:
+        """Learn nothing."""
 
 
 def _sum(sizes: Iterable[WorkSize]) -> WorkSize:

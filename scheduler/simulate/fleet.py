@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Offer, WorkSize
@@ -31,6 +31,20 @@ class Speed:
         )
 
 
+class Pacing(Protocol):
+    """How long work takes a worker."""
+
+    def seconds(self, size: WorkSize) -> float:
+        """Return how long so much work takes a worker that nothing disturbs."""
+
+
+class Disturbance(Protocol):
+    """What packs are longer or shorter by."""
+
+    def factor(self, random: Random) -> float:
+        """Return what a pack's seconds are multiplied by."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
     """A time in which one worker of a pool is gone."""
@@ -47,7 +61,7 @@ class Pool:
     name: str
     workers: int
     #: What each variant served really takes.
-    speeds: Mapping[str, Speed]
+    speeds: Mapping[str, Pacing]
     offers: tuple[Offer, ...]
     rate_micros_per_hour: int = _MICROS
     absences: tuple[Absence, ...] = ()
@@ -83,7 +97,7 @@ class Fleet:
     """All pools, and their trouble."""
 
     pools: tuple[Pool, ...]
-    trouble: Trouble = field(default_factory=Trouble)
+    trouble: Disturbance = field(default_factory=Trouble)
     #: How long a lease of a lost worker stands before its pack can run again.
     lease_seconds: float = 30.0
 

@@ -138,8 +138,12 @@ class Simulation:
         *,
         seed: int,
         predictions: Predictions | None = None,
+        fair_tags: tuple[FairTag, ...] = (),
     ) -> None:
-        """Make ready; equal arguments give equal runs. `predictions` are what is known at the start."""
+        """Make ready; equal arguments give equal runs.
+
+        `predictions` and `fair_tags` are what is remembered at the start; the former learn on.
+        """
         self._fleet = fleet
         self._policy = policy
         self._random = Random(seed)  # noqa: S311 -- a simulation, not a secret
@@ -154,7 +158,7 @@ class Simulation:
         self._workers = [_Worker(pool, number) for pool in fleet.pools for number in range(pool.workers)]
         self._waiting: dict[str, list[tuple[float, int, _Pack]]] = {pool.name: [] for pool in fleet.pools}
         self._ended: list[EndedPack] = []
-        self._tags: tuple[FairTag, ...] = ()
+        self._tags = fair_tags
         self._ordinal_max = 0.0
         self.record = Record(workers={pool.name: pool.workers for pool in fleet.pools})
         for arrival in arrivals:
@@ -165,14 +169,18 @@ class Simulation:
                     self._at(absence.from_seconds, lambda worker=worker: self._leave(worker))  # type: ignore[misc]
                     self._at(absence.to_seconds, lambda worker=worker: self._return(worker))  # type: ignore[misc]
 
-    def run(self, *, until_seconds: float = math.inf) -> Record:
-        """Run until nothing more happens, or `until_seconds`, and return what happened."""
-        while self._events and self._events[0][0] <= until_seconds:
+    def run(self, *, until_seconds: float = math.inf, until_end_of: BatchId | None = None) -> Record:
+        """Run until nothing more happens, or `until_seconds`, or one batch has ended; return what happened."""
+        while self._events and self._events[0][0] <= until_seconds and not self._has_ended(until_end_of):
             self._now, _, happen = heapq.heappop(self._events)
             happen()
         self.record.seconds = min(self._now, until_seconds)
         self.record.batches = [_record_of(batch) for batch in self._batches.values()]
         return self.record
+
+    def _has_ended(self, batch_id: BatchId | None) -> bool:
+        batch = None if batch_id is None else self._batches.get(batch_id)
+        return batch is not None and not batch.is_open
 
     # --- events --------------------------------------------------------------------------------
 

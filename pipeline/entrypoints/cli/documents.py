@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import PROMISES
 from pipeline.domain.reasons import SENTENCES
 from pipeline.entrypoints.cli.figures import count, moment, money
-from pipeline.ports.batches import BatchView
+from pipeline.ports.batches import BatchView, LineError
 
 Document = dict[str, object]
 
@@ -37,10 +39,7 @@ def batch_document(view: BatchView) -> Document:
         "budget_micros": view.budget_micros,
         "currency": view.currency,
         "files": {"input": view.input_file_id, "output": view.output_file_id, "error": view.error_file_id},
-        "errors": [
-            {"line": error.line, "code": error.code, "param": error.param, "message": error.message}
-            for error in view.errors
-        ],
+        "errors": [line_error_document(error) for error in view.errors],
         "errors_total": view.errors_total,
         "trouble": view.trouble,
         "created_at": view.created_at.isoformat(),
@@ -97,15 +96,24 @@ def batch_facts(view: BatchView) -> dict[str, str]:
 
 def error_lines(view: BatchView) -> list[str]:
     """Return what went wrong, a line each."""
+    return line_error_texts(view.errors, view.errors_total)
+
+
+def line_error_texts(errors: Sequence[LineError], total: int) -> list[str]:
+    """Return what is wrong with a file, a line each; `total` counts those that are not listed too."""
     lines = []
-    for error in view.errors:
+    for error in errors:
         where = f"line {error.line}" if error.line else "file"
         field = f" ({error.param})" if error.param else ""
         lines.append(f"  {where}: {error.message}{field}")
-    unlisted = view.errors_total - len(view.errors)
-    if unlisted > 0:
-        lines.append(f"  and {count(unlisted)} more")
+    if total > len(errors):
+        lines.append(f"  and {count(total - len(errors))} more")
     return lines
+
+
+def line_error_document(error: LineError) -> Document:
+    """Return one bad line."""
+    return {"line": error.line, "code": error.code, "param": error.param, "message": error.message}
 
 
 def _rows(view: BatchView) -> str:

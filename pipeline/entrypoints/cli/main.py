@@ -19,6 +19,7 @@ from pipeline.entrypoints.cli import (
     listing,
     models,
     processes,
+    quote,
     results,
     run,
     stack,
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command("up")(stack.up)
     app.command("down")(stack.down)
     app.command("status")(stack.status)
+    app.command("quote")(quote.quote)
     app.command("submit")(submit.submit)
     app.command("watch")(submit.watch)
     app.command("list")(listing.list_batches)

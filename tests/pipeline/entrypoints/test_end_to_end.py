@@ -186,6 +186,21 @@ def test_ctrl_c_detaches_and_the_batch_goes_on(shell: Shell) -> None:
     shell.run("results", batch_id, code=3)
 
 
+def test_a_quote_stores_nothing_and_says_what_would_be_rejected(shell: Shell, batch_id: str) -> None:
+    before = json.loads(shell.run("list", "--json"))
+    (shell.folder / "bad.jsonl").write_text(requests(model="unheard-of"))
+
+    found = json.loads(shell.run("quote", "in.jsonl", "--window", "2h", "--json"))
+    bad = json.loads(shell.run("quote", "bad.jsonl", "--json", code=4))
+
+    assert found["rows"] == {"total": ROWS, "duplicate": 1, "refused": 1}
+    assert [tier["tier"] for tier in found["tiers"]] == ["urgent", "standard", "bulk", "nightly"]
+    assert all(tier["variant"] == "echo" and tier["is_measured"] for tier in found["tiers"])
+    assert bad["errors_total"] == ROWS
+    assert json.loads(shell.run("list", "--json")) == before
+    assert batch_id in {batch["id"] for batch in before}
+
+
 def test_a_batch_is_held_paused_changed_and_let_go(shell: Shell) -> None:
     (shell.folder / "held.jsonl").write_text(requests())
     held = shell.run("submit", "held.jsonl", "--hold-until", "20h").strip()

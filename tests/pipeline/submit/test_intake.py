@@ -12,10 +12,10 @@ from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.limits import CUSTOM_ID_CHARS_MAX, LINE_BYTES_MAX, NESTING_MAX, SHARD_BYTES_MAX
 from pipeline.domain.objects.part import PartRow, encode_part
 from pipeline.domain.objects.shard import decode_rows
-from pipeline.ports.batches import Admitted, ShardDraft
+from pipeline.ports.batches import Admitted, ShardDraft, Survey
 from pipeline.ports.objects import StoredObject
 from pipeline.submit import reading, refusals, writing
-from pipeline.submit.intake import take_in
+from pipeline.submit.intake import survey, take_in
 from pipeline.submit.lines import read_lines
 from tests.pipeline.files import BATCH_HEX, CHAT, ENCODER, MODELS, admitted, chat, claim_of, line, places, rejected
 from tests.pipeline.memory import MemoryStore
@@ -318,3 +318,27 @@ def test_an_image_counts_as_one_and_not_as_the_letters_it_is_written_in() -> Non
     [shard] = admitted(content, endpoint=Endpoint.EMBEDDINGS).shards
 
     assert 3 * 256 < shard.input_tokens < 3 * 256 + 200
+
+
+def test_a_survey_expects_what_intake_then_writes_and_writes_nothing(tmp_path: Path) -> None:
+    system = "Say what you are told in one word. " * 4
+    content = joined([line(f"r{n}", chat(f"{system} {n % 40}")) for n in range(50)])
+
+    found = survey(io.BytesIO(content), Endpoint.CHAT_COMPLETIONS, models=MODELS, spool_folder=tmp_path)
+    taken_in = admitted(content)
+
+    assert isinstance(found, Survey)
+    assert [(each.rows, each.input_tokens, each.output_tokens, each.template) for each in found.shards] == [
+        (each.rows, each.input_tokens, each.output_tokens, each.template) for each in taken_in.shards
+    ]
+    assert (found.rows_total, found.rows_duplicate) == (50, 10)
+    assert found.shards[0].template
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_survey_of_bad_lines_says_what_intake_says(tmp_path: Path) -> None:
+    content = joined([b"{", line("r1")])
+
+    assert survey(io.BytesIO(content), Endpoint.CHAT_COMPLETIONS, models=MODELS, spool_folder=tmp_path) == rejected(
+        content
+    )

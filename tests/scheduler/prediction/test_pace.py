@@ -24,7 +24,7 @@ def learned(packs: int, *, noise: float, seed: int = 1) -> tuple[Pace, Random]:
     for _ in range(packs):
         size = pack(random)
         seconds = took(size) * random.gauss(1, noise)
-        pace.learn(size, seconds, predicted=pace.seconds(size, tokens_per_second=100.0))
+        pace.learn(size, seconds)
     return pace, random
 
 
@@ -55,7 +55,7 @@ def test_a_pace_that_changes_is_followed() -> None:
     pace, random = learned(100, noise=0.02)
     for _ in range(400):
         size = pack(random)
-        pace.learn(size, 2 * took(size), predicted=pace.seconds(size, tokens_per_second=100.0))
+        pace.learn(size, 2 * took(size))
 
     size = pack(random)
 
@@ -65,7 +65,7 @@ def test_a_pace_that_changes_is_followed() -> None:
 def test_no_prediction_is_negative_however_odd_the_packs() -> None:
     pace = Pace()
     for rows, inputs, outputs, seconds in ((10, 1000, 10, 9.0), (10, 2000, 20, 3.0), (20, 500, 900, 1.0)):
-        pace.learn(WorkSize(rows=rows, input_tokens=inputs, output_tokens=outputs), seconds, predicted=1.0)
+        pace.learn(WorkSize(rows=rows, input_tokens=inputs, output_tokens=outputs), seconds)
 
     for feature in np.eye(3):
         size = WorkSize(rows=feature[0], input_tokens=feature[1], output_tokens=feature[2])

@@ -1,0 +1,45 @@
+"""Quotes: what the scheduler would make of a file, asked without submitting it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from infra.lending import lent_folder
+from pipeline.app.stack import Stack
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import DEFAULT_TENANT
+from pipeline.ports.batches import Rejected, Survey
+from pipeline.submit.intake import survey
+from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
+from scheduler.quoting import Asked, TierQuote, quote
+from storage.cycles import CycleRepository
+
+#: Equal files on equal stacks get equal quotes.
+_SEED = 1
+
+
+def quote_file(
+    stack: Stack, path: Path, endpoint: Endpoint, *, windows: Sequence[float]
+) -> tuple[Survey, tuple[TierQuote, ...]] | Rejected:
+    """Return what each tier offers for the file, or what is wrong with it; nothing is stored.
+
+    `windows` are the seconds to tell the chances of, the first the one to be promised.
+    """
+    with path.open("rb") as source, lent_folder(stack.spool_folder, prefix="survey-") as folder:
+        found = survey(source, endpoint, models=stack.endpoints_of_models(), spool_folder=folder)
+    if isinstance(found, Rejected):
+        return found
+    cycles = CycleRepository(stack.database, silence=timedelta(seconds=stack.settings.lease_seconds))
+    asked = Asked(tenant_id=DEFAULT_TENANT, endpoint=endpoint, survey=found, window_seconds=windows[0])
+    quotes = quote(
+        asked,
+        cycles.snapshot(),
+        Predictions.recalled(cycles.predictions()),
+        Policy(pack_seconds_target=stack.settings.pack_seconds),
+        windows=windows,
+        seed=_SEED,
+    )
+    return found, quotes

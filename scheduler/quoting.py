@@ -1,0 +1,316 @@
+"""Quotes: what a batch would cost, when it would be done, and which windows it would meet, before anything is paid.
+
+The policy itself is asked: the cycle runs on a virtual clock from what is queued now, with the batch added, some
+times over. What is not known is drawn anew each time: how far packs were off their predictions, from those that
+ran, and how long answers of a template are that nobody has seen. What comes later and is worth more is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.promises import Promise
+from pipeline.domain.tiers import Tier
+from pipeline.ports.batches import Survey
+from pipeline.ports.cycle import Backlog, OpenShard, PoolView, Snapshot, WorkSize
+from scheduler.outlook import Outlook
+from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
+from scheduler.promises import Promises
+from scheduler.routing import Routes
+from scheduler.simulate.arrivals import Arrival
+from scheduler.simulate.fleet import Fleet, Pool
+from scheduler.simulate.record import quantile
+from scheduler.simulate.simulation import Simulation
+
+_US: Final = 1_000_000
+_HOUR_SECONDS: Final = 3600
+_QUOTED: Final = BatchId("batch_quoted")
+#: Batches ahead that are told apart; more are taken together by tenant, tier and model.
+_AHEAD_MAX: Final = 200
+#: Packs that a run is simulated in, about, and those of the quoted batch at least: larger packs are simulated
+#: faster and change its end by a part of one.
+_PACKS_IN_ALL: Final = 300
+_PACKS_OF_ITS_OWN: Final = 10
+#: Ratios that are enough to draw from.
+_RATIOS_ENOUGH: Final = 8
+#: Spread (of the logarithm) of a pack's seconds while there are fewer.
+_PACK_SPREAD: Final = 0.3
+#: Rows of a template after which its answers are known.
+_ROWS_TO_KNOW: Final = 50
+#: Spread (of the logarithm) of answers' lengths from one unseen template to another.
+_TEMPLATE_SPREAD: Final = 0.5
+#: Longest time that is simulated.
+_SECONDS_MAX: Final = 30 * 86_400
+_LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A batch as it would be submitted."""
+
+    tenant_id: TenantId
+    endpoint: Endpoint
+    survey: Survey
+    window_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierQuote:
+    """What one tier offers; ranges are from the 5th to the 95th percentile, times are seconds from now."""
+
+    tier: Tier
+    #: What would run it; None: no live worker serves the model to this tier, and nothing more is known.
+    variant: str | None
+    cost_micros: tuple[int, int] | None
+    currency: str
+    finish_seconds: tuple[float, float, float] | None
+    #: The chance to be done within each window, by its seconds.
+    chances: Mapping[float, float]
+    #: Whether the asked window could be promised now, and the shortest that could.
+    can_promise: bool
+    promise_seconds: float | None
+    #: False where nothing of the variant has run yet, and its speed is an assumption.
+    is_measured: bool = False
+
+
+def quote(
+    asked: Asked,
+    snapshot: Snapshot,
+    predictions: Predictions,
+    policy: Policy,
+    *,
+    windows: Iterable[float],
+    seed: int,
+    runs: int = 16,
+) -> tuple[TierQuote, ...]:
+    """Return what each tier offers.
+
+    `windows` are the seconds to tell the chances of, beside the asked one; these are multiples of one over `runs`.
+    """
+    told = sorted({asked.window_seconds, *windows})
+    outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)
+    seeds = range(seed, seed + runs)
+    return tuple(_quote_of(tier, asked, snapshot, outlook, predictions, policy, told, seeds) for tier in Tier)
+
+
+def _quote_of(
+    tier: Tier,
+    asked: Asked,
+    snapshot: Snapshot,
+    outlook: Outlook,
+    predictions: Predictions,
+    policy: Policy,
+    windows: Sequence[float],
+    seeds: Sequence[int],
+) -> TierQuote:
+    backlog = _backlog_of(asked, tier, snapshot.now_us)
+    pools = {pool.pool: pool for pool in snapshot.pools if outlook.routes.variant_for(backlog, pool.pool)}
+    if not pools or not backlog.shards:
+        return TierQuote(
+            tier=tier, variant=None, cost_micros=None, currency="USD", finish_seconds=None, chances={},
+            can_promise=False, promise_seconds=None,
+        )  # fmt: skip
+    # Apart for each tier: what one could be promised is not taken from another.
+    promises = Promises(snapshot, outlook, policy)
+    earliest_us = promises.earliest(backlog)
+    ((_, promise),) = promises.answers([backlog])
+    coarse = replace(policy, pack_seconds_target=_pack_seconds(backlog, snapshot.backlogs, outlook, policy))
+    runs = [_run(backlog, snapshot, predictions, coarse, pools, seed=seed) for seed in seeds]
+    costs = [cost for _, cost in runs]
+    finishes = [finish for finish, _ in runs]
+    return TierQuote(
+        tier=tier,
+        variant=", ".join(sorted(outlook.routes.variants_of(backlog))),
+        cost_micros=(math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))),
+        currency=min(pool.currency for pool in pools.values()),
+        finish_seconds=(_at(finishes, _LOW), _at(finishes, _MIDDLE), _at(finishes, _HIGH)),
+        chances={window: sum(finish <= window for finish in finishes) / len(finishes) for window in windows},
+        can_promise=promise is Promise.MADE,
+        promise_seconds=None if earliest_us is None else (earliest_us - snapshot.now_us) / _US,
+        is_measured=all(
+            outlook.is_measured(variant, pool)
+            for pool in pools
+            if (variant := outlook.routes.variant_for(backlog, pool)) is not None
+        ),
+    )
+
+
+def _pack_seconds(backlog: Backlog, ahead: Sequence[Backlog], outlook: Outlook, policy: Policy) -> float:
+    """Return how long packs may be in the simulation, so that a long queue takes no longer to go through."""
+    own = outlook.seconds_anywhere(backlog)
+    whole = own + sum(outlook.seconds_anywhere(each) for each in ahead)
+    return max(policy.pack_seconds_target, min(own / _PACKS_OF_ITS_OWN, whole / _PACKS_IN_ALL))
+
+
+def _at(values: Sequence[float], share: float) -> float:
+    found = quantile(values, share)
+    assert found is not None
+    return found
+
+
+def _run(
+    backlog: Backlog,
+    snapshot: Snapshot,
+    predictions: Predictions,
+    policy: Policy,
+    pools: Mapping[str, PoolView],
+    *,
+    seed: int,
+) -> tuple[float, float]:
+    """Return when the batch is done in one run, in seconds from now, and what it costs, in micro-units."""
+    random = Random(seed)  # noqa: S311 -- a simulation, not a secret
+    arrivals = [
+        _arrival_of(each, snapshot.now_us, predictions, random)
+        for each in (*_ahead(snapshot.backlogs), replace(backlog, deadline_at_us=snapshot.now_us + _SECONDS_MAX * _US))
+    ]
+    fleet = Fleet(
+        pools=tuple(_pool_of(pool, snapshot, predictions, policy) for pool in snapshot.pools if pool.workers > 0),
+        trouble=_Ratios(_ratios_of(snapshot, predictions)),
+    )
+    record = Simulation(
+        arrivals, fleet, policy, seed=seed, predictions=predictions.frozen(), fair_tags=snapshot.fair_tags
+    ).run(until_seconds=_SECONDS_MAX, until_end_of=_QUOTED)
+    cost = sum(
+        seconds * pools[pack.pool].rate_micros_per_hour / _HOUR_SECONDS
+        for pack in record.packs
+        for _, batch_id, seconds in pack.shares
+        if batch_id == _QUOTED
+    )
+    (mine,) = (batch for batch in record.batches if batch.batch_id == _QUOTED)
+    return mine.ended_at if mine.ended_at is not None else float(_SECONDS_MAX), cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratios:
+    """Draws from how far packs were off their predictions."""
+
+    ratios: tuple[float, ...]
+
+    def factor(self, random: Random) -> float:
+        """Return one of them, or while there are few a guess."""
+        is_known = len(self.ratios) >= _RATIOS_ENOUGH
+        return random.choice(self.ratios) if is_known else math.exp(random.gauss(0, _PACK_SPREAD))
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """The pace that is known of a variant in a pool."""
+
+    predictions: Predictions
+    variant: str
+    pool: str
+    tokens_per_second: float
+
+    def seconds(self, size: WorkSize) -> float:
+        """Return how long so much work is expected to take."""
+        return self.predictions.seconds(
+            size, variant=self.variant, pool=self.pool, tokens_per_second=self.tokens_per_second
+        )
+
+
+def _ratios_of(snapshot: Snapshot, predictions: Predictions) -> tuple[float, ...]:
+    return tuple(
+        ratio
+        for pool in snapshot.pools
+        for offer in pool.offers
+        for ratio in predictions.ratios(offer.variant, pool.pool)
+    )
+
+
+def _pool_of(pool: PoolView, snapshot: Snapshot, predictions: Predictions, policy: Policy) -> Pool:
+    speeds = {
+        offer.variant: _Predicted(
+            predictions,
+            offer.variant,
+            pool.pool,
+            snapshot.tokens_per_second.get(offer.variant, policy.default_tokens_per_second),
+        )
+        for offer in pool.offers
+    }
+    return Pool(name=pool.pool, workers=pool.workers, speeds=speeds, offers=pool.offers)
+
+
+def _backlog_of(asked: Asked, tier: Tier, now_us: int) -> Backlog:
+    shards = tuple(
+        OpenShard(
+            shard_id=-1 - number,
+            shard_no=number,
+            rows_total=shard.rows,
+            rows_packed=0,
+            input_tokens=shard.input_tokens,
+            output_tokens=shard.output_tokens,
+            template=shard.template,
+        )
+        for number, shard in enumerate(asked.survey.shards)
+    )
+    return Backlog(
+        tenant_id=asked.tenant_id,
+        batch_id=_QUOTED,
+        tier=tier,
+        model=asked.survey.model,
+        endpoint=asked.endpoint,
+        created_at_us=now_us,
+        deadline_at_us=now_us + round(asked.window_seconds * _US),
+        promise=Promise.PENDING,
+        hold_until_us=None,
+        is_paused=False,
+        left=WorkSize(
+            rows=sum(shard.rows for shard in asked.survey.shards),
+            input_tokens=sum(shard.input_tokens for shard in asked.survey.shards),
+            output_tokens=sum(shard.output_tokens for shard in asked.survey.shards),
+        ),
+        spent_micros=0,
+        budget_micros=None,
+        shards=shards,
+    )
+
+
+def _ahead(backlogs: Sequence[Backlog]) -> list[Backlog]:
+    """Return who is queued already and would run, taken together where they are very many."""
+    running = [backlog for backlog in backlogs if not backlog.is_paused and backlog.left.rows > 0]
+    if len(running) <= _AHEAD_MAX:
+        return running
+    together: dict[tuple[TenantId, Tier, str, Endpoint], Backlog] = {}
+    for backlog in running:
+        key = backlog.tenant_id, backlog.tier, backlog.model, backlog.endpoint
+        first = together.get(key)
+        together[key] = backlog if first is None else replace(first, left=_sum(first.left, backlog.left))
+    return list(together.values())
+
+
+def _sum(one: WorkSize, other: WorkSize) -> WorkSize:
+    return WorkSize(
+        rows=one.rows + other.rows,
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+    )
+
+
+def _arrival_of(backlog: Backlog, now_us: int, predictions: Predictions, random: Random) -> Arrival:
+    template = backlog.shards[0].template if backlog.shards else 0
+    expected = predictions.size(backlog.left, model=backlog.model, template=template)
+    ratio = expected.output_tokens / backlog.left.output_tokens if backlog.left.output_tokens else 1.0
+    if predictions.rows_known(backlog.model, template) < _ROWS_TO_KNOW:
+        # Answers are bounded by what was estimated, mostly: a bound is what is estimated where there is one.
+        ratio = min(max(1.0, ratio), ratio * math.exp(random.gauss(0, _TEMPLATE_SPREAD)))
+    return Arrival(
+        batch_id=backlog.batch_id,
+        tenant_id=backlog.tenant_id,
+        tier=backlog.tier,
+        model=backlog.model,
+        at_seconds=0.0,
+        window_seconds=max(1.0, (backlog.deadline_at_us - now_us) / _US),
+        # Of the input, what is expected is what will be: a tokenizer does not surprise.
+        estimated=replace(backlog.left, rows=max(1, round(backlog.left.rows)), input_tokens=expected.input_tokens),
+        output_ratio=ratio,
+        endpoint=backlog.endpoint,
+        template=template,
+        hold_until_seconds=None if backlog.hold_until_us is None else max(0.0, (backlog.hold_until_us - now_us) / _US),
+    )
