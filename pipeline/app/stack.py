@@ -18,6 +18,7 @@ from pipeline.ports.objects import ObjectStore
 from storage.batches import BatchRepository
 from storage.database import Database
 from storage.objects import open_store
+from storage.recurring import RecurringRepository
 from storage.variants import VariantRepository
 
 #: Of the garbage collector; Python's own are made for programs with few objects.
@@ -35,6 +36,7 @@ class Stack:
     objects: ObjectStore
     batches: BatchRepository
     registry: VariantRepository
+    recurring: RecurringRepository
     #: Local folder for temporary files of bounded work.
     spool_folder: Path
 
@@ -77,6 +79,7 @@ def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MA
             objects=open_store(objects_url_of(settings), endpoint_url=settings.s3_endpoint_url),
             batches=BatchRepository(database, claim_for=timedelta(seconds=settings.lease_seconds)),
             registry=VariantRepository(database),
+            recurring=RecurringRepository(database),
             spool_folder=spool_folder,
         )
     finally:

@@ -75,7 +75,7 @@ FIRINGS_SKIPPED_LISTED_MAX: Final = 20
 #: A firing no later than this is on time, whatever the policy of catching up.
 FIRING_LATE_SECONDS_MAX: Final = 300
 #: How far back missed firings are counted.
-FIRING_DAYS_BACK_MAX: Final = 366
+FIRING_DAYS_BACK_MAX: Final = 31
 #: Tries at reading a firing's input, and at writing its output, five hours in all.
 FIRING_TRIES_MAX: Final = 12
 DELIVERY_TRIES_MAX: Final = 12

@@ -60,11 +60,6 @@ def check_template(template: str, *, option: str) -> str:
     return template
 
 
-def has_fields(template: str) -> bool:
-    """Say whether the path changes from firing to firing at all."""
-    return any(piece["field"] is not None for piece in _PIECE.finditer(template))
-
-
 def render(template: str, at: datetime, zone: ZoneInfo) -> str:
     """Return the path of the firing of that instant; the template must have been checked."""
     local = at.astimezone(zone)
