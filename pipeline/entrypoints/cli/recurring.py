@@ -110,7 +110,7 @@ def create(  # noqa: PLR0913 -- a parameter for each option
 
 @app.command("list")
 def list_recurring(*, as_json: AsJson = False) -> int:
-    """List recurring batches with their next firing and what became of the last."""
+    """List them with their next and their last firing."""
     from datetime import UTC
 
     from pipeline.entrypoints.cli.connection import connected
@@ -156,7 +156,7 @@ def show(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Firings of the history, newest first.")] = 10,
     as_json: AsJson = False,
 ) -> int:
-    """Show a recurring batch, its next firings, and what became of the last ones."""
+    """Show one: its terms, its next firings, its history."""
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.recurring_views import history_rows, recurring_document, recurring_facts
 

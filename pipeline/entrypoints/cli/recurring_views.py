@@ -138,7 +138,8 @@ def _line(terms: RecurringTerms, at: datetime) -> str:
     files = render(terms.input_template, at, zone)
     if terms.output_template is not None:
         files += f" -> {render(terms.output_template, at, zone)}"
-    return f"{shown(at, zone)} ({shown(at, UTC)})  {files}"
+    there, everywhere = shown(at, zone), shown(at, UTC)
+    return f"{there}  {files}" if there == everywhere else f"{there} ({everywhere})  {files}"
 
 
 def _results(firing: FiringView) -> str:
