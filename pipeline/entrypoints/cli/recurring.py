@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pipeline.domain.limits import CATCH_UP_MAX
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import (
     AsJson,
@@ -59,7 +60,7 @@ def create(  # noqa: PLR0913 -- a parameter for each option
         str, typer.Option("--catch-up", help="Of firings that were missed: none, last or all.")
     ] = "last",
     catch_up_max: Annotated[
-        int, typer.Option("--catch-up-max", min=1, max=100, help="How many `all` makes up for at a time.")
+        int, typer.Option("--catch-up-max", min=1, max=CATCH_UP_MAX, help="How many `all` makes up for at a time.")
     ] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the next firings and create nothing.")] = False,
     as_json: AsJson = False,

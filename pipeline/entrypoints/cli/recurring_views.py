@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from pipeline.domain.cron import preview
+from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.limits import DELIVERY_TRIES_MAX
 from pipeline.domain.path_fields import render
 from pipeline.domain.recurring import CATCH_UPS, OVERLAPS
@@ -146,5 +147,5 @@ def _results(firing: FiringView) -> str:
     if firing.output_path is None:
         return "-"
     if firing.delivered_at is not None:
-        return firing.output_path
+        return "none" if firing.batch_state is BatchState.FAILED else firing.output_path
     return "given up" if firing.delivery_tries >= DELIVERY_TRIES_MAX else "not yet"
