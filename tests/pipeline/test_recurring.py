@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from pipeline.app import delivery
 from pipeline.app.batches import finalize_claimed, take_in_claimed
 from pipeline.app.recurring import Deliverer, Firer, create_recurring, firing_key, manual_instant, resume_recurring
 from pipeline.app.stack import Stack, open_stack
@@ -206,6 +207,28 @@ def test_two_who_fire_at_once_make_one_batch(night: Night, database_url: str, tm
     assert [firing.scheduled_at for firing in history] == [START + timedelta(minutes=n) for n in range(1, minutes + 1)]
     assert outcomes(history) == [FiringOutcome.SUBMITTED] * minutes
     assert len({firing.batch_id for firing in history}) == night.batches() == minutes
+
+
+def test_whoever_planned_on_an_older_look_plans_nothing(night: Night) -> None:
+    night.create()
+    ((view, waiting),) = night.firings.due(FIRST)
+    planned = [(FIRST, None, None)]
+
+    assert waiting == 0
+    assert night.firings.advance(view, planned, next_at=FIRST + DAY)
+    assert not night.firings.advance(view, [(FIRST + DAY, None, None)], next_at=FIRST + 2 * DAY)
+    assert [firing.scheduled_at for firing in night.history()] == [FIRST]
+    assert night.stack.recurring.get(DEFAULT_TENANT, NAME).next_at == FIRST + DAY
+
+
+def test_an_instant_fires_once_even_where_the_next_one_was_set_back(night: Night) -> None:
+    night.create()
+    night.put("2026-03-21")
+    (firing,) = night.fire(FIRST)
+    night.execute("UPDATE recurring SET next_at = next_at - interval '1 day'")
+
+    assert night.fire(FIRST) == [firing]
+    assert night.batches() == 1
 
 
 def test_a_deposed_scheduler_fires_nothing(night: Night) -> None:
@@ -525,3 +548,17 @@ def test_what_stands_at_the_output_is_never_overwritten(night: Night) -> None:
     assert (firing.delivered_at, firing.delivery_tries) == (None, DELIVERY_TRIES_MAX)
     assert "exists already" in (firing.delivery_trouble or "")
     assert sorted(path.name for path in night.folder.iterdir()) == ["2026-03-21.errors.jsonl", "home", "in-2026-03-21.jsonl"]  # fmt: skip
+
+
+def test_what_is_put_there_while_results_are_written_stays(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.create(output_template=f"{night.folder}/{{date}}.jsonl")
+    night.put("2026-03-21")
+    (firing,) = night.fire(FIRST)
+    night.end(firing.batch_id)
+    theirs = night.folder / "2026-03-21.errors.jsonl"
+    monkeypatch.setattr(delivery.os, "fsync", lambda _: theirs.write_text("mine\n"))
+
+    firing = night.deliver()
+
+    assert theirs.read_text() == "mine\n"
+    assert (firing.delivered_at, firing.delivery_tries) == (None, 1)
