@@ -17,7 +17,6 @@ from pipeline.domain.errors import ConflictError, LeaseLostError, NotFoundError
 from pipeline.domain.ids import BatchId, FileId, TenantId, new_batch_id, new_file_id
 from pipeline.domain.lifecycle import BATCH_EDGES, BatchState, advance
 from pipeline.domain.ranges import Ranges
-from pipeline.domain.windows import parse_window
 from pipeline.ports.batches import (
     Admitted,
     Assembled,
@@ -34,7 +33,6 @@ from pipeline.ports.batches import (
 )
 from pipeline.ports.objects import StoredObject
 from storage.batch_statements import (
-    ADD_BATCH,
     ADD_FILE,
     ADD_ROSTER,
     ADD_SHARD,
@@ -49,12 +47,12 @@ from storage.batch_statements import (
     REJECT,
     RELEASE_CLAIM,
     RENEW_CLAIM,
-    SAME_INPUT,
     entered_under,
 )
 from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
 from storage.steering import steer
+from storage.submissions import add_batch
 from storage.wakeups import send_wakeup
 
 #: Longest rest of a batch between two tries at taking it in or writing its files.
@@ -87,30 +85,8 @@ class BatchRepository:
     def submit(self, submission: Submission) -> BatchView:
         """Make a batch; the same idempotency key again returns the batch it made the first time."""
         batch_id = new_batch_id()
-        arguments = {
-            "batch_id": batch_id,
-            "tenant_id": submission.tenant_id,
-            "endpoint": submission.endpoint,
-            "completion_window": submission.completion_window,
-            "window": parse_window(submission.completion_window),
-            "tier": submission.tier,
-            "budget_micros": submission.budget_micros,
-            "metadata": None if submission.metadata is None else orjson.dumps(submission.metadata).decode(),
-            "idempotency_key": submission.idempotency_key or batch_id,
-            "input_file_id": submission.input_file_id,
-            "hold_until": submission.hold_until,
-            "claim_for": self._claim_for,
-        }
-
-        def work(connection: Connection) -> BatchView:
-            connection.execute(ADD_BATCH, arguments)
-            made = text("SELECT id FROM batches WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key")
-            view = view_of(connection, BatchId(connection.execute(made, arguments).scalar_one()))
-            _refuse_other_submission(connection, submission, view)
-            return view
-
         try:
-            return self._database.run(work)
+            return self._database.run(lambda connection: add_batch(connection, submission, batch_id, self._claim_for))
         except IntegrityError as error:
             if not isinstance(error.orig, ForeignKeyViolation):
                 raise
@@ -385,20 +361,3 @@ def _refuse_other_file(connection: Connection, row: dict[str, object]) -> None:
     statement = text("SELECT 1 FROM files WHERE id = :file_id AND object_key = :object_key AND sha256 = :sha256")
     if connection.execute(statement, row).one_or_none() is None:
         raise ConflictError(f"file {row['file_id']} or object {row['object_key']} is recorded as another file")
-
-
-def _refuse_other_submission(connection: Connection, submission: Submission, view: BatchView) -> None:
-    """Raise unless the batch that the key made is the one that is asked for: the same file by content."""
-    files = {"asked_id": submission.input_file_id, "made_id": view.input_file_id}
-    is_same = connection.execute(SAME_INPUT, files).scalar_one_or_none()
-    if is_same is None:
-        raise NotFoundError(f"there is no file {submission.input_file_id}")
-    asked: tuple[object, ...] = (submission.endpoint, submission.completion_window, submission.metadata)
-    made: tuple[object, ...] = (view.endpoint, view.completion_window, view.metadata)
-    if view.steered_at is None:  # terms that were changed on the way say nothing of what was asked for
-        asked += (submission.tier, submission.budget_micros, submission.hold_until)
-        made += (view.tier, view.budget_micros, view.hold_until)
-    if not is_same or asked != made:
-        raise ConflictError(
-            f"idempotency key {submission.idempotency_key!r} already made {view.batch_id} with other parameters"
-        )

@@ -16,12 +16,13 @@ import orjson
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.domain.errors import ConflictError, NotLeaderError
+from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, Learned, PackDraft, Snapshot, Standing
 from storage.database import Database, unavailable
+from storage.epochs import guard_epoch
 from storage.multiranges import to_literal
 from storage.predictions import read_predictions, settle
 from storage.rescue import declare_lost, expired_leases, rescue_pack, silent_workers
@@ -239,7 +240,7 @@ class CycleRepository:
         """
 
         def work(connection: Connection) -> None:
-            _guard(connection, epoch)
+            guard_epoch(connection, epoch)
             if plan.pressing:
                 _press(connection, plan.pressing)
             if plan.packs:
@@ -261,7 +262,7 @@ class CycleRepository:
         """Move batches that are done or overdue to finalizing; return how many."""
 
         def work(connection: Connection) -> int:
-            _guard(connection, epoch)
+            guard_epoch(connection, epoch)
             return len(connection.execute(_ADVANCE, {"epoch": epoch}).all())
 
         ended = self._database.run(work)
@@ -270,7 +271,7 @@ class CycleRepository:
 
     def _tidy(self, epoch: int) -> None:
         def work(connection: Connection) -> None:
-            _guard(connection, epoch)
+            guard_epoch(connection, epoch)
             connection.execute(_DISCARD_WITHDRAWN)
             connection.execute(_REROUTE)
 
@@ -280,7 +281,7 @@ class CycleRepository:
         """End the attempts whose lease expired and the lives of silent workers."""
 
         def look(connection: Connection) -> tuple[list[tuple[PackId, int]], list[WorkerId]]:
-            _guard(connection, epoch)
+            guard_epoch(connection, epoch)
             return expired_leases(connection), silent_workers(connection, self._silence)
 
         leases, workers = self._database.run(look)
@@ -300,12 +301,6 @@ class CycleRepository:
             return [(PackId(row.id), row.pool) for row in connection.execute(_DUE_HINTS, {"again_after": again_after})]
 
         return self._database.run(work)
-
-
-def _guard(connection: Connection, epoch: int) -> None:
-    leads = text("SELECT 1 FROM leadership WHERE epoch = :epoch FOR SHARE")
-    if connection.execute(leads, {"epoch": epoch}).one_or_none() is None:
-        raise NotLeaderError(f"epoch {epoch} is over")
 
 
 def _hold_batches(connection: Connection, batch_ids: set[BatchId]) -> None:

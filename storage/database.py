@@ -20,6 +20,8 @@ from pipeline.domain.errors import ConflictError, StoreUnavailableError, UsageEr
 _Result = TypeVar("_Result")
 
 _CONNECT_SECONDS: Final = 3
+#: A connection for each duty of a leading scheduler, for its lock, and for a claim that is renewed.
+_POOL_SIZE: Final = 8
 _STATEMENT_MS: Final = 60_000
 #: A transaction is given up when the server has been away this long.
 _AWAY_SECONDS_MAX: Final = 60.0
@@ -31,7 +33,7 @@ _TRANSIENT_STATES: Final = frozenset({"40001", "40P01"})
 class Database:
     """An engine and the one way to run a transaction on it. Safe to share between threads."""
 
-    def __init__(self, url: str, *, pool_size: int = 5, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
+    def __init__(self, url: str, *, pool_size: int = _POOL_SIZE, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
         """Connect lazily to `url` (`postgresql://…` or `postgresql+psycopg://…`)."""
         self.url = driver_url(url)
         self._away_seconds_max = away_seconds_max

@@ -1,6 +1,6 @@
 """The tables of the registry: variants, what the gate said of them, what was tuned, how they do in production.
 
-Whoever imports this module has all tables in `Base.metadata`.
+Whoever imports this module has all tables above it in `Base.metadata`, too.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from pipeline.app.batches import finalize_claimed, take_in_claimed
+from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.config import Settings
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
@@ -22,6 +23,7 @@ from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from storage.cycles import CycleRepository, Leadership
+from storage.firings import FiringRepository
 from storage.packs import PackRepository
 from storage.wakeups import WakeupListener
 
@@ -99,6 +101,10 @@ class _Duties:
         self._predictions: Predictions | None = None
         self._expire_at = time.monotonic()
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
+        firings = FiringRepository(stack.database, epoch=leadership.epoch)
+        # On Postgres's clock, which all schedulers share.
+        self._firer = Firer(stack, firings, now=stack.recurring.now)
+        self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -113,6 +119,8 @@ class _Duties:
             Doer(name="intake", every_seconds=settings.cycle_seconds, run_once=self.take_in_next),
             Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
             Doer(name="shadow", every_seconds=_SHADOW_EVERY_SECONDS, run_once=self.expire_samples),
+            Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
+            Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
         ]
 
     def cycle(self) -> bool:

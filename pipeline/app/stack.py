@@ -18,6 +18,7 @@ from pipeline.ports.objects import ObjectStore
 from storage.batches import BatchRepository
 from storage.database import Database
 from storage.objects import open_store
+from storage.recurring import RecurringRepository
 from storage.shadow import ShadowRepository
 from storage.variants import VariantRepository
 
@@ -37,6 +38,7 @@ class Stack:
     batches: BatchRepository
     registry: VariantRepository
     shadow: ShadowRepository
+    recurring: RecurringRepository
     #: Local folder for temporary files of bounded work.
     spool_folder: Path
 
@@ -80,6 +82,7 @@ def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MA
             batches=BatchRepository(database, claim_for=timedelta(seconds=settings.lease_seconds)),
             registry=VariantRepository(database),
             shadow=ShadowRepository(database),
+            recurring=RecurringRepository(database),
             spool_folder=spool_folder,
         )
     finally:

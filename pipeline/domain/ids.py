@@ -17,6 +17,7 @@ BatchId = NewType("BatchId", str)
 PackId = NewType("PackId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
+RecurringId = NewType("RecurringId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
 
@@ -63,3 +64,8 @@ def new_part_id() -> PartId:
 def new_worker_id() -> WorkerId:
     """Return an id for a worker process."""
     return WorkerId(_new("wrk"))
+
+
+def new_recurring_id() -> RecurringId:
+    """Return an id for a recurring batch."""
+    return RecurringId(_new("rec"))

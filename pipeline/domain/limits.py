@@ -61,10 +61,30 @@ PACK_UNREAD_BEFORE_CONVICTED: Final = 8
 #: Tries that met a missing or damaged object before the batch ends without it.
 CLAIM_FAILURES_MAX: Final = 8
 
+# --- recurring batches -------------------------------------------------------------------------
+RECURRING_NAME_CHARS_MAX: Final = 63
+CRON_CHARS_MAX: Final = 256
+#: From one firing to the next: 29 February comes after eight years at most.
+CRON_DAYS_AHEAD_MAX: Final = 3660
+PATH_CHARS_MAX: Final = 4096
+#: Missed firings that a recurring batch may ask to have made up for, and firings that may wait for one another.
+CATCH_UP_MAX: Final = 100
+FIRINGS_WAITING_MAX: Final = 100
+#: Missed firings that the history names; earlier ones are counted.
+FIRINGS_SKIPPED_LISTED_MAX: Final = 20
+#: A firing no later than this is on time, whatever the policy of catching up.
+FIRING_LATE_SECONDS_MAX: Final = 300
+#: How far back missed firings are counted.
+FIRING_DAYS_BACK_MAX: Final = 31
+#: Tries at reading a firing's input, and at writing its output, five hours in all.
+FIRING_TRIES_MAX: Final = 12
+DELIVERY_TRIES_MAX: Final = 12
+
 # --- money -------------------------------------------------------------------------------------
 #: 10,000 currency units an hour: past it a rate is a typing error.
 RATE_MICROS_PER_HOUR_MAX: Final = 10_000_000_000
 
+assert CATCH_UP_MAX <= FIRINGS_WAITING_MAX
 assert LINE_BYTES_MAX <= SHARD_BYTES_MAX <= PART_BYTES_MAX
 assert SHARD_ROWS_MAX <= PACK_ROWS_MAX
 assert SHARD_ROWS_MAX <= ROSTER_ROWS_MAX

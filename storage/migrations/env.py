@@ -5,11 +5,11 @@ from __future__ import annotations
 from alembic import context
 
 from storage.base import SCHEMA
-from storage.variant_tables import TuningRow
+from storage.recurring_tables import FiringRow
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=TuningRow.metadata,
+    target_metadata=FiringRow.metadata,
     version_table_schema=SCHEMA,
     include_schemas=True,
     compare_server_default=False,

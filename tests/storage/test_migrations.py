@@ -16,17 +16,18 @@ from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, 
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
+from pipeline.domain.recurring import CatchUp, FiringOutcome, Overlap
 from pipeline.domain.shadow import SampleState
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
-from storage.variant_tables import TuningRow
+from storage.recurring_tables import FiringRow
 from tests.services import fresh_database
 
 #: Importing the last of the tables' modules brings all of them.
-TABLES = TuningRow.metadata
+TABLES = FiringRow.metadata
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -37,6 +38,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_batches_state": BatchState,
     "ck_batches_tier": Tier,
     "ck_decisions_reason": Reason,
+    "ck_firings_outcome": FiringOutcome,
     "ck_ledger_kind": IntervalKind,
     "ck_packs_endpoint": Endpoint,
     "ck_packs_state": PackState,
@@ -45,6 +47,10 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_qualifications_tier": Tier,
     "ck_qualifications_verdict": GateVerdict,
     "ck_shadow_samples_state": SampleState,
+    "ck_recurring_catch_up": CatchUp,
+    "ck_recurring_endpoint": Endpoint,
+    "ck_recurring_overlap": Overlap,
+    "ck_recurring_tier": Tier,
     "ck_variants_device": DeviceClass,
     "ck_variants_engine": EngineKind,
     "ck_variants_recipe": Recipe,
@@ -127,7 +133,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

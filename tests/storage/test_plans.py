@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import TextClause, text
 
-from storage import batch_statements, batch_views, costs, cycles, meters, packs, rescue, snapshots, variants, workers
+from storage import (
+    batch_statements,
+    batch_views,
+    costs,
+    cycles,
+    meters,
+    packs,
+    recurring_statements,
+    rescue,
+    snapshots,
+    variants,
+    workers,
+)
 from tests.services import fresh_database
 from tests.storage.world import World, open_world
 
@@ -22,7 +34,18 @@ ROWS = 50_000
 #: Slices are dear to insert, because of their exclusion constraints; the last packs have them.
 SLICES = 20_000
 BIG = frozenset(
-    {"batches", "shards", "packs", "pack_slices", "attempts", "parts", "part_slices", "worker_intervals", "ledger"}
+    {
+        "batches",
+        "shards",
+        "packs",
+        "pack_slices",
+        "attempts",
+        "parts",
+        "part_slices",
+        "worker_intervals",
+        "ledger",
+        "firings",
+    }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
 PAGES_MAX = 100
@@ -114,12 +137,26 @@ SEED = (
            'batch_' || substr(pack_id, 6), kind, 10, 0, 'USD'
       FROM worker_intervals
     """,
+    """
+    INSERT INTO recurring (id, tenant_id, name, cron, zone, input_template, tier, completion_window, overlap, catch_up,
+                           catch_up_max, next_at)
+    SELECT 'rec_' || n, 'tnt_default', 'r' || n, '* * * * *', 'UTC', '/in', 'standard', '24h', 'queue', 'last', 10, now()
+      FROM generate_series(0, 9) AS n
+    """,
+    """
+    INSERT INTO firings (recurring_id, scheduled_at, outcome, batch_id, output_path, delivered_at)
+    SELECT 'rec_' || n % 10, now() - (:rows - n) * interval '1 min', CASE WHEN is_open THEN NULL ELSE 'submitted' END,
+           CASE WHEN NOT is_open THEN 'batch_' || lpad(n::text, 9, '0') END, CASE WHEN NOT is_open THEN '/out/' || n END,
+           CASE WHEN n < :rows - 120 THEN now() END
+      FROM generate_series(1, :rows) AS n, LATERAL (SELECT n > :rows - 5 AS is_open) AS story
+    """,
 )
 
 LIVE = f"batch_{ROWS - 50:09d}"
 LIVE_PACK = f"pack_{ROWS - 50:09d}"
 LEASED_PACK = f"pack_{ROWS - 90:09d}"
 MINUTE = timedelta(minutes=1)
+NOW = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -194,6 +231,18 @@ CASES = (
         states=["cancelling", "completed"],
     ),
     case("a batch's bill", costs._BATCH_COST, "ix_ledger_batch_id", batch_id=LIVE),
+    case("recurring batches that are due", recurring_statements.DUE, "ix_firings_open", now=NOW, limit=100),
+    case("open firings", recurring_statements.OPEN, "ix_firings_open uq_firings_batch_id", 1000, now=NOW, limit=100),
+    case(
+        "undelivered results",
+        recurring_statements.UNDELIVERED,
+        "ix_firings_undelivered pk_batches",
+        1000,
+        now=NOW,
+        tries_max=12,
+        limit=100,
+    ),
+    case("a history", recurring_statements.HISTORY, "pk_firings pk_batches", id="rec_3", limit=20),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 

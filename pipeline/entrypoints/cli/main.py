@@ -20,6 +20,7 @@ from pipeline.entrypoints.cli import (
     models,
     processes,
     quote,
+    recurring,
     results,
     run,
     stack,
@@ -59,6 +60,7 @@ def build_app() -> typer.Typer:
     app.command("change")(steering.change)
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
+    app.add_typer(recurring.app, name="recurring")
     app.add_typer(models.app, name="models")
     app.add_typer(bench.app, name="bench")
     app.add_typer(database.app, name="db")

@@ -15,8 +15,8 @@ from pipeline.domain.moments import parse_moment
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
 from pipeline.entrypoints.cli.figures import micros_of
-from pipeline.entrypoints.cli.inputs import Input
 from pipeline.ports.batches import BatchView, Submission
+from pipeline.submit.inputs import Input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ def parse_terms(
     window = window or DEFAULT_WINDOWS[chosen]
     parse_window(window)
     for text in (*(meta or ()), idempotency_key or ""):
-        _check_text(text)
+        check_text(text)
     return Terms(
         tier=chosen,
         window=window,
@@ -105,7 +105,8 @@ def _parse_metadata(pairs: Sequence[str]) -> dict[str, str]:
     return metadata
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raise `UsageError` for what a terminal let through that no database holds."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -47,7 +47,55 @@ def test_a_command_that_makes_no_sense_ends_with_2_and_no_traceback(
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [("list",), ("show", "x"), ("watch", "x"), ("results", "x"), ("cancel", "x")])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"--cron": "0 25 * * *"}, "hour '25'"),
+        ({"--zone": "Europe/Berln"}, "Europe/Berlin"),
+        ({"--input": "in-{day}.jsonl"}, "{yesterday}"),
+        ({"--input": "s3://bucket/in.jsonl"}, "is a URL"),
+        ({"--output": "out/"}, "is a folder"),
+        ({"--output": "out-{month}.jsonl"}, "would both write"),
+        ({"--overlap": "never"}, "skip, queue, allow"),
+        ({"--catch-up": "some"}, "none, last, all"),
+        ({"--window": "soon"}, "completion_window 'soon'"),
+        ({"--endpoint": "/v2"}, "not an endpoint"),
+        ({"--tier": "slow"}, "not a tier"),
+    ],
+)
+def test_a_recurring_batch_that_makes_no_sense_is_refused_with_what_does(
+    changes: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"--cron": "@daily", "--input": "in-{date}.jsonl"} | changes
+
+    assert run("recurring", "create", "night", "--dry-run", *(word for pair in options.items() for word in pair)) == 2
+
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+
+
+def test_the_next_firings_are_shown_without_a_stack(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = ("--input", "in-{date:%m%d}.jsonl", "--output", "/out/{date}.jsonl")
+    assert run("recurring", "create", "night", "--cron", "30 4 1 6 *", "--zone", "Asia/Tokyo", *files, "--dry-run") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert "-06-01 04:30 JST (" in lines[1]
+    assert "-05-31 19:30 UTC)" in lines[1]
+    assert f"{tmp_path}/in-0601.jsonl -> /out/2" in lines[1]
+
+
+@pytest.mark.parametrize("name", ["", "Night", "-x", "a b", "a/b", "x" * 64])
+def test_a_recurring_batch_has_a_plain_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recurring", "create", "--cron", "@daily", "--input", "in.jsonl", "--dry-run", "--", name) == 2
+
+    assert "is not a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("show", "x"), ("watch", "x"), ("results", "x"), ("cancel", "x"), ("recurring", "list")]
+)
 def test_without_a_stack_a_command_says_how_to_start_one(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

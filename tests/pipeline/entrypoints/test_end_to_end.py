@@ -217,6 +217,47 @@ def test_a_batch_is_held_paused_changed_and_let_go(shell: Shell) -> None:
     shell.run("pause", held, code=4)
 
 
+def test_a_recurring_batch_is_created_fired_by_hand_delivered_and_removed(shell: Shell) -> None:
+    (shell.folder / "feed.jsonl").write_text(requests())
+    asked = ("night", "--cron", "0 2 1 1 *", "--zone", "Europe/Berlin", "--input", "feed.jsonl", "--tier", "nightly")
+    output = ("--output", "nights/{utc}.jsonl")
+    preview = shell.run("recurring", "create", *asked, *output, "--dry-run")
+    assert preview.splitlines()[0] == "night: would fire next at"
+    assert json.loads(shell.run("recurring", "list", "--json")) == []
+
+    created = json.loads(shell.run("recurring", "create", *asked, *output, "--json"))
+    assert created["input"] == str(shell.folder / "feed.jsonl")
+    assert [each["local"][5:] for each in created["next"]] == ["01-01T02:00:00+01:00"] * 5
+    shell.run("recurring", "create", *asked, code=4)
+    assert json.loads(shell.run("recurring", "pause", "night", "--json"))["next"] == []
+
+    batch_id = shell.run("recurring", "run", "night").strip()
+    shell.run("watch", batch_id, code=5)
+    eventually(lambda: json.loads(shell.run("recurring", "show", "night", "--json"))["firings"][0]["delivered_at"])
+
+    (firing,) = json.loads(shell.run("recurring", "show", "night", "--json"))["firings"]
+    assert (firing["is_manual"], firing["outcome"], firing["batch_id"]) == (True, "submitted", batch_id)
+    assert Path(firing["output"]).read_text() == shell.run("results", batch_id)
+    beside = Path(firing["output"].removesuffix(".jsonl") + ".errors.jsonl")
+    assert custom_ids(beside.read_text()) == [f"r{REFUSED}"]
+    assert len(json.loads(shell.run("recurring", "resume", "night", "--json"))["next"]) == 5
+    for command in (("list",), ("show", "night")):
+        assert "night" in shell.run("recurring", *command)
+    shell.run("recurring", "remove", "night")
+    for command in ("show", "pause", "resume", "run", "remove"):
+        shell.run("recurring", command, "night", code=3)
+
+
+def test_a_recurring_batch_without_its_file_says_so(shell: Shell) -> None:
+    shell.run("recurring", "create", "empty", "--cron", "@yearly", "--input", "nowhere-{date}.jsonl")
+
+    said = json.loads(shell.run("recurring", "run", "empty", "--json", code=1))
+
+    assert "nowhere-" in said["reason"]
+    assert (said["outcome"], said["tries"]) == (None, 1)
+    shell.run("recurring", "remove", "empty")
+
+
 def test_run_uses_the_stack_that_is_up_and_leaves_it_up(shell: Shell) -> None:
     document = json.loads(shell.run("run", "in.jsonl", "--json", code=5))
 
