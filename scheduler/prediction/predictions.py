@@ -24,6 +24,8 @@ class Predictions:
         self._paces: dict[tuple[str, str], Pace] = {}
         self._tokens: dict[tuple[str, str], TokenRates] = {}
         self._changed: set[tuple[LearnedKind, str, str]] = set()
+        #: Actual over estimated input and output tokens by model and template, until something is learned of the model.
+        self._ratios: dict[str, dict[int, tuple[float, float]]] = {}
 
     @classmethod
     def recalled(cls, learned: Iterable[Learned]) -> Self:
@@ -39,6 +41,7 @@ class Predictions:
 
     def learn(self, pack: EndedPack) -> None:
         """Take in a pack that ended."""
+        self._ratios.pop(pack.model, None)
         done = [share for share in pack.shares if share.actual.rows > 0]
         for share in done:
             lengths = LengthSketch.from_plain(share.lengths)
@@ -65,12 +68,11 @@ class Predictions:
 
     def size(self, estimated: WorkSize, *, model: str, template: int) -> WorkSize:
         """Return how much work rows are expected to be that intake estimated so."""
-        whole = self._tokens.get((model, _ALL), _UNKNOWN)
-        own = self._tokens.get((model, str(template)), _UNKNOWN)
+        input_ratio, output_ratio = self._ratios_of(model, template)
         return WorkSize(
             rows=estimated.rows,
-            input_tokens=estimated.input_tokens * own.input_ratio(whole.input_ratio()),
-            output_tokens=estimated.output_tokens * own.output_ratio(whole.output_ratio()),
+            input_tokens=estimated.input_tokens * input_ratio,
+            output_tokens=estimated.output_tokens * output_ratio,
         )
 
     def seconds(self, size: WorkSize, *, variant: str, pool: str, tokens_per_second: float) -> float:
@@ -90,6 +92,16 @@ class Predictions:
     def ratios(self, variant: str, pool: str) -> tuple[float, ...]:
         """Return actual over predicted seconds of the last packs."""
         return tuple(self._pace(variant, pool).ratios)
+
+    def _ratios_of(self, model: str, template: int) -> tuple[float, float]:
+        known = self._ratios.setdefault(model, {})
+        found = known.get(template)
+        if found is None:
+            whole = self._tokens.get((model, _ALL), _UNKNOWN)
+            own = self._tokens.get((model, str(template)), _UNKNOWN)
+            found = own.input_ratio(whole.input_ratio()), own.output_ratio(whole.output_ratio())
+            known[template] = found
+        return found
 
     def _pace(self, variant: str, pool: str) -> Pace:
         return self._paces.get((variant, pool), _UNMEASURED)

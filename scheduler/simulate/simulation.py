@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.limits import SHARD_ROWS_MAX
 from pipeline.domain.promises import Promise
-from pipeline.domain.sketches import LengthSketch
+from pipeline.domain.sketches import bucket_of
 from pipeline.ports.cycle import (
     Backlog,
     EndedPack,
@@ -313,6 +313,7 @@ class Simulation:
 
     def _do(self, pack: _Pack, worker: _Worker, *, rows: int | None) -> None:
         """Give results to the first `rows` rows of the pack that have none (None: to all), and book the time."""
+        is_whole = _rows_of(pack.left) == _rows_of(pack.draft.slices)
         left: list[SliceDraft] = []
         room = math.inf if rows is None else rows
         weights: dict[BatchId, float] = {}
@@ -338,6 +339,7 @@ class Simulation:
                 to_seconds=self._now,
                 predicted_seconds=pack.draft.predicted_seconds,
                 is_lost=rows is not None,
+                is_whole=rows is None and is_whole,
                 shares=tuple(
                     (self._batches[batch].arrival.tenant_id, batch, seconds * weight / whole)
                     for batch, weight in weights.items()
@@ -381,7 +383,7 @@ class Simulation:
             predicted_seconds=predicted_seconds,
             estimated=batch.estimated(rows),
             actual=actual,
-            lengths=LengthSketch.of([round(actual.output_tokens / rows)] * rows).as_plain() if rows else {},
+            lengths={str(bucket_of(round(actual.output_tokens / rows))): float(rows)} if rows else {},
         )
 
     def _actual(self, part: SliceDraft) -> WorkSize:

@@ -21,6 +21,7 @@ from pipeline.entrypoints.cli import (
     processes,
     results,
     run,
+    simulate,
     stack,
     steering,
     submit,
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
     app.command("change")(steering.change)
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
+    app.command("simulate")(simulate.simulate)
     app.add_typer(models.app, name="models")
     app.add_typer(bench.app, name="bench")
     app.add_typer(database.app, name="db")
