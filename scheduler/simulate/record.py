@@ -18,6 +18,8 @@ class PackRecord:
     pool: str
     worker: int
     tier: Tier
+    #: When the cycle made it.
+    packed_at: float
     from_seconds: float
     to_seconds: float
     predicted_seconds: float

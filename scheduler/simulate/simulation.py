@@ -108,6 +108,7 @@ class _Pack:
     draft: PackDraft
     #: Slices whose rows have no result yet.
     left: list[SliceDraft]
+    packed_at: float
     done: dict[BatchId, int] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 0
@@ -143,7 +144,7 @@ class Simulation:
         self._fleet = fleet
         self._policy = policy
         self._random = Random(seed)  # noqa: S311 -- a simulation, not a secret
-        self._predictions = predictions or Predictions()
+        self.predictions = predictions or Predictions()
         self._numbers = count()
         self._shard_ids = count(1)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -232,8 +233,8 @@ class Simulation:
     def _cycle(self) -> None:
         self._is_cycle_due, self._cycle_at = False, self._now
         ended, self._ended = tuple(self._ended), []
-        plan = decide(self._snapshot(ended), self._policy, self._new_pack_id, self._predictions)
-        self._predictions.stored()
+        plan = decide(self._snapshot(ended), self._policy, self._new_pack_id, self.predictions)
+        self.predictions.stored()
         self._tags = plan.fair_tags
         self.record.cycles += 1
         for batch_id, promise in plan.promises:
@@ -244,7 +245,7 @@ class Simulation:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)
             for part in draft.slices:
                 self._take(part)
-            self._wait(_Pack(draft, list(draft.slices)))
+            self._wait(_Pack(draft, list(draft.slices), self._now))
         self._lease()
 
     def _snapshot(self, ended: tuple[EndedPack, ...]) -> Snapshot:
@@ -335,6 +336,7 @@ class Simulation:
                 pool=worker.pool.name,
                 worker=worker.number,
                 tier=pack.draft.tier,
+                packed_at=pack.packed_at,
                 from_seconds=worker.began_at,
                 to_seconds=self._now,
                 predicted_seconds=pack.draft.predicted_seconds,

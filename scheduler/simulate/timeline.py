@@ -177,9 +177,10 @@ def _batch(top: float, bar: float, batch: BatchRecord, scale: _Scale) -> str:
         parts.append(
             f'<rect class="{batch.tier.value}" x="{y:.1f}" y="{top:.1f}" width="{max(0.5, z - y):.1f}" height="{height:.1f}"/>'
         )
-    if batch.promise is Promise.MADE and batch.deadline_at <= scale.last:
+    if batch.promise is Promise.MADE:
         kind = "broken" if batch.is_promise_broken else "due"
-        parts.append(_diamond(kind, scale.x(batch.deadline_at), middle, max(2.2, height / 2)))
+        due = scale.x(batch.deadline_at) if batch.deadline_at <= scale.last else _LEFT + _WIDTH + _RIGHT / 2
+        parts.append(_diamond(kind, due, middle, max(2.2, height / 2)))
     if batch.is_expired:
         half = height / 2
         parts.append(
@@ -236,7 +237,7 @@ def _legend(others: Sequence[str]) -> str:
     known = {
         "lost": ("the worker was lost", '<path class="lost" d="M8 0v12"/>'),
         "wait": ("paler while it waits", '<rect class="standard wait" width="16" height="12"/>'),
-        "due": ("promised for", _diamond("due", 8, 6, 5)),
+        "due": ("promised for (beyond the edge: later)", _diamond("due", 8, 6, 5)),
         "broken": ("a promise broken", _diamond("broken", 8, 6, 5)),
         "late": ("expired", '<path class="late" d="M3 1l10 10m0 -10l-10 10"/>'),
     }
