@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from pipeline.domain.errors import UsageError
+from pipeline.domain.errors import NotFoundError, UsageError
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
@@ -43,10 +43,15 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
     """Return the arrivals of a file in order of their times.
 
     Raises:
+        NotFoundError: there is no such file.
         UsageError: a line is no arrival; the message names line and field, the hint says what would be accepted.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder", hint="name one file of arrivals") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path.name} is not UTF-8 (byte {error.start})", hint="write JSON lines in UTF-8") from None
     return arrivals_of(text.splitlines(), name=path.name)
@@ -122,7 +127,7 @@ class _Line:
 
     def _tier(self) -> Tier:
         value = self._fields.get("tier", Tier.STANDARD.value)
-        if value not in set(Tier):
+        if value not in list(Tier):
             self._refuse("tier", f"{value!r} is no tier", "known are " + ", ".join(Tier))
         return Tier(value)
 

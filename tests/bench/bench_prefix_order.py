@@ -95,11 +95,12 @@ def by_whole_prefix(requests: Sequence[Request]) -> list[int]:
 
 def by_keys(requests: Sequence[Request], *, short: int, long: int) -> list[int]:
     """Return intake's own order with keys that tell so many blocks apart, 1 being more than intake reads."""
+    # From 1, since intake takes 0 for a prefix that no other row has.
     halves: list[dict[Request, int]] = [{}, {}]
     prefixes = np.array(
         [
-            halves[0].setdefault(request[:short], len(halves[0])) << 32
-            | halves[1].setdefault(request[:long], len(halves[1]))
+            halves[0].setdefault(request[:short], 1 + len(halves[0])) << 32
+            | halves[1].setdefault(request[:long], 1 + len(halves[1]))
             for request in requests
         ],
         dtype=np.uint64,
