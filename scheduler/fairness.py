@@ -18,6 +18,7 @@ deadline that presses; see `FairQueue.press`.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -179,7 +180,7 @@ class FairQueue:
         self._above: dict[Path, tuple[Account, ...]] = {}
         self._lanes: dict[Lane, list[Turn]] = {}
         #: Turns of the batches that go before all others, whatever their tags say; the first due first.
-        self._pressing: list[Turn] = []
+        self._pressing: deque[Turn] = deque()
         served = tuple(cursors)
         # By rank, so that the first batch under an account gives the account its best rank.
         ranked = [(rank_of(cursor.backlog), cursor.backlog.model, number) for number, cursor in enumerate(served)]
@@ -193,13 +194,14 @@ class FairQueue:
         place = {batch_id: number for number, batch_id in enumerate(batch_ids)}
         turns = [turn for lane in self._lanes.values() for turn in lane if turn.cursor.backlog.batch_id in place]
         turns.sort(key=lambda turn: place[turn.cursor.backlog.batch_id])
-        self._pressing = [replace(turn, is_pressing=True) for turn in turns]
+        self._pressing = deque(replace(turn, is_pressing=True) for turn in turns)
 
     def first(self) -> Turn | None:
         """Return whose turn it is, or None when no row is left."""
-        self._pressing = [turn for turn in self._pressing if not turn.cursor.is_spent]
-        if self._pressing:
-            return self._pressing[0]
+        while self._pressing:
+            if not self._pressing[0].cursor.is_spent:
+                return self._pressing[0]
+            self._pressing.popleft()
         account = self._accounts.get(())
         if account is None:
             return None
