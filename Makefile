@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-vision bench-gpu \
+        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-vision bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -83,6 +83,15 @@ faults: .venv/.dev  ## 20,000 requests while every process is killed again and a
 	@$(call report,faults,tests.faults.run --rows 20000 --kills 10 --seed $(SEED))
 
 bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-vision bench-prefixes bench-bubble bench-gate bench-shadow  ## All the figures of the README, as JSON in build/reports
+
+bench-policy: .venv/.dev  ## Fairness, promises, predictions on a virtual clock (DATA=folder with vtc/ and azure-llm-2023/)
+	@$(call report,policy,tests.bench.bench_policy $(if $(DATA),--data $(DATA)))
+
+bench-prefix-order: .venv/.dev  ## Shared prefixes that a cache finds, by order of the rows (DATA=folder with conversation_trace.jsonl)
+	@$(call report,prefix-order,tests.bench.bench_prefix_order $(if $(DATA),--data $(DATA)))
+
+bench-cycle: .venv/.dev  ## One scheduling cycle with up to 100,000 batches
+	@$(call report,cycle,tests.bench.bench_cycle)
 
 bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
 	@$(call report,embedded,tests.bench.bench_embedded)

@@ -11,6 +11,7 @@ ends within another b. What the right side has over the left is the claim's slac
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -59,7 +60,7 @@ def is_overdue(deadline_at_us: int, *, now_us: int) -> bool:
 
 def by_deadline(claims: Iterable[Claim]) -> list[Claim]:
     """Return the claims in the order in which they are due."""
-    return sorted(claims, key=lambda claim: (claim.deadline_at_us, claim.batch_id))
+    return sorted(claims, key=_due)
 
 
 def slacks(claims: Sequence[Claim], capacity: Capacity) -> list[float]:
@@ -78,14 +79,13 @@ def slacks(claims: Sequence[Claim], capacity: Capacity) -> list[float]:
     return found
 
 
-def pressing(claims: Sequence[Claim], capacity: Capacity) -> list[Claim]:
+def pressing(claims: Sequence[Claim], capacity: Capacity, *, short_seconds: float) -> list[Claim]:
     """Return the claims that must go before everything else now, the first due first.
 
-    They are those due by the last deadline whose slack is no more than a pack on every worker: looked at again
-    before the next pack, no slack is below zero that was not before.
+    They are those due by the last deadline whose slack is no more than `short_seconds`. With a pack on every worker for
+    that, and looked at again before the next pack, no slack is below zero that was not before.
     """
-    short = capacity.workers * capacity.pack_seconds
-    last = max((index for index, slack in enumerate(slacks(claims, capacity)) if slack <= short), default=-1)
+    last = max((index for index, slack in enumerate(slacks(claims, capacity)) if slack <= short_seconds), default=-1)
     return list(claims[: last + 1])
 
 
@@ -112,10 +112,22 @@ def earliest_deadline(seconds: float, claims: Sequence[Claim], capacity: Capacit
 
 
 def can_promise(newcomer: Claim, claims: Sequence[Claim], capacity: Capacity) -> bool:
-    """Say whether the newcomer and all of `claims` can be done in time."""
-    beside = by_deadline((*claims, newcomer))
-    return capacity.workers > 0 and all(
-        slack >= 0
-        for claim, slack in zip(beside, slacks(beside, capacity), strict=True)
-        if claim.deadline_at_us >= newcomer.deadline_at_us
-    )
+    """Say whether the newcomer and all of `claims`, which are in order of their deadlines, can be done in time."""
+    if capacity.workers <= 0:
+        return False
+    place = bisect_right(claims, (newcomer.deadline_at_us, newcomer.batch_id), key=_due)
+    due = 0.0
+    for claim in claims[:place]:
+        due += claim.seconds
+    # Those due before the newcomer lose nothing by it, and of those due at one instant the last has least.
+    last = newcomer
+    for claim in claims[place:]:
+        due += last.seconds
+        if claim.deadline_at_us != last.deadline_at_us and capacity.seconds_until(last.deadline_at_us) < due:
+            return False
+        last = claim
+    return capacity.seconds_until(last.deadline_at_us) >= due + last.seconds
+
+
+def _due(claim: Claim) -> tuple[int, BatchId]:
+    return claim.deadline_at_us, claim.batch_id

@@ -18,6 +18,7 @@ deadline that presses; see `FairQueue.press`.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -32,6 +33,8 @@ Rank = tuple[int, int, BatchId]
 #: From the pool down, as in `FairTag`.
 Path = tuple[str, ...]
 _BATCH_DEPTH = 3
+#: Batches of a tenant are equals.
+_BATCH_WEIGHT = 1.0
 #: Far below any virtual time; the seconds of a deadline since the Unix epoch are added.
 _PRESSING_ORDINAL = -1e10
 
@@ -154,7 +157,7 @@ def _correct(known: dict[tuple[str, Path], FairTag], pool: str, path: Path, seco
 
 def weights_of(tier: Tier) -> tuple[float, ...]:
     """Return the weights of the accounts from the pool down to a batch of this tier."""
-    return 1.0, weight_of(tier), 1.0, 1.0
+    return 1.0, weight_of(tier), 1.0, _BATCH_WEIGHT
 
 
 def path_of(backlog: Backlog) -> Path:
@@ -173,25 +176,32 @@ class FairQueue:
         self._tags: dict[Path, FairTag] = {tag.path: tag for tag in tags if tag.pool == pool}
         self._tags.setdefault((), FairTag(pool=pool, path=(), start_seconds=0.0, virtual_seconds=virtual_seconds))
         self._accounts: dict[Path, Account] = {}
+        #: By tier and tenant: the accounts from the pool down to the tenant's.
+        self._above: dict[Path, tuple[Account, ...]] = {}
         self._lanes: dict[Lane, list[Turn]] = {}
         #: Turns of the batches that go before all others, whatever their tags say; the first due first.
-        self._pressing: list[Turn] = []
+        self._pressing: deque[Turn] = deque()
+        served = tuple(cursors)
         # By rank, so that the first batch under an account gives the account its best rank.
-        for cursor in sorted(cursors, key=lambda cursor: (rank_of(cursor.backlog), cursor.backlog.model)):
-            self._add(cursor)
+        ranked = [(rank_of(cursor.backlog), cursor.backlog.model, number) for number, cursor in enumerate(served)]
+        for rank, _, number in sorted(ranked):
+            self._add(served[number], rank)
+        for account in self._accounts.values():
+            heapq.heapify(account.heap)
 
     def press(self, batch_ids: Iterable[BatchId]) -> None:
         """Let these batches go before all others, in this order. They are charged as ever, so others get it back."""
         place = {batch_id: number for number, batch_id in enumerate(batch_ids)}
         turns = [turn for lane in self._lanes.values() for turn in lane if turn.cursor.backlog.batch_id in place]
         turns.sort(key=lambda turn: place[turn.cursor.backlog.batch_id])
-        self._pressing = [replace(turn, is_pressing=True) for turn in turns]
+        self._pressing = deque(replace(turn, is_pressing=True) for turn in turns)
 
     def first(self) -> Turn | None:
         """Return whose turn it is, or None when no row is left."""
-        self._pressing = [turn for turn in self._pressing if not turn.cursor.is_spent]
-        if self._pressing:
-            return self._pressing[0]
+        while self._pressing:
+            if not self._pressing[0].cursor.is_spent:
+                return self._pressing[0]
+            self._pressing.popleft()
         account = self._accounts.get(())
         if account is None:
             return None
@@ -247,16 +257,18 @@ class FairQueue:
         kept = self._tags | {path: _tag_of(self.pool, account) for path, account in self._accounts.items()}
         return tuple(kept[path] for path in sorted(_without_stale(kept)))
 
-    def _add(self, cursor: Cursor) -> None:
-        backlog = cursor.backlog
-        path = path_of(backlog)
-        accounts: list[Account] = []
-        for depth, weight in enumerate(weights_of(backlog.tier)):
-            parent = accounts[-1] if accounts else None
-            accounts.append(self._account(path[:depth], weight, rank_of(backlog), parent))
-        accounts[-1].cursors.append(cursor)
-        turn = Turn(accounts=tuple(accounts), cursor=cursor)
-        self._lanes.setdefault(cursor.lane, []).append(turn)
+    def _add(self, cursor: Cursor, rank: Rank) -> None:
+        path = path_of(cursor.backlog)
+        above = self._above.get(path[:-1])
+        if above is None:
+            *weights, _ = weights_of(cursor.backlog.tier)
+            above = ()
+            for depth, weight in enumerate(weights):
+                above = (*above, self._account(path[:depth], weight, rank, above[-1] if above else None))
+            self._above[path[:-1]] = above
+        batch = self._account(path, _BATCH_WEIGHT, rank, above[-1])
+        batch.cursors.append(cursor)
+        self._lanes.setdefault(cursor.lane, []).append(Turn(accounts=(*above, batch), cursor=cursor))
 
     def _account(self, path: Path, weight: float, rank: Rank, parent: Account | None) -> Account:
         known = self._accounts.get(path)
@@ -273,7 +285,8 @@ class FairQueue:
         )
         self._accounts[path] = account
         if parent is not None:
-            heapq.heappush(parent.heap, (*precedence(account), account))
+            # A heap once all are there.
+            parent.heap.append((*precedence(account), account))
         return account
 
 

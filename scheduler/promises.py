@@ -9,6 +9,7 @@ from itertools import islice
 
 from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
+from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, PoolView, Snapshot
 from scheduler.deadlines import Capacity, Claim, can_promise, earliest_deadline, pressing, slacks
 from scheduler.outlook import Outlook
@@ -37,10 +38,13 @@ class Promises:
         self._outlook = outlook
         self._policy = policy
         self._pools: dict[str, PoolView] = {pool.pool: pool for pool in snapshot.pools if pool.workers > 0}
+        #: The pools that run a model's rows of a tier, once somebody asked.
+        self._serving: dict[tuple[str, Tier], list[str]] = {}
         self._books = {name: _book_of(pool, snapshot.now_us, policy) for name, pool in self._pools.items()}
-        for backlog in snapshot.backlogs:
-            if backlog.promise is Promise.MADE and not backlog.is_paused:
-                self._enter(backlog)
+        made = [each for each in snapshot.backlogs if each.promise is Promise.MADE and not each.is_paused]
+        # The first due first, so that each is entered behind those before it.
+        for backlog in sorted(made, key=lambda backlog: (backlog.deadline_at_us, backlog.batch_id)):
+            self._enter(backlog)
 
     def answers(self, backlogs: Iterable[Backlog]) -> tuple[tuple[BatchId, Promise], ...]:
         """Answer those who ask, the oldest first, and enter what is promised; who no pool can run is not answered."""
@@ -53,8 +57,11 @@ class Promises:
 
     def pressing(self, pool: str) -> tuple[Claim, ...]:
         """Return the claims that must go first in this pool now, the first due first."""
+        # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
+        # late with the next one that is lost.
         book = self._books[pool]
-        return tuple(pressing(book.claims, book.capacity))
+        short_seconds = book.capacity.workers * book.capacity.pack_seconds
+        return tuple(pressing(book.claims, book.promisable, short_seconds=short_seconds))
 
     def can_wait(self, backlog: Backlog) -> bool:
         """Say whether the backlog can be held back a little longer and still be done in time, as far as can be told."""
@@ -104,7 +111,10 @@ class Promises:
 
     def _claims_of(self, backlog: Backlog) -> dict[str, Claim]:
         """Return what the backlog asks of each pool that may run it."""
-        serving = [pool for pool in self._pools if self._outlook.routes.variant_for(backlog, pool) is not None]
+        serving = self._serving.get((backlog.model, backlog.tier))
+        if serving is None:
+            serving = [pool for pool in self._pools if self._outlook.routes.variant_for(backlog, pool) is not None]
+            self._serving[backlog.model, backlog.tier] = serving
         workers = sum(self._pools[pool].workers for pool in serving)
         return {
             pool: Claim(

@@ -31,7 +31,12 @@ _CONFIDENCE: Final = 0.9
 #: The least that an upper bound allows beyond the prediction, however good the predictions were.
 UPPER_FACTOR_MIN: Final = 1.05
 _FEATURES: Final = 3
-_SUBSETS: Final = [list(subset) for size in range(1, _FEATURES + 1) for subset in combinations(range(_FEATURES), size)]
+#: Which coefficients may be above zero, as indices of a vector and of a matrix; the most first.
+_SUBSETS: Final = [
+    (np.array(subset), np.ix_(subset, subset))
+    for size in range(_FEATURES, 0, -1)
+    for subset in combinations(range(_FEATURES), size)
+]
 
 
 @dataclass(slots=True)
@@ -135,16 +140,23 @@ def least_non_negative(gram: NDArray[np.float64], moment: NDArray[np.float64]) -
     """Return the x >= 0 that minimizes x' gram x - 2 moment' x, by trying which coefficients are zero.
 
     C. Lawson, R. Hanson, "Solving Least Squares Problems" (1974), ch. 23; with three coefficients there are
-    seven cases, so all are tried.
+    seven cases. `gram` is positive definite, so the first case that meets the conditions of Kuhn and Tucker is
+    the minimum; where rounding hides it, it is the best of all.
     """
     best, best_value = np.zeros(len(moment)), 0.0
-    for subset in _SUBSETS:
-        part = np.linalg.solve(gram[np.ix_(subset, subset)], moment[subset])
+    for subset, block in _SUBSETS:
+        part = np.linalg.solve(gram[block], moment[subset])
+        if (part < 0).any():
+            continue
+        found = np.zeros(len(moment))
+        found[subset] = part
+        slopes = gram @ found - moment
+        slopes[subset] = 0.0
+        if (slopes >= 0).all():
+            return found
         value = float(-moment[subset] @ part)
-        if (part >= 0).all() and value < best_value:
-            best = np.zeros(len(moment))
-            best[subset] = part
-            best_value = value
+        if value < best_value:
+            best, best_value = found, value
     return best
 
 

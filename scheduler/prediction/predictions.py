@@ -24,6 +24,8 @@ class Predictions:
         self._paces: dict[tuple[str, str], Pace] = {}
         self._tokens: dict[tuple[str, str], TokenRates] = {}
         self._changed: set[tuple[LearnedKind, str, str]] = set()
+        #: Actual over estimated input and output tokens by model and template, until something is learned of the model.
+        self._ratios: dict[str, dict[int, tuple[float, float]]] = {}
 
     @classmethod
     def recalled(cls, learned: Iterable[Learned]) -> Self:
@@ -51,6 +53,7 @@ class Predictions:
             for detail in (_ALL, str(share.template)):
                 self._rates(pack.model, detail).learn(share.estimated, share.actual, lengths)
                 self._changed.add((LearnedKind.TOKENS, pack.model, detail))
+        self._ratios.pop(pack.model, None)
         if pack.is_clean and done and pack.seconds > 0:
             pace = self._paces.setdefault((pack.variant, pack.pool), Pace())
             pace.learn(_sum(share.actual for share in done), pack.seconds, expected=expected)
@@ -70,12 +73,11 @@ class Predictions:
 
     def size(self, estimated: WorkSize, *, model: str, template: int) -> WorkSize:
         """Return how much work rows are expected to be that intake estimated so."""
-        whole = self._tokens.get((model, _ALL), _UNKNOWN)
-        own = self._tokens.get((model, str(template)), _UNKNOWN)
+        input_ratio, output_ratio = self._ratios_of(model, template)
         return WorkSize(
             rows=estimated.rows,
-            input_tokens=estimated.input_tokens * own.input_ratio(whole.input_ratio()),
-            output_tokens=estimated.output_tokens * own.output_ratio(whole.output_ratio()),
+            input_tokens=estimated.input_tokens * input_ratio,
+            output_tokens=estimated.output_tokens * output_ratio,
         )
 
     def seconds(self, size: WorkSize, *, variant: str, pool: str, tokens_per_second: float) -> float:
@@ -99,6 +101,16 @@ class Predictions:
     def ratios(self, variant: str, pool: str) -> tuple[float, ...]:
         """Return actual over predicted seconds of the last packs."""
         return tuple(self._pace(variant, pool).ratios)
+
+    def _ratios_of(self, model: str, template: int) -> tuple[float, float]:
+        known = self._ratios.setdefault(model, {})
+        found = known.get(template)
+        if found is None:
+            whole = self._tokens.get((model, _ALL), _UNKNOWN)
+            own = self._tokens.get((model, str(template)), _UNKNOWN)
+            found = own.input_ratio(whole.input_ratio()), own.output_ratio(whole.output_ratio())
+            known[template] = found
+        return found
 
     def _pace(self, variant: str, pool: str) -> Pace:
         return self._paces.get((variant, pool), _UNMEASURED)

@@ -18,11 +18,15 @@ class PackRecord:
     pool: str
     worker: int
     tier: Tier
+    #: When the cycle made it.
+    packed_at: float
     from_seconds: float
     to_seconds: float
     predicted_seconds: float
     #: The worker was lost over it.
     is_lost: bool
+    #: It ran every row of the pack, so that its seconds are those that were predicted.
+    is_whole: bool
     #: Tenant, batch, and the worker-seconds it is charged for.
     shares: tuple[tuple[TenantId, BatchId, float], ...]
 
@@ -143,6 +147,6 @@ def jain_index(shares: Sequence[float]) -> float:
 
 def mean_absolute_percentage_error(record: Record, *, after: int = 0) -> float | None:
     """Return the mean error in percent of the predicted seconds of whole packs, the first `after` left out."""
-    whole = [pack for pack in record.packs if not pack.is_lost][after:]
+    whole = [pack for pack in record.packs if pack.is_whole][after:]
     errors = [abs(pack.predicted_seconds / (pack.to_seconds - pack.from_seconds) - 1) for pack in whole]
     return 100 * sum(errors) / len(errors) if errors else None

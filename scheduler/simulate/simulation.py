@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.limits import SHARD_ROWS_MAX
 from pipeline.domain.promises import Promise
-from pipeline.domain.sketches import LengthSketch
+from pipeline.domain.sketches import bucket_of
 from pipeline.ports.cycle import (
     Backlog,
     EndedPack,
@@ -108,6 +108,7 @@ class _Pack:
     draft: PackDraft
     #: Slices whose rows have no result yet.
     left: list[SliceDraft]
+    packed_at: float
     done: dict[BatchId, int] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 0
@@ -147,7 +148,7 @@ class Simulation:
         self._fleet = fleet
         self._policy = policy
         self._random = Random(seed)  # noqa: S311 -- a simulation, not a secret
-        self._predictions = predictions or Predictions()
+        self.predictions = predictions or Predictions()
         self._numbers = count()
         self._shard_ids = count(1)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -240,8 +241,8 @@ class Simulation:
     def _cycle(self) -> None:
         self._is_cycle_due, self._cycle_at = False, self._now
         ended, self._ended = tuple(self._ended), []
-        plan = decide(self._snapshot(ended), self._policy, self._new_pack_id, self._predictions)
-        self._predictions.stored()
+        plan = decide(self._snapshot(ended), self._policy, self._new_pack_id, self.predictions)
+        self.predictions.stored()
         self._tags = plan.fair_tags
         self.record.cycles += 1
         for batch_id, promise in plan.promises:
@@ -252,7 +253,7 @@ class Simulation:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)
             for part in draft.slices:
                 self._take(part)
-            self._wait(_Pack(draft, list(draft.slices)))
+            self._wait(_Pack(draft, list(draft.slices), self._now))
         self._lease()
 
     def _snapshot(self, ended: tuple[EndedPack, ...]) -> Snapshot:
@@ -321,6 +322,7 @@ class Simulation:
 
     def _do(self, pack: _Pack, worker: _Worker, *, rows: int | None) -> None:
         """Give results to the first `rows` rows of the pack that have none (None: to all), and book the time."""
+        is_whole = _rows_of(pack.left) == _rows_of(pack.draft.slices)
         left: list[SliceDraft] = []
         room = math.inf if rows is None else rows
         weights: dict[BatchId, float] = {}
@@ -342,10 +344,12 @@ class Simulation:
                 pool=worker.pool.name,
                 worker=worker.number,
                 tier=pack.draft.tier,
+                packed_at=pack.packed_at,
                 from_seconds=worker.began_at,
                 to_seconds=self._now,
                 predicted_seconds=pack.draft.predicted_seconds,
                 is_lost=rows is not None,
+                is_whole=rows is None and is_whole,
                 shares=tuple(
                     (self._batches[batch].arrival.tenant_id, batch, seconds * weight / whole)
                     for batch, weight in weights.items()
@@ -389,7 +393,7 @@ class Simulation:
             predicted_seconds=predicted_seconds,
             estimated=batch.estimated(rows),
             actual=actual,
-            lengths=LengthSketch.of([round(actual.output_tokens / rows)] * rows).as_plain() if rows else {},
+            lengths={str(bucket_of(round(actual.output_tokens / rows))): float(rows)} if rows else {},
         )
 
     def _actual(self, part: SliceDraft) -> WorkSize:

@@ -35,8 +35,8 @@ def test_slack_is_what_the_workers_have_until_then_over_what_is_due_until_then()
 def test_those_due_by_the_last_short_slack_press() -> None:
     claims = [claim("a", due=100, seconds=1), claim("b", due=105, seconds=197.5), claim("c", due=500, seconds=1)]
 
-    assert [each.batch_id for each in pressing(claims, CAPACITY)] == ["a", "b"]
-    assert pressing(claims[:1], CAPACITY) == []
+    assert [each.batch_id for each in pressing(claims, CAPACITY, short_seconds=2.0)] == ["a", "b"]
+    assert pressing(claims[:1], CAPACITY, short_seconds=2.0) == []
 
 
 def test_the_earliest_deadline_is_one_that_can_be_promised_and_none_before_it_can() -> None:
@@ -121,8 +121,8 @@ def test_no_promise_is_broken_though_costs_are_off_and_a_worker_is_lost() -> Non
 
 MUTANTS = [
     ("can_promise", lambda *_: True),
-    ("pressing", lambda *_: []),
-    ("pressing", lambda claims, capacity: pressing(claims, capacity)[::-1]),
+    ("pressing", lambda *_, **__: []),
+    ("pressing", lambda *given, **more: pressing(*given, **more)[::-1]),
 ]
 
 

@@ -23,6 +23,7 @@ from pipeline.entrypoints.cli import (
     recurring,
     results,
     run,
+    simulate,
     stack,
     steering,
     submit,
@@ -61,6 +62,7 @@ def build_app() -> typer.Typer:
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
     app.add_typer(recurring.app, name="recurring")
+    app.command("simulate")(simulate.simulate)
     app.add_typer(models.app, name="models")
     app.add_typer(bench.app, name="bench")
     app.add_typer(database.app, name="db")
