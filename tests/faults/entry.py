@@ -82,8 +82,15 @@ class DyingStore:
         return getattr(self._store, name)
 
 
-def load_paced(spec: ModelSpec, *, cache_dir: Path, device: str | None = None, threads: int | None = None) -> Engine:
-    del cache_dir, device, threads
+def load_paced(
+    spec: ModelSpec,
+    *,
+    cache_dir: Path,
+    device: str | None = None,
+    threads: int | None = None,
+    images: object = None,
+) -> Engine:
+    del cache_dir, device, threads, images
     return PacedEcho(spec.name)
 
 
