@@ -58,9 +58,14 @@ def is_overdue(deadline_at_us: int, *, now_us: int) -> bool:
     return now_us >= deadline_at_us
 
 
+def due(claim: Claim) -> tuple[int, BatchId]:
+    """Return the key by which claims are in order of their deadlines."""
+    return claim.deadline_at_us, claim.batch_id
+
+
 def by_deadline(claims: Iterable[Claim]) -> list[Claim]:
     """Return the claims in the order in which they are due."""
-    return sorted(claims, key=_due)
+    return sorted(claims, key=due)
 
 
 def slacks(claims: Sequence[Claim], capacity: Capacity) -> list[float]:
@@ -69,10 +74,10 @@ def slacks(claims: Sequence[Claim], capacity: Capacity) -> list[float]:
     Claims due at the same instant have the slack of the last of them.
     """
     found: list[float] = []
-    due = 0.0
+    asked = 0.0
     for claim in claims:
-        due += claim.seconds
-        found.append(capacity.seconds_until(claim.deadline_at_us) - due)
+        asked += claim.seconds
+        found.append(capacity.seconds_until(claim.deadline_at_us) - asked)
     for index in range(len(claims) - 2, -1, -1):
         if claims[index].deadline_at_us == claims[index + 1].deadline_at_us:
             found[index] = found[index + 1]
@@ -99,14 +104,14 @@ def earliest_deadline(seconds: float, claims: Sequence[Claim], capacity: Capacit
     spare = slacks(claims, capacity)
     # A claim that the newcomer would make late must be due before it.
     first = 1 + max((index for index, slack in enumerate(spare) if slack < seconds), default=-1)
-    due = sum(claim.seconds for claim in claims[:first])
+    asked = sum(claim.seconds for claim in claims[:first])
     after_us = claims[first - 1].deadline_at_us + 1 if first else capacity.now_us
     for claim in (*claims[first:], None):
-        wanted = capacity.lost_seconds + (due + seconds) / capacity.workers
+        wanted = capacity.lost_seconds + (asked + seconds) / capacity.workers
         deadline_at_us = max(after_us, capacity.now_us + int(-(-wanted * _US // 1)))
         if claim is None or deadline_at_us < claim.deadline_at_us:
             return deadline_at_us
-        due += claim.seconds
+        asked += claim.seconds
         after_us = claim.deadline_at_us
     raise AssertionError("the last turn has returned")
 
@@ -115,19 +120,15 @@ def can_promise(newcomer: Claim, claims: Sequence[Claim], capacity: Capacity) ->
     """Say whether the newcomer and all of `claims`, which are in order of their deadlines, can be done in time."""
     if capacity.workers <= 0:
         return False
-    place = bisect_right(claims, (newcomer.deadline_at_us, newcomer.batch_id), key=_due)
-    due = 0.0
+    place = bisect_right(claims, due(newcomer), key=due)
+    asked = 0.0
     for claim in claims[:place]:
-        due += claim.seconds
+        asked += claim.seconds
     # Those due before the newcomer lose nothing by it, and of those due at one instant the last has least.
     last = newcomer
     for claim in claims[place:]:
-        due += last.seconds
-        if claim.deadline_at_us != last.deadline_at_us and capacity.seconds_until(last.deadline_at_us) < due:
+        asked += last.seconds
+        if claim.deadline_at_us != last.deadline_at_us and capacity.seconds_until(last.deadline_at_us) < asked:
             return False
         last = claim
-    return capacity.seconds_until(last.deadline_at_us) >= due + last.seconds
-
-
-def _due(claim: Claim) -> tuple[int, BatchId]:
-    return claim.deadline_at_us, claim.batch_id
+    return capacity.seconds_until(last.deadline_at_us) >= asked + last.seconds

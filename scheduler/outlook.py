@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, Snapshot, WorkSize
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
@@ -23,6 +24,8 @@ class Outlook:
         self._predictions = predictions
         self._policy = policy
         self._pools = tuple(pool.pool for pool in snapshot.pools if pool.workers > 0)
+        #: Pools and variants by model and tier, once somebody asked.
+        self._places: dict[tuple[str, Tier], tuple[tuple[str, str], ...]] = {}
         self._speeds = {
             variant: speed for variant, speed in snapshot.tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN
         }
@@ -31,9 +34,18 @@ class Outlook:
         """Say whether anything of the variant has run, so that its packs may be long."""
         return variant in self._speeds or self._predictions.is_measured(variant, pool)
 
+    def places_of(self, backlog: Backlog) -> tuple[tuple[str, str], ...]:
+        """Return the pools that would run the backlog, each with the variant that would run there."""
+        key = backlog.model, backlog.tier
+        places = self._places.get(key)
+        if places is None:
+            found = [(pool, self.routes.variant_for(backlog, pool)) for pool in self._pools]
+            places = self._places[key] = tuple((pool, variant) for pool, variant in found if variant is not None)
+        return places
+
     def row_seconds_of(self, backlog: Backlog) -> Callable[[OpenShard], float]:
         """Return the function that tells the seconds of a row of a shard, where it takes longest: no pack is longer."""
-        places = self._places_of(backlog)
+        places = self.places_of(backlog)
 
         def row_seconds(shard: OpenShard) -> float:
             # A token a row at least: rows that cost nothing would never yield their turn.
@@ -60,11 +72,7 @@ class Outlook:
 
     def seconds_anywhere(self, backlog: Backlog) -> float:
         """Return the same for the pool where it is least; 0 where no pool runs it."""
-        return min((self.seconds_left(backlog, pool) for pool, _ in self._places_of(backlog)), default=0.0)
-
-    def _places_of(self, backlog: Backlog) -> list[tuple[str, str]]:
-        found = [(pool, self.routes.variant_for(backlog, pool)) for pool in self._pools]
-        return [(pool, variant) for pool, variant in found if variant is not None]
+        return min((self.seconds_left(backlog, pool) for pool, _ in self.places_of(backlog)), default=0.0)
 
     def _seconds(self, size: WorkSize, variant: str, pool: str) -> float:
         assumed = self._speeds.get(variant, self._policy.default_tokens_per_second)

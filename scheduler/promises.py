@@ -11,7 +11,7 @@ from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, PoolView, Snapshot
-from scheduler.deadlines import Capacity, Claim, can_promise, earliest_deadline, pressing, slacks
+from scheduler.deadlines import Capacity, Claim, can_promise, due, earliest_deadline, pressing, slacks
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
 
@@ -38,8 +38,8 @@ class Promises:
         self._outlook = outlook
         self._policy = policy
         self._pools: dict[str, PoolView] = {pool.pool: pool for pool in snapshot.pools if pool.workers > 0}
-        #: The pools that run a model's rows of a tier, once somebody asked.
-        self._serving: dict[tuple[str, Tier], list[str]] = {}
+        #: What each batch asks of each pool for one of its models, once it was worked out.
+        self._claims: dict[tuple[BatchId, str, Tier], dict[str, Claim]] = {}
         self._books = {name: _book_of(pool, snapshot.now_us, policy) for name, pool in self._pools.items()}
         made = [each for each in snapshot.backlogs if each.promise is Promise.MADE and not each.is_paused]
         # The first due first, so that each is entered behind those before it.
@@ -88,14 +88,15 @@ class Promises:
     def _answer(self, backlogs: list[Backlog]) -> Promise:
         """Answer one batch, for which there is a backlog for each of its models."""
         for entered, backlog in enumerate(backlogs):
-            if not self._can_promise(backlog):
+            if not self.can_promise(backlog):
                 for before in backlogs[:entered]:
                     self._strike(before)
                 return Promise.DECLINED
             self._enter(backlog)
         return Promise.MADE
 
-    def _can_promise(self, backlog: Backlog) -> bool:
+    def can_promise(self, backlog: Backlog) -> bool:
+        """Say whether the backlog's deadline can be promised beside what was; True where no pool would be asked."""
         return all(
             can_promise(claim, self._books[pool].claims, self._books[pool].promisable)
             for pool, claim in self._claims_of(backlog).items()
@@ -107,14 +108,18 @@ class Promises:
 
     def _enter(self, backlog: Backlog) -> None:
         for pool, claim in self._claims_of(backlog).items():
-            insort(self._books[pool].claims, claim, key=lambda entry: (entry.deadline_at_us, entry.batch_id))
+            insort(self._books[pool].claims, claim, key=due)
 
     def _claims_of(self, backlog: Backlog) -> dict[str, Claim]:
         """Return what the backlog asks of each pool that may run it."""
-        serving = self._serving.get((backlog.model, backlog.tier))
-        if serving is None:
-            serving = [pool for pool in self._pools if self._outlook.routes.variant_for(backlog, pool) is not None]
-            self._serving[backlog.model, backlog.tier] = serving
+        key = backlog.batch_id, backlog.model, backlog.tier
+        claims = self._claims.get(key)
+        if claims is None:
+            claims = self._claims[key] = self._worked_out(backlog)
+        return claims
+
+    def _worked_out(self, backlog: Backlog) -> dict[str, Claim]:
+        serving = [pool for pool, _ in self._outlook.places_of(backlog)]
         workers = sum(self._pools[pool].workers for pool in serving)
         return {
             pool: Claim(

@@ -94,52 +94,99 @@ def quote(
 
     `windows` are the seconds to tell the chances of, beside the asked one; these are multiples of one over `runs`.
     """
-    told = sorted({asked.window_seconds, *windows})
-    outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)
-    seeds = range(seed, seed + runs)
-    return tuple(_quote_of(tier, asked, snapshot, outlook, predictions, policy, told, seeds) for tier in Tier)
-
-
-def _quote_of(
-    tier: Tier,
-    asked: Asked,
-    snapshot: Snapshot,
-    outlook: Outlook,
-    predictions: Predictions,
-    policy: Policy,
-    windows: Sequence[float],
-    seeds: Sequence[int],
-) -> TierQuote:
-    backlog = _backlog_of(asked, tier, snapshot.now_us)
-    pools = {pool.pool: pool for pool in snapshot.pools if outlook.routes.variant_for(backlog, pool.pool)}
-    if not pools or not backlog.shards:
-        return TierQuote(
-            tier=tier, variant=None, cost_micros=None, currency="USD", finish_seconds=None, chances={},
-            can_promise=False, promise_seconds=None,
-        )  # fmt: skip
-    # Apart for each tier: what one could be promised is not taken from another.
-    promises = Promises(snapshot, outlook, policy)
-    earliest_us = promises.earliest(backlog)
-    ((_, promise),) = promises.answers([backlog])
-    coarse = replace(policy, pack_seconds_target=_pack_seconds(backlog, snapshot.backlogs, outlook, policy))
-    runs = [_run(backlog, snapshot, predictions, coarse, pools, seed=seed) for seed in seeds]
-    costs = [cost for _, cost in runs]
-    finishes = [finish for finish, _ in runs]
-    return TierQuote(
-        tier=tier,
-        variant=", ".join(sorted(outlook.routes.variants_of(backlog))),
-        cost_micros=(math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))),
-        currency=min(pool.currency for pool in pools.values()),
-        finish_seconds=(_at(finishes, _LOW), _at(finishes, _MIDDLE), _at(finishes, _HIGH)),
-        chances={window: sum(finish <= window for finish in finishes) / len(finishes) for window in windows},
-        can_promise=promise is Promise.MADE,
-        promise_seconds=None if earliest_us is None else (earliest_us - snapshot.now_us) / _US,
-        is_measured=all(
-            outlook.is_measured(variant, pool)
-            for pool in pools
-            if (variant := outlook.routes.variant_for(backlog, pool)) is not None
-        ),
+    quoter = _Quoter(
+        asked=asked,
+        snapshot=snapshot,
+        outlook=Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy),
+        predictions=predictions.frozen(),
+        policy=policy,
+        windows=sorted({asked.window_seconds, *windows}),
+        seeds=range(seed, seed + runs),
     )
+    return tuple(quoter.offer(tier) for tier in Tier)
+
+
+class _Quoter:
+    """One question, asked of each tier."""
+
+    def __init__(
+        self,
+        *,
+        asked: Asked,
+        snapshot: Snapshot,
+        outlook: Outlook,
+        predictions: Predictions,
+        policy: Policy,
+        windows: Sequence[float],
+        seeds: Sequence[int],
+    ) -> None:
+        self._asked = asked
+        self._snapshot = snapshot
+        self._outlook = outlook
+        self._predictions = predictions
+        self._policy = policy
+        self._windows = windows
+        self._seeds = seeds
+        self._promises = Promises(snapshot, outlook, policy)
+        self._ahead = _ahead(snapshot.backlogs)
+        self._rates = {pool.pool: pool.rate_micros_per_hour for pool in snapshot.pools}
+        self._fleet = Fleet(
+            pools=tuple(_pool_of(pool, snapshot, predictions, policy) for pool in snapshot.pools if pool.workers > 0),
+            trouble=_Ratios(_ratios_of(snapshot, predictions)),
+        )
+
+    def offer(self, tier: Tier) -> TierQuote:
+        """Return what one tier offers; nothing is promised by it, so that no tier takes from another."""
+        snapshot = self._snapshot
+        backlog = _backlog_of(self._asked, tier, snapshot.now_us)
+        places = self._outlook.places_of(backlog)
+        if not places or not backlog.shards:
+            return TierQuote(
+                tier=tier, variant=None, cost_micros=None, currency="USD", finish_seconds=None, chances={},
+                can_promise=False, promise_seconds=None,
+            )  # fmt: skip
+        earliest_us = self._promises.earliest(backlog)
+        coarse = replace(
+            self._policy, pack_seconds_target=_pack_seconds(backlog, snapshot.backlogs, self._outlook, self._policy)
+        )
+        runs = [self._run(backlog, coarse, seed) for seed in self._seeds]
+        costs = [cost for _, cost in runs]
+        finishes = [finish for finish, _ in runs]
+        serving = {pool for pool, _ in places}
+        return TierQuote(
+            tier=tier,
+            variant=", ".join(sorted({variant for _, variant in places})),
+            cost_micros=(math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))),
+            currency=min(pool.currency for pool in snapshot.pools if pool.pool in serving),
+            finish_seconds=(_at(finishes, _LOW), _at(finishes, _MIDDLE), _at(finishes, _HIGH)),
+            chances={window: sum(finish <= window for finish in finishes) / len(finishes) for window in self._windows},
+            can_promise=self._promises.can_promise(backlog),
+            promise_seconds=None if earliest_us is None else (earliest_us - snapshot.now_us) / _US,
+            is_measured=all(self._outlook.is_measured(variant, pool) for pool, variant in places),
+        )
+
+    def _run(self, backlog: Backlog, policy: Policy, seed: int) -> tuple[float, float]:
+        """Return when the batch is done in one run, in seconds from now, and what it costs, in micro-units."""
+        random = Random(seed)  # noqa: S311 -- a simulation, not a secret
+        now_us = self._snapshot.now_us
+        patient = replace(backlog, deadline_at_us=now_us + _SECONDS_MAX * _US)
+        arrivals = [_arrival_of(each, now_us, self._predictions, random) for each in (*self._ahead, patient)]
+        record = Simulation(
+            arrivals,
+            self._fleet,
+            policy,
+            seed=seed,
+            predictions=self._predictions,
+            fair_tags=self._snapshot.fair_tags,
+        ).run(until_seconds=_SECONDS_MAX, until_end_of=_QUOTED)
+        cost = sum(
+            seconds * self._rates[pack.pool] / _HOUR_SECONDS
+            for pack in record.packs
+            for _, batch_id, seconds in pack.shares
+            if batch_id == _QUOTED
+        )
+        (mine,) = (batch for batch in record.batches if batch.batch_id == _QUOTED)
+        return mine.ended_at if mine.ended_at is not None else float(_SECONDS_MAX), cost
 
 
 def _pack_seconds(backlog: Backlog, ahead: Sequence[Backlog], outlook: Outlook, policy: Policy) -> float:
@@ -153,38 +200,6 @@ def _at(values: Sequence[float], share: float) -> float:
     found = quantile(values, share)
     assert found is not None
     return found
-
-
-def _run(
-    backlog: Backlog,
-    snapshot: Snapshot,
-    predictions: Predictions,
-    policy: Policy,
-    pools: Mapping[str, PoolView],
-    *,
-    seed: int,
-) -> tuple[float, float]:
-    """Return when the batch is done in one run, in seconds from now, and what it costs, in micro-units."""
-    random = Random(seed)  # noqa: S311 -- a simulation, not a secret
-    arrivals = [
-        _arrival_of(each, snapshot.now_us, predictions, random)
-        for each in (*_ahead(snapshot.backlogs), replace(backlog, deadline_at_us=snapshot.now_us + _SECONDS_MAX * _US))
-    ]
-    fleet = Fleet(
-        pools=tuple(_pool_of(pool, snapshot, predictions, policy) for pool in snapshot.pools if pool.workers > 0),
-        trouble=_Ratios(_ratios_of(snapshot, predictions)),
-    )
-    record = Simulation(
-        arrivals, fleet, policy, seed=seed, predictions=predictions.frozen(), fair_tags=snapshot.fair_tags
-    ).run(until_seconds=_SECONDS_MAX, until_end_of=_QUOTED)
-    cost = sum(
-        seconds * pools[pack.pool].rate_micros_per_hour / _HOUR_SECONDS
-        for pack in record.packs
-        for _, batch_id, seconds in pack.shares
-        if batch_id == _QUOTED
-    )
-    (mine,) = (batch for batch in record.batches if batch.batch_id == _QUOTED)
-    return mine.ended_at if mine.ended_at is not None else float(_SECONDS_MAX), cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +276,7 @@ def _backlog_of(asked: Asked, tier: Tier, now_us: int) -> Backlog:
         promise=Promise.PENDING,
         hold_until_us=None,
         is_paused=False,
-        left=WorkSize(
-            rows=sum(shard.rows for shard in asked.survey.shards),
-            input_tokens=sum(shard.input_tokens for shard in asked.survey.shards),
-            output_tokens=sum(shard.output_tokens for shard in asked.survey.shards),
-        ),
+        left=asked.survey.size,
         spent_micros=0,
         budget_micros=None,
         shards=shards,

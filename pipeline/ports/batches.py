@@ -17,6 +17,7 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import WorkSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,15 @@ class Survey:
     rows_duplicate: int
     rows_refused: int
     shards: tuple[ShardEstimate, ...]
+
+    @property
+    def size(self) -> WorkSize:
+        """Return what all of its distinct rows are expected to be."""
+        return WorkSize(
+            rows=sum(shard.rows for shard in self.shards),
+            input_tokens=sum(shard.input_tokens for shard in self.shards),
+            output_tokens=sum(shard.output_tokens for shard in self.shards),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,13 +72,10 @@ def _facts(survey: Survey) -> dict[str, str]:
         rows.append(f"{count(survey.rows_duplicate)} duplicates that cost nothing")
     if survey.rows_refused:
         rows.append(f"{count(survey.rows_refused)} that no engine can run as asked")
-    inputs, outputs = (
-        sum(getattr(shard, name) for shard in survey.shards) for name in ("input_tokens", "output_tokens")
-    )
     return {
         "model": survey.model,
         "rows": ", ".join(rows),
-        "tokens, estimated": f"{count(inputs)} in, {count(outputs)} out at most",
+        "tokens, estimated": f"{count(round(survey.size.input_tokens))} in, {count(round(survey.size.output_tokens))} out at most",
     }
 
 
@@ -111,8 +108,8 @@ def _document(survey: Survey, quotes: tuple[TierQuote, ...], windows: dict[str, 
         "model": survey.model,
         "rows": {"total": survey.rows_total, "duplicate": survey.rows_duplicate, "refused": survey.rows_refused},
         "tokens_estimated": {
-            "input": sum(shard.input_tokens for shard in survey.shards),
-            "output": sum(shard.output_tokens for shard in survey.shards),
+            "input": survey.size.input_tokens,
+            "output": survey.size.output_tokens,
         },
         "tiers": [
             {
