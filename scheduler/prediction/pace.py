@@ -160,7 +160,7 @@ def least_non_negative(gram: NDArray[np.float64], moment: NDArray[np.float64]) -
     return best
 
 
-def mean_absolute_percentage_error(ratios: Iterable[float]) -> float:
-    """Return the mean of |predicted - actual| / actual in percent, of ratios of actual to predicted."""
-    errors = [abs(1 / ratio - 1) for ratio in ratios]
-    return 100 * sum(errors) / len(errors)
+def mean_absolute_percentage_error(pairs: Iterable[tuple[float, float]]) -> float | None:
+    """Return the mean of |predicted - actual| / actual in percent, of such pairs; None where there are none."""
+    errors = [abs(predicted / actual - 1) for predicted, actual in pairs]
+    return 100 * sum(errors) / len(errors) if errors else None

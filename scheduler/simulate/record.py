@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
+from scheduler.prediction.pace import mean_absolute_percentage_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +146,9 @@ def jain_index(shares: Sequence[float]) -> float:
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
-def mean_absolute_percentage_error(record: Record, *, after: int = 0) -> float | None:
+def prediction_error(record: Record, *, after: int = 0) -> float | None:
     """Return the mean error in percent of the predicted seconds of whole packs, the first `after` left out."""
     whole = [pack for pack in record.packs if pack.is_whole][after:]
-    errors = [abs(pack.predicted_seconds / (pack.to_seconds - pack.from_seconds) - 1) for pack in whole]
-    return 100 * sum(errors) / len(errors) if errors else None
+    return mean_absolute_percentage_error(
+        (pack.predicted_seconds, pack.to_seconds - pack.from_seconds) for pack in whole
+    )

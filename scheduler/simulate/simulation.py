@@ -5,22 +5,19 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Final
 
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.limits import SHARD_ROWS_MAX
-from pipeline.domain.promises import Promise
 from pipeline.domain.sketches import bucket_of
 from pipeline.ports.cycle import (
-    Backlog,
     EndedPack,
     EndedShare,
     FairTag,
     OpenShard,
-    PackDraft,
     PoolView,
     SliceDraft,
     Snapshot,
@@ -30,102 +27,12 @@ from scheduler.cycle import decide
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.simulate.arrivals import Arrival
-from scheduler.simulate.fleet import Fleet, Pool
+from scheduler.simulate.fleet import Fleet
 from scheduler.simulate.record import BatchRecord, PackRecord, Record
+from scheduler.simulate.state import MICROSECONDS, SimulatedBatch, SimulatedPack, SimulatedWorker
 
-_US: Final = 1_000_000
-#: Shards a snapshot carries of each batch, as the store's does.
-_SHARDS_CARRIED: Final = 64
 #: What changes within this time is decided on together, as by the scheduler's process.
 _CYCLE_SECONDS: Final = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """A batch on its way."""
-
-    arrival: Arrival
-    shards: list[OpenShard]
-    promise: Promise = Promise.PENDING
-    rows_packed: int = 0
-    rows_done: int = 0
-    #: First shard with a row in no pack.
-    shard_at: int = 0
-    started_at: float | None = None
-    ended_at: float | None = None
-    is_expired: bool = False
-    #: As the last snapshot had it; None once something changed.
-    seen: Backlog | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self.ended_at is None
-
-    def backlog(self) -> Backlog:
-        """Return what the cycle sees of it."""
-        if self.seen is None:
-            arrival, whole = self.arrival, self.arrival.estimated
-            left = 1 - self.rows_done / whole.rows
-            hold = arrival.hold_until_seconds
-            self.seen = Backlog(
-                tenant_id=arrival.tenant_id,
-                batch_id=arrival.batch_id,
-                tier=arrival.tier,
-                model=arrival.model,
-                endpoint=arrival.endpoint,
-                created_at_us=round(arrival.at_seconds * _US),
-                deadline_at_us=round((arrival.at_seconds + arrival.window_seconds) * _US),
-                promise=self.promise,
-                hold_until_us=None if hold is None else round(hold * _US),
-                is_paused=False,
-                left=WorkSize(
-                    rows=whole.rows - self.rows_done,
-                    input_tokens=whole.input_tokens * left,
-                    output_tokens=whole.output_tokens * left,
-                ),
-                spent_micros=0,
-                budget_micros=None,
-                shards=tuple(self.shards[self.shard_at : self.shard_at + _SHARDS_CARRIED]),
-                rows_in_flight=self.rows_packed - self.rows_done,
-            )
-        return self.seen
-
-    def estimated(self, rows: int) -> WorkSize:
-        """Return so many of its rows as intake estimated them."""
-        share, whole = rows / self.arrival.estimated.rows, self.arrival.estimated
-        return WorkSize(rows=rows, input_tokens=whole.input_tokens * share, output_tokens=whole.output_tokens * share)
-
-    def actual(self, rows: int) -> WorkSize:
-        """Return so many of its rows as they are."""
-        size = self.estimated(rows)
-        return replace(size, output_tokens=size.output_tokens * self.arrival.output_ratio)
-
-
-@dataclass(slots=True, eq=False)
-class _Pack:
-    """A pack on its way."""
-
-    draft: PackDraft
-    #: Slices whose rows have no result yet.
-    left: list[SliceDraft]
-    packed_at: float
-    done: dict[BatchId, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    attempts: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A worker, and what it runs."""
-
-    pool: Pool
-    number: int
-    is_here: bool = True
-    pack: _Pack | None = None
-    began_at: float = 0.0
-    ends_at: float = math.inf
-    #: Tells an end that was planned from one that came to nothing.
-    run_no: int = 0
 
 
 class Simulation:
@@ -155,9 +62,9 @@ class Simulation:
         self._now = 0.0
         self._cycle_at = -math.inf
         self._is_cycle_due = False
-        self._batches: dict[BatchId, _Batch] = {}
-        self._workers = [_Worker(pool, number) for pool in fleet.pools for number in range(pool.workers)]
-        self._waiting: dict[str, list[tuple[float, int, _Pack]]] = {pool.name: [] for pool in fleet.pools}
+        self._batches: dict[BatchId, SimulatedBatch] = {}
+        self._workers = [SimulatedWorker(pool, number) for pool in fleet.pools for number in range(pool.workers)]
+        self._waiting: dict[str, list[tuple[float, int, SimulatedPack]]] = {pool.name: [] for pool in fleet.pools}
         self._ended: list[EndedPack] = []
         self._tags = fair_tags
         self._ordinal_max = 0.0
@@ -195,7 +102,7 @@ class Simulation:
             self._at(max(self._now, self._cycle_at + _CYCLE_SECONDS), self._cycle)
 
     def _arrive(self, arrival: Arrival) -> None:
-        self._batches[arrival.batch_id] = _Batch(arrival, list(self._shards_of(arrival)))
+        self._batches[arrival.batch_id] = SimulatedBatch(arrival, list(self._shards_of(arrival)))
         self._at(arrival.at_seconds + arrival.window_seconds, lambda: self._expire(arrival.batch_id))
         if arrival.hold_until_seconds is not None:
             self._at(arrival.hold_until_seconds, self._changed)
@@ -207,7 +114,7 @@ class Simulation:
             batch.ended_at, batch.is_expired = self._now, True
             self._changed()
 
-    def _leave(self, worker: _Worker) -> None:
+    def _leave(self, worker: SimulatedWorker) -> None:
         worker.is_here = False
         pack, worker.pack = worker.pack, None
         if pack is not None:
@@ -217,17 +124,17 @@ class Simulation:
             self._at(self._now + self._fleet.lease_seconds, lambda: self._put_back(pack))
         self._changed()
 
-    def _return(self, worker: _Worker) -> None:
+    def _return(self, worker: SimulatedWorker) -> None:
         worker.is_here = True
         self._lease()
         self._changed()
 
-    def _put_back(self, pack: _Pack) -> None:
+    def _put_back(self, pack: SimulatedPack) -> None:
         self._wait(pack)
         self._lease()
         self._changed()
 
-    def _end(self, worker: _Worker, run_no: int) -> None:
+    def _end(self, worker: SimulatedWorker, run_no: int) -> None:
         if run_no != worker.run_no or worker.pack is None:
             return
         pack, worker.pack = worker.pack, None
@@ -253,12 +160,12 @@ class Simulation:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)
             for part in draft.slices:
                 self._take(part)
-            self._wait(_Pack(draft, list(draft.slices), self._now))
+            self._wait(SimulatedPack(draft, list(draft.slices), self._now))
         self._lease()
 
     def _snapshot(self, ended: tuple[EndedPack, ...]) -> Snapshot:
         return Snapshot(
-            now_us=round(self._now * _US),
+            now_us=round(self._now * MICROSECONDS),
             backlogs=tuple(batch.backlog() for batch in self._batches.values() if batch.is_open),
             pools=tuple(
                 PoolView(
@@ -292,7 +199,7 @@ class Simulation:
         if part.row_stop == shard.rows_total:
             batch.shard_at += 1
 
-    def _wait(self, pack: _Pack) -> None:
+    def _wait(self, pack: SimulatedPack) -> None:
         heapq.heappush(self._waiting[pack.draft.pool], (pack.draft.ordinal, next(self._numbers), pack))
 
     def _lease(self) -> None:
@@ -306,7 +213,7 @@ class Simulation:
                 else:
                     self._settle(pack)
 
-    def _begin(self, worker: _Worker, pack: _Pack) -> None:
+    def _begin(self, worker: SimulatedWorker, pack: SimulatedPack) -> None:
         speed = worker.pool.speeds[pack.draft.variant]
         seconds = sum(speed.seconds(self._actual(part)) for part in pack.left)
         pack.attempts += 1
@@ -320,7 +227,7 @@ class Simulation:
 
     # --- what came of it -----------------------------------------------------------------------
 
-    def _do(self, pack: _Pack, worker: _Worker, *, rows: int | None) -> None:
+    def _do(self, pack: SimulatedPack, worker: SimulatedWorker, *, rows: int | None) -> None:
         """Give results to the first `rows` rows of the pack that have none (None: to all), and book the time."""
         is_whole = _rows_of(pack.left) == _rows_of(pack.draft.slices)
         left: list[SliceDraft] = []
@@ -365,7 +272,7 @@ class Simulation:
         if batch.is_open and batch.rows_done == batch.arrival.estimated.rows:
             batch.ended_at = self._now
 
-    def _settle(self, pack: _Pack) -> None:
+    def _settle(self, pack: SimulatedPack) -> None:
         """Tell the next cycle of a pack that ended."""
         predicted: dict[BatchId, float] = {}
         for part in pack.draft.slices:
@@ -383,7 +290,7 @@ class Simulation:
             )
         )
 
-    def _share_of(self, batch_id: BatchId, predicted_seconds: float, pack: _Pack) -> EndedShare:
+    def _share_of(self, batch_id: BatchId, predicted_seconds: float, pack: SimulatedPack) -> EndedShare:
         batch, rows = self._batches[batch_id], pack.done.get(batch_id, 0)
         actual = batch.actual(rows)
         return EndedShare(
@@ -422,7 +329,7 @@ def _rows_of(slices: Sequence[SliceDraft]) -> int:
     return sum(part.row_stop - part.row_start for part in slices)
 
 
-def _record_of(batch: _Batch) -> BatchRecord:
+def _record_of(batch: SimulatedBatch) -> BatchRecord:
     arrival = batch.arrival
     return BatchRecord(
         batch_id=arrival.batch_id,

@@ -26,7 +26,7 @@ from pipeline.ports.cycle import WorkSize
 from scheduler.policy import Policy
 from scheduler.simulate.arrivals import Arrival, Workload, made_up
 from scheduler.simulate.fleet import Fleet, Pool, Speed, Trouble
-from scheduler.simulate.record import jain_index, mean_absolute_percentage_error
+from scheduler.simulate.record import jain_index, prediction_error
 from scheduler.simulate.simulation import Simulation
 from tests.bench import fair_shares
 from tests.bench.machine import machine
@@ -195,7 +195,7 @@ def prediction(options: argparse.Namespace) -> dict[str, Any]:
         )
         record = Simulation(asked, fleet, Policy(), seed=0).run()
         held_out = sum(pack.is_whole for pack in record.packs) - LEARNING_PACKS
-        error = mean_absolute_percentage_error(record, after=LEARNING_PACKS)
+        error = prediction_error(record, after=LEARNING_PACKS)
         assert error is not None, "more packs ran than it takes to learn"
         rows.append({"spread": spread, "packs_held_out": held_out, "error_percent": round(error, 2)})
     return {

@@ -170,9 +170,9 @@ def _cells_of(figures: TierFigures) -> tuple[str, ...]:
 
 def _facts_of(record: Record) -> dict[str, str]:
     from pipeline.entrypoints.cli.figures import count, share
-    from scheduler.simulate.record import mean_absolute_percentage_error
+    from scheduler.simulate.record import prediction_error
 
-    error = mean_absolute_percentage_error(record)
+    error = prediction_error(record)
     return {
         "utilisation": share(record.utilisation),
         "prediction error": "-" if error is None else f"{error:.1f} % of a pack's seconds, on average",
@@ -185,13 +185,13 @@ def _facts_of(record: Record) -> dict[str, str]:
 def _document_of(record: Record) -> dict[str, object]:
     from dataclasses import asdict
 
-    from scheduler.simulate.record import figures_of, mean_absolute_percentage_error
+    from scheduler.simulate.record import figures_of, prediction_error
 
     return {
         "tiers": [asdict(figures) for figures in figures_of(record)],
         "workers": sum(record.workers.values()),
         "utilisation": record.utilisation,
-        "prediction_error_percent": mean_absolute_percentage_error(record),
+        "prediction_error_percent": prediction_error(record),
         "packs": len(record.packs),
         "attempts_lost": sum(pack.is_lost for pack in record.packs),
         "cycles": record.cycles,
