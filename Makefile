@@ -93,6 +93,9 @@ bench-prefix-order: .venv/.dev  ## Shared prefixes that a cache finds, by order 
 bench-cycle: .venv/.dev  ## One scheduling cycle with up to 100,000 batches
 	@$(call report,cycle,tests.bench.bench_cycle)
 
+bench-cycle-stored: .venv/.dev  ## Whole scheduling cycles on Postgres with up to 100,000 batches
+	@$(call report,cycle-stored,tests.bench.bench_cycle_stored)
+
 bench-embedded: .venv/.dev  ## Cold and warm start of the embedded servers
 	@$(call report,embedded,tests.bench.bench_embedded)
 

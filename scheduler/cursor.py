@@ -6,12 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, SliceDraft
-
-#: Packs mix batches of one lane only: one tier, model and endpoint.
-Lane = tuple[Tier, str, Endpoint]
+from scheduler.lineup import Lineup
+from scheduler.outlook import Outlook
 
 #: Forgives float rounding when rows are counted, and is far below one row.
 _ROWS_EPSILON = 1e-9
@@ -44,10 +41,13 @@ class Cursor:
     """The next row of a backlog that is in no pack yet; one per backlog, shared by all pools."""
 
     backlog: Backlog
+    #: The backlog's place in the lineup.
+    place: int
     #: Returns the predicted worker-seconds of a row of a shard.
     row_seconds: Callable[[OpenShard], float]
     shard_index: int = field(default=0, init=False)
     row: int = field(default=0, init=False)
+    has_moved: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Stand on the first row that is in no pack."""
@@ -57,11 +57,6 @@ class Cursor:
     def is_spent(self) -> bool:
         """Whether the snapshot carries no more rows of this backlog."""
         return self.shard_index >= len(self.backlog.shards)
-
-    @property
-    def lane(self) -> Lane:
-        """What a pack that holds these rows must have in common with them."""
-        return lane_of(self.backlog)
 
     def take(self, room: Room) -> Cut:
         """Take the rows that fit, in order; the room's `rows_least` may exceed its seconds."""
@@ -92,6 +87,7 @@ class Cursor:
 
     def advance(self, rows: int) -> None:
         """Step over `rows` rows of the current shard, and into the next shard at its end."""
+        self.has_moved = True
         self.row += rows
         if self.row >= self.backlog.shards[self.shard_index].rows_total:
             self._enter(self.shard_index + 1)
@@ -104,9 +100,27 @@ class Cursor:
         self.row = 0 if shard_index == len(shards) else first_open_row(shards[shard_index])
 
 
-def lane_of(backlog: Backlog) -> Lane:
-    """Return the lane of a backlog."""
-    return backlog.tier, backlog.model, backlog.endpoint
+class Cursors:
+    """The cursors of a cycle, made when they are asked for; all pools share them, so that no row goes to two."""
+
+    def __init__(self, lineup: Lineup, outlook: Outlook) -> None:
+        """Stand before the first open row of each backlog of the lineup."""
+        self._lineup = lineup
+        self._outlook = outlook
+        self._cursors: dict[int, Cursor] = {}
+
+    def at(self, place: int) -> Cursor:
+        """Return the cursor of the backlog at a place."""
+        cursor = self._cursors.get(place)
+        if cursor is None:
+            backlog = self._lineup[place]
+            cursor = Cursor(backlog=backlog, place=place, row_seconds=self._outlook.row_seconds_of(backlog))
+            self._cursors[place] = cursor
+        return cursor
+
+    def moved(self) -> list[int]:
+        """Return the places of those backlogs that rows were taken from."""
+        return [place for place, cursor in self._cursors.items() if cursor.has_moved]
 
 
 def first_open_row(shard: OpenShard) -> int:

@@ -7,13 +7,19 @@ leaves with a reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import numpy as np
 
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.reasons import Reason
-from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, PackDraft, PoolView, Snapshot, Standing
-from scheduler.cursor import Cursor
-from scheduler.fairness import FairQueue, pressing_ordinal, recall, true_up
-from scheduler.nominate import Nomination, nominate
+from pipeline.ports.cycle import CyclePlan, FairTag, PackDraft, PoolView, Snapshot, Standing
+from scheduler.charges import recall, true_up
+from scheduler.columns import Integers
+from scheduler.cursor import Cursors
+from scheduler.fairness import FairQueue, pressing_ordinal
+from scheduler.lineup import Lineup
+from scheduler.nominate import REFUSALS, refusals_of
 from scheduler.outlook import Outlook
 from scheduler.packing import pack_next
 from scheduler.policy import Policy
@@ -23,7 +29,7 @@ from scheduler.routing import Routes
 
 #: When the backlogs of one batch (one per model) have different reasons, the first of these is the
 #: batch's: what stops it whole, then what it does, then what a person can change.
-_REASONS_BY_PRECEDENCE = (
+_REASONS_BY_PRECEDENCE: Final = (
     Reason.DEADLINE_PASSED,
     Reason.USER_PAUSED,
     Reason.BUDGET_REACHED,
@@ -33,6 +39,8 @@ _REASONS_BY_PRECEDENCE = (
     Reason.QUEUED,
     Reason.ALL_PACKED,
 )
+#: Those that end a batch come last, and no batch in a cycle has one.
+_EVERY_REASON: Final = (*_REASONS_BY_PRECEDENCE, *(set(Reason) - set(_REASONS_BY_PRECEDENCE)))
 
 
 def decide(
@@ -45,37 +53,36 @@ def decide(
     get it as it was.
     """
     predictions = predictions or Predictions()
+    lineup = Lineup.of(snapshot.backlogs)
     # 1. Settle: what packs really took.
     for pack in snapshot.ended:
         predictions.learn(pack)
-    tags = recall(true_up(snapshot.fair_tags, snapshot.ended), snapshot.backlogs)
+    tags = recall(true_up(snapshot.fair_tags, snapshot.ended, policy), lineup)
     # 2. Route: which variant would run whose rows where, and how long that would take.
     outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)
     # 3. Promise: whose deadlines the workers can be held to, and who presses for that.
-    promises = Promises(snapshot, outlook, policy)
-    answers = promises.answers(snapshot.backlogs)
+    promises = Promises(snapshot, lineup, outlook, policy)
+    answers = promises.answers()
     # 4. Nominate: who may compete.
-    nomination = nominate(snapshot, outlook.routes, promises.can_wait)
+    refusals = refusals_of(lineup, outlook.routes, now_us=snapshot.now_us, can_wait=promises.can_wait())
     # 5. Order: one fair queue per pool, behind who presses.
-    queues = _queues_of(snapshot, nomination.candidates, outlook, tags)
+    cursors = Cursors(lineup, outlook)
     pressing = {pool.pool: promises.pressing(pool.pool) for pool in snapshot.pools if pool.workers > 0}
-    for pool, queue in queues.items():
-        queue.press(claim.batch_id for claim in pressing[pool])
+    queues: dict[str, FairQueue] = {}
+    for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
+        places = np.flatnonzero((refusals < 0) & outlook.is_served(lineup, pool.pool))
+        if len(places):
+            queues[pool.pool] = FairQueue(
+                pool.pool, lineup, places, cursors, tags, policy, virtual_seconds=snapshot.virtual_seconds
+            )
+            queues[pool.pool].press(pressing[pool.pool])
     # 6. Pack, 7. admit: fill packs in that order while the pools have room.
     rooms = {pool.pool: packs_admitted(pool, policy) for pool in snapshot.pools if pool.pool in queues}
     packs = _fill_pools(queues, rooms, outlook, policy, new_pack_id)
     return CyclePlan(
         packs=packs,
-        standings=_standings_of(nomination, packs),
-        pressing=tuple(
-            sorted(
-                {
-                    (claim.batch_id, pressing_ordinal(claim.deadline_at_us))
-                    for pool in pressing.values()
-                    for claim in pool
-                }
-            )
-        ),
+        standings=_standings_of(lineup, refusals, cursors),
+        pressing=_pressing_of(lineup, pressing.values()),
         promises=answers,
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),
@@ -90,19 +97,6 @@ def packs_admitted(pool: PoolView, policy: Policy) -> int:
     overtaking by a batch that comes later and has the better claim.
     """
     return max(0, pool.workers * policy.packs_ahead_per_worker - pool.packs_waiting)
-
-
-def _queues_of(
-    snapshot: Snapshot, candidates: Iterable[Backlog], outlook: Outlook, tags: tuple[FairTag, ...]
-) -> dict[str, FairQueue]:
-    # One cursor per backlog for all pools, so that no row goes to two of them.
-    cursors = [Cursor(backlog=backlog, row_seconds=outlook.row_seconds_of(backlog)) for backlog in candidates]
-    queues: dict[str, FairQueue] = {}
-    for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        served = [cursor for cursor in cursors if outlook.routes.variant_for(cursor.backlog, pool.pool) is not None]
-        if served:
-            queues[pool.pool] = FairQueue(pool.pool, served, tags, virtual_seconds=snapshot.virtual_seconds)
-    return queues
 
 
 def _fill_pools(
@@ -127,18 +121,32 @@ def _fill_pools(
     return tuple(packs)
 
 
-def _standings_of(nomination: Nomination, packs: Iterable[PackDraft]) -> tuple[Standing, ...]:
-    packed = {draft.batch_id for pack in packs for draft in pack.slices}
-    reasons: dict[BatchId, set[Reason]] = {}
-    for backlog, reason in nomination.refused:
-        reasons.setdefault(backlog.batch_id, set()).add(reason)
-    for backlog in nomination.candidates:
-        is_running = backlog.batch_id in packed or backlog.rows_in_flight > 0
-        reasons.setdefault(backlog.batch_id, set()).add(Reason.RUNNING if is_running else Reason.QUEUED)
-    return tuple(
-        Standing(batch_id=batch_id, reason=next(reason for reason in _REASONS_BY_PRECEDENCE if reason in found))
-        for batch_id, found in sorted(reasons.items())
-    )
+def _standings_of(lineup: Lineup, refusals: Integers, cursors: Cursors) -> tuple[Standing, ...]:
+    """Return why batches stand where they stand, of those whose reason is another than before."""
+    precedence = {reason: number for number, reason in enumerate(_REASONS_BY_PRECEDENCE)}
+    is_running = lineup.rows_in_flight > 0
+    is_running[cursors.moved()] = True
+    found = np.where(is_running, precedence[Reason.RUNNING], precedence[Reason.QUEUED])
+    refused = refusals >= 0
+    found[refused] = np.array([precedence[reason] for reason in REFUSALS])[refusals[refused]]
+    batch = lineup.batch
+    first = np.full(len(lineup), len(precedence))
+    np.minimum.at(first, batch, found)
+    before = lineup.reasons(_EVERY_REASON)
+    changed = np.flatnonzero((batch == np.arange(len(lineup))) & (first != before))
+    standings = [
+        Standing(batch_id=lineup[place].batch_id, reason=_REASONS_BY_PRECEDENCE[first[place]])
+        for place in changed.tolist()
+    ]
+    return tuple(sorted(standings, key=lambda standing: standing.batch_id))
+
+
+def _pressing_of(lineup: Lineup, pressing: Iterable[Integers]) -> tuple[tuple[BatchId, float], ...]:
+    """Return the batches with packs on their way that must go first, each with the ordinal of their packs."""
+    backlogs = {
+        place: lineup[place] for places in pressing for place in places[lineup.rows_in_flight[places] > 0].tolist()
+    }
+    return tuple(sorted({(each.batch_id, pressing_ordinal(each.deadline_at_us)) for each in backlogs.values()}))
 
 
 def _tags_of(before: Iterable[FairTag], queues: Mapping[str, FairQueue]) -> tuple[FairTag, ...]:

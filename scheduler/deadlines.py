@@ -11,24 +11,15 @@ ends within another b. What the right side has over the left is the claim's slac
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
-from pipeline.domain.ids import BatchId
+import numpy as np
+
+from scheduler.columns import Flags, Floats, Integers
 
 _US: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What one batch asks of a pool before its deadline."""
-
-    batch_id: BatchId
-    deadline_at_us: int
-    #: Upper bound of the worker-seconds that its rows without a result take.
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +34,12 @@ class Capacity:
     #: How long before its deadline work is to be done.
     margin_seconds: float = 0.0
 
-    def seconds_until(self, deadline_at_us: int) -> float:
+    @overload
+    def seconds_until(self, deadline_at_us: int) -> float: ...
+    @overload
+    def seconds_until(self, deadline_at_us: Integers) -> Floats: ...
+
+    def seconds_until(self, deadline_at_us: int | Integers) -> float | Floats:
         """Return the worker-seconds to be had before a deadline; negative once it is too near for a pack."""
         return self.workers * ((deadline_at_us - self.now_us) / _US - self.lost_seconds)
 
@@ -53,82 +49,90 @@ class Capacity:
         return 2 * self.pack_seconds + self.margin_seconds
 
 
-def is_overdue(deadline_at_us: int, *, now_us: int) -> bool:
-    """Say whether a deadline has been reached; both are microseconds since the Unix epoch."""
-    return now_us >= deadline_at_us
+def is_overdue(deadlines_us: Integers, *, now_us: int) -> Flags:
+    """Say which deadlines have been reached; all are microseconds since the Unix epoch."""
+    return now_us >= deadlines_us
 
 
-def due(claim: Claim) -> tuple[int, BatchId]:
-    """Return the key by which claims are in order of their deadlines."""
-    return claim.deadline_at_us, claim.batch_id
+class Book:
+    """The claims on one pool: how many worker-seconds are promised by when, and the slack that each leaves.
 
-
-def by_deadline(claims: Iterable[Claim]) -> list[Claim]:
-    """Return the claims in the order in which they are due."""
-    return sorted(claims, key=due)
-
-
-def slacks(claims: Sequence[Claim], capacity: Capacity) -> list[float]:
-    """Return the slack in worker-seconds of each of `claims`, which are in order of their deadlines.
-
-    Claims due at the same instant have the slack of the last of them.
+    A claim is known by its place among all deadlines that may be asked about, the first due first; claims due at one
+    instant are in any order. Places without a claim ask for nothing.
     """
-    found: list[float] = []
-    asked = 0.0
-    for claim in claims:
-        asked += claim.seconds
-        found.append(capacity.seconds_until(claim.deadline_at_us) - asked)
-    for index in range(len(claims) - 2, -1, -1):
-        if claims[index].deadline_at_us == claims[index + 1].deadline_at_us:
-            found[index] = found[index + 1]
-    return found
 
+    def __init__(self, deadlines_us: Integers, capacity: Capacity) -> None:
+        """Promise nothing yet; `deadlines_us` are in order."""
+        self._deadlines_us = deadlines_us
+        self._capacity = capacity
+        self._until = capacity.seconds_until(deadlines_us)
+        self._seconds = np.zeros(len(deadlines_us))
+        self._is_claimed = np.zeros(len(deadlines_us), dtype=np.bool_)
+        #: Of claims due at one instant the last has the slack of all; infinite where nothing is claimed.
+        self._slack = np.full(len(deadlines_us), math.inf)
 
-def pressing(claims: Sequence[Claim], capacity: Capacity, *, short_seconds: float) -> list[Claim]:
-    """Return the claims that must go before everything else now, the first due first.
+    def enter_all(self, is_claimed: Flags, seconds: Floats) -> None:
+        """Enter a claim of `seconds` at each place that has one."""
+        self._is_claimed |= is_claimed
+        self._seconds += np.where(is_claimed, seconds, 0.0)
+        self._slack = np.where(self._is_claimed, self._until - np.cumsum(self._seconds), math.inf)
 
-    They are those due by the last deadline whose slack is no more than `short_seconds`. With a pack on every worker for
-    that, and looked at again before the next pack, no slack is below zero that was not before.
-    """
-    last = max((index for index, slack in enumerate(slacks(claims, capacity)) if slack <= short_seconds), default=-1)
-    return list(claims[: last + 1])
+    def enter(self, place: int, seconds: float) -> None:
+        """Enter one claim."""
+        self._is_claimed[place] = True
+        self._seconds[place] = seconds
+        self._slack[place + 1 :] -= seconds
+        self._slack[place] = self._until[place] - self._seconds[: place + 1].sum()
 
+    def strike(self, place: int) -> None:
+        """Take a claim back."""
+        self._slack[place + 1 :] += self._seconds[place]
+        self._slack[place] = math.inf
+        self._seconds[place] = 0.0
+        self._is_claimed[place] = False
 
-def earliest_deadline(seconds: float, claims: Sequence[Claim], capacity: Capacity) -> int | None:
-    """Return the first deadline by which so many more seconds can be promised beside `claims`.
+    def slacks(self) -> Floats:
+        """Return the slack in worker-seconds of each claim, the first due first."""
+        places = np.flatnonzero(self._is_claimed)
+        deadlines, slack = self._deadlines_us[places], self._slack[places]
+        # The last that is due no later.
+        return slack[np.searchsorted(deadlines, deadlines, side="right") - 1] if len(places) else slack
 
-    In microseconds since the Unix epoch; None where there is no worker. `claims` are in order of their deadlines.
-    """
-    if capacity.workers <= 0:
-        return None
-    spare = slacks(claims, capacity)
-    # A claim that the newcomer would make late must be due before it.
-    first = 1 + max((index for index, slack in enumerate(spare) if slack < seconds), default=-1)
-    asked = sum(claim.seconds for claim in claims[:first])
-    after_us = claims[first - 1].deadline_at_us + 1 if first else capacity.now_us
-    for claim in (*claims[first:], None):
-        wanted = capacity.lost_seconds + (asked + seconds) / capacity.workers
-        deadline_at_us = max(after_us, capacity.now_us + int(-(-wanted * _US // 1)))
-        if claim is None or deadline_at_us < claim.deadline_at_us:
-            return deadline_at_us
-        asked += claim.seconds
-        after_us = claim.deadline_at_us
-    raise AssertionError("the last turn has returned")
-
-
-def can_promise(newcomer: Claim, claims: Sequence[Claim], capacity: Capacity) -> bool:
-    """Say whether the newcomer and all of `claims`, which are in order of their deadlines, can be done in time."""
-    if capacity.workers <= 0:
-        return False
-    place = bisect_right(claims, due(newcomer), key=due)
-    asked = 0.0
-    for claim in claims[:place]:
-        asked += claim.seconds
-    # Those due before the newcomer lose nothing by it, and of those due at one instant the last has least.
-    last = newcomer
-    for claim in claims[place:]:
-        asked += last.seconds
-        if claim.deadline_at_us != last.deadline_at_us and capacity.seconds_until(last.deadline_at_us) < asked:
+    def can_promise(self, place: int, seconds: float) -> bool:
+        """Say whether a claim at a place that has none, and all others, can be done in time."""
+        if self._capacity.workers <= 0:
             return False
-        last = claim
-    return capacity.seconds_until(last.deadline_at_us) >= asked + last.seconds
+        # Those due before it lose nothing by it.
+        own = float(self._until[place] - self._seconds[:place].sum())
+        return min(own, float(self._slack[place:].min())) >= seconds
+
+    def pressing(self, *, short_seconds: float) -> Integers:
+        """Return the places of the claims that must go before everything else now, the first due first.
+
+        They are those due by the last deadline whose slack is no more than `short_seconds`. With a pack on every worker
+        for that, and looked at again before the next pack, no slack is below zero that was not before.
+        """
+        short = np.flatnonzero(self._slack <= short_seconds)
+        last = short[-1] + 1 if len(short) else 0
+        return np.flatnonzero(self._is_claimed[:last])
+
+    def earliest(self, seconds: float) -> int | None:
+        """Return the first deadline by which so many more seconds can be promised beside the claims.
+
+        In microseconds since the Unix epoch; None where there is no worker.
+        """
+        capacity = self._capacity
+        if capacity.workers <= 0:
+            return None
+        short = np.flatnonzero(self._slack < seconds)
+        # A claim that the newcomer would make late must be due before it.
+        first = int(short[-1]) + 1 if len(short) else 0
+        later = first + np.flatnonzero(self._is_claimed[first:])
+        # Before each of the claims that are due later, and after them all.
+        asked = self._seconds[:first].sum() + np.concatenate(([0.0], np.cumsum(self._seconds[later])))
+        wanted = capacity.lost_seconds + (asked + seconds) / capacity.workers
+        soonest_us = int(self._deadlines_us[first - 1]) + 1 if first else capacity.now_us
+        after_us = np.append(soonest_us, self._deadlines_us[later])
+        found_us = np.maximum(after_us, capacity.now_us + np.ceil(wanted * _US).astype(np.int64))
+        fits = np.append(found_us[:-1] < self._deadlines_us[later], True)
+        return int(found_us[np.argmax(fits)])

@@ -20,7 +20,7 @@ def pack_next(
     if turn is None:
         return None
     backlog = turn.cursor.backlog
-    variant = outlook.routes.variant_for(backlog, queue.pool)
+    variant = outlook.routes.variant_for(backlog.model, backlog.tier, queue.pool)
     assert variant is not None, "a pool queues what it serves"
     ordinal = queue.begin(turn)
     target = seconds_target(policy, is_measured=outlook.is_measured(variant, queue.pool))
@@ -54,7 +54,7 @@ def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[
     if not turn.cursor.is_spent:
         return tuple(slices), seconds
     rows = cut.rows
-    for peer in queue.peers(turn, lead_seconds=policy.top_up_lead_seconds):
+    while (peer := queue.peer(turn, lead_seconds=policy.top_up_lead_seconds)) is not None:
         room = Room(
             seconds=target - seconds,
             rows=policy.pack_rows_max - rows,

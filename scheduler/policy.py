@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Final
 
+from pipeline.domain.ids import TenantId
 from pipeline.domain.limits import PACK_ROWS_MAX, PACK_SLICES_MAX
+from pipeline.domain.tiers import WEIGHTS, Tier
 
 _MAY_BE_ZERO: Final = frozenset({"top_up_lead_seconds", "promise_margin_seconds"})
 
@@ -42,12 +45,18 @@ class Policy:
     #: Deadlines looked at in one cycle; the others wait for the next.
     promises_a_cycle: int = 200
     pack_slices_max: int = PACK_SLICES_MAX
+    #: Shares of a contended pool, relative to one another: of tiers, and of the tenants of a tier. Tenants that are
+    #: not named weigh 1.
+    tier_weights: Mapping[Tier, float] = field(default_factory=lambda: WEIGHTS)
+    tenant_weights: Mapping[TenantId, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse values that no cycle can work with."""
-        for field in fields(self):
-            if getattr(self, field.name) <= 0 and field.name not in _MAY_BE_ZERO:
-                raise ValueError(f"{field.name} must be positive")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            values = value.values() if isinstance(value, Mapping) else (value,)
+            if each.name not in _MAY_BE_ZERO and any(number <= 0 for number in values):
+                raise ValueError(f"{each.name} must be positive")
         if self.promised_share > 1:
             raise ValueError("promised_share must not exceed 1")
         if min(getattr(self, name) for name in _MAY_BE_ZERO) < 0:
@@ -56,3 +65,15 @@ class Policy:
             raise ValueError("pack_rows_min must not exceed pack_rows_max")
         if self.pack_rows_max > PACK_ROWS_MAX or self.pack_slices_max > PACK_SLICES_MAX:
             raise ValueError("a policy may tighten the limits on packs, not widen them")
+
+    def tier_weight(self, tier: Tier) -> float:
+        """Return a tier's share of a contended pool, relative to the other tiers' weights."""
+        return float(self.tier_weights[tier])
+
+    def tenant_weight(self, tenant_id: TenantId) -> float:
+        """Return a tenant's share of its tier, relative to the other tenants' weights."""
+        return float(self.tenant_weights.get(tenant_id, 1.0))
+
+    def weights_of(self, tier: Tier, tenant_id: TenantId) -> tuple[float, float, float]:
+        """Return the weights of a tier, of a tenant in it, and of each of that tenant's batches."""
+        return self.tier_weight(tier), self.tenant_weight(tenant_id), 1.0

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
+
 from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
-from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, PoolView, Snapshot
-from scheduler.deadlines import Capacity, Claim, can_promise, due, earliest_deadline, pressing, slacks
+from pipeline.ports.cycle import PoolView, Snapshot
+from scheduler.columns import Flags, Floats, Integers
+from scheduler.deadlines import Book, Capacity
+from scheduler.lineup import Lineup
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
 
 
-@dataclass(slots=True, kw_only=True)
-class Book:
-    """One pool's promises: what was promised, in order of the deadlines, and what the pool is good for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pool:
+    """What one pool is good for, and what was promised of it."""
 
     #: All of the pool's time.
     capacity: Capacity
-    #: The part of it that may be promised; the rest stays for those without a promise.
-    promisable: Capacity
-    claims: list[Claim]
+    #: Worker-seconds that each backlog asks of it; NaN where the pool does not run it.
+    asked: Floats
+    #: Of the part of its time that may be promised; the rest stays for those without a promise.
+    book: Book
 
 
 class Promises:
@@ -33,111 +36,98 @@ class Promises:
     A backlog that several pools may run asks each for a share of its seconds in proportion to their workers.
     """
 
-    def __init__(self, snapshot: Snapshot, outlook: Outlook, policy: Policy) -> None:
+    def __init__(self, snapshot: Snapshot, lineup: Lineup, outlook: Outlook, policy: Policy) -> None:
         """Enter what was promised before, but for batches that cannot run now: their time is no one's to keep."""
-        self._outlook = outlook
+        self._lineup = lineup
         self._policy = policy
-        self._pools: dict[str, PoolView] = {pool.pool: pool for pool in snapshot.pools if pool.workers > 0}
-        #: What each batch asks of each pool for one of its models, once it was worked out.
-        self._claims: dict[tuple[BatchId, str, Tier], dict[str, Claim]] = {}
-        self._books = {name: _book_of(pool, snapshot.now_us, policy) for name, pool in self._pools.items()}
-        made = [each for each in snapshot.backlogs if each.promise is Promise.MADE and not each.is_paused]
-        # The first due first, so that each is entered behind those before it.
-        for backlog in sorted(made, key=lambda backlog: (backlog.deadline_at_us, backlog.batch_id)):
-            self._enter(backlog)
+        pools = [pool for pool in snapshot.pools if pool.workers > 0]
+        workers = sum(
+            (outlook.is_served(lineup, pool.pool) * float(pool.workers) for pool in pools), np.zeros(len(lineup))
+        )
+        made = lineup.with_promise(Promise.MADE) & ~lineup.is_paused
+        self._pools: dict[str, _Pool] = {}
+        for pool in pools:
+            seconds = outlook.seconds_left(lineup, pool.pool)
+            asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
+            book = Book(lineup.deadline_at_us, _promisable(_capacity_of(pool, snapshot.now_us, policy), policy))
+            book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
+            self._pools[pool.pool] = _Pool(capacity=_capacity_of(pool, snapshot.now_us, policy), asked=asked, book=book)
 
-    def answers(self, backlogs: Iterable[Backlog]) -> tuple[tuple[BatchId, Promise], ...]:
+    def answers(self) -> tuple[tuple[BatchId, Promise], ...]:
         """Answer those who ask, the oldest first, and enter what is promised; who no pool can run is not answered."""
-        asking: dict[BatchId, list[Backlog]] = {}
-        for backlog in sorted(backlogs, key=lambda backlog: (backlog.created_at_us, backlog.batch_id)):
-            if backlog.promise is Promise.PENDING and not backlog.is_paused:
-                asking.setdefault(backlog.batch_id, []).append(backlog)
-        heard = islice(asking.items(), self._policy.promises_a_cycle)
-        return tuple((batch_id, self._answer(parts)) for batch_id, parts in heard if all(map(self._claims_of, parts)))
+        lineup = self._lineup
+        asking = np.flatnonzero(lineup.with_promise(Promise.PENDING) & ~lineup.is_paused)
+        by_age = asking[np.argsort(lineup.created_at_us[asking], kind="stable")]
+        parts: dict[BatchId, list[int]] = {}
+        # A batch of several models has its backlogs next to each other, or nearly: nobody else is as old.
+        for place in by_age.tolist():
+            parts.setdefault(lineup[place].batch_id, []).append(place)
+            if len(parts) > self._policy.promises_a_cycle:
+                break
+        heard = islice(parts.items(), self._policy.promises_a_cycle)
+        return tuple(
+            (batch_id, self._answer(places)) for batch_id, places in heard if all(map(self._is_served, places))
+        )
 
-    def pressing(self, pool: str) -> tuple[Claim, ...]:
-        """Return the claims that must go first in this pool now, the first due first."""
+    def pressing(self, pool: str) -> Integers:
+        """Return the places of those that must go first in this pool now, the first due first."""
         # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
         # late with the next one that is lost.
-        book = self._books[pool]
-        short_seconds = book.capacity.workers * book.capacity.pack_seconds
-        return tuple(pressing(book.claims, book.promisable, short_seconds=short_seconds))
+        held = self._pools[pool]
+        return held.book.pressing(short_seconds=held.capacity.workers * held.capacity.pack_seconds)
 
-    def can_wait(self, backlog: Backlog) -> bool:
-        """Say whether the backlog can be held back a little longer and still be done in time, as far as can be told."""
-        claims = self._claims_of(backlog)
-        for pool, claim in claims.items():
-            capacity = self._books[pool].capacity
-            (slack,) = slacks([claim], capacity)
-            if slack <= capacity.workers * capacity.pack_seconds:
-                return False
-        return bool(claims)
+    def can_wait(self) -> Flags:
+        """Return which can be held back a little longer and still be done in time, as far as can be told."""
+        is_served = np.zeros(len(self._lineup), dtype=np.bool_)
+        is_short = np.zeros(len(self._lineup), dtype=np.bool_)
+        for pool in self._pools.values():
+            slack = pool.capacity.seconds_until(self._lineup.deadline_at_us) - pool.asked
+            # Not a number where the pool does not run it, and nothing is short then.
+            is_short |= slack <= pool.capacity.workers * pool.capacity.pack_seconds
+            is_served |= ~np.isnan(pool.asked)
+        return is_served & ~is_short
 
-    def earliest(self, backlog: Backlog) -> int | None:
-        """Return the first deadline that could be promised to the backlog, or None while no worker serves it.
+    def can_promise(self, place: int) -> bool:
+        """Say whether a backlog's deadline can be promised beside what was; True where no pool would be asked."""
+        return all(pool.book.can_promise(place, seconds) for pool, seconds in self._asked(place))
+
+    def earliest(self, place: int) -> int | None:
+        """Return the first deadline that could be promised to a backlog, or None while no worker serves it.
 
         In microseconds since the Unix epoch.
         """
-        found = [
-            earliest_deadline(claim.seconds, self._books[pool].claims, self._books[pool].promisable)
-            for pool, claim in self._claims_of(backlog).items()
-        ]
-        known = [deadline for deadline in found if deadline is not None]
-        return max(known, default=None)
+        found = [pool.book.earliest(seconds) for pool, seconds in self._asked(place)]
+        return max((deadline for deadline in found if deadline is not None), default=None)
 
-    def _answer(self, backlogs: list[Backlog]) -> Promise:
-        """Answer one batch, for which there is a backlog for each of its models."""
-        for entered, backlog in enumerate(backlogs):
-            if not self.can_promise(backlog):
-                for before in backlogs[:entered]:
-                    self._strike(before)
+    def _answer(self, places: list[int]) -> Promise:
+        """Answer one batch, which has a backlog for each of its models."""
+        for entered, place in enumerate(places):
+            if not self.can_promise(place):
+                for before in places[:entered]:
+                    for pool, _ in self._asked(before):
+                        pool.book.strike(before)
                 return Promise.DECLINED
-            self._enter(backlog)
+            for pool, seconds in self._asked(place):
+                pool.book.enter(place, seconds)
         return Promise.MADE
 
-    def can_promise(self, backlog: Backlog) -> bool:
-        """Say whether the backlog's deadline can be promised beside what was; True where no pool would be asked."""
-        return all(
-            can_promise(claim, self._books[pool].claims, self._books[pool].promisable)
-            for pool, claim in self._claims_of(backlog).items()
-        )
+    def _is_served(self, place: int) -> bool:
+        return bool(self._asked(place))
 
-    def _strike(self, backlog: Backlog) -> None:
-        for pool, claim in self._claims_of(backlog).items():
-            self._books[pool].claims.remove(claim)
-
-    def _enter(self, backlog: Backlog) -> None:
-        for pool, claim in self._claims_of(backlog).items():
-            insort(self._books[pool].claims, claim, key=due)
-
-    def _claims_of(self, backlog: Backlog) -> dict[str, Claim]:
-        """Return what the backlog asks of each pool that may run it."""
-        key = backlog.batch_id, backlog.model, backlog.tier
-        claims = self._claims.get(key)
-        if claims is None:
-            claims = self._claims[key] = self._worked_out(backlog)
-        return claims
-
-    def _worked_out(self, backlog: Backlog) -> dict[str, Claim]:
-        serving = [pool for pool, _ in self._outlook.places_of(backlog)]
-        workers = sum(self._pools[pool].workers for pool in serving)
-        return {
-            pool: Claim(
-                batch_id=backlog.batch_id,
-                deadline_at_us=backlog.deadline_at_us,
-                seconds=self._outlook.seconds_left(backlog, pool) * (self._pools[pool].workers / workers),
-            )
-            for pool in serving
-        }
+    def _asked(self, place: int) -> list[tuple[_Pool, float]]:
+        """Return the pools that may run a backlog, each with the seconds it asks of them."""
+        asked = [(pool, float(pool.asked[place])) for pool in self._pools.values()]
+        return [(pool, seconds) for pool, seconds in asked if not math.isnan(seconds)]
 
 
-def _book_of(pool: PoolView, now_us: int, policy: Policy) -> Book:
-    capacity = Capacity(
+def _capacity_of(pool: PoolView, now_us: int, policy: Policy) -> Capacity:
+    return Capacity(
         now_us=now_us,
         workers=pool.workers,
         pack_seconds=policy.pack_seconds_target,
         margin_seconds=policy.promise_margin_seconds,
     )
-    return Book(
-        capacity=capacity, promisable=replace(capacity, workers=pool.workers * policy.promised_share), claims=[]
-    )
+
+
+def _promisable(capacity: Capacity, policy: Policy) -> Capacity:
+    return replace(capacity, workers=capacity.workers * policy.promised_share)

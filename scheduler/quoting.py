@@ -19,6 +19,7 @@ from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Survey
 from pipeline.ports.cycle import Backlog, OpenShard, PoolView, Snapshot, WorkSize
+from scheduler.lineup import Lineup
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
@@ -127,7 +128,6 @@ class _Quoter:
         self._policy = policy
         self._windows = windows
         self._seeds = seeds
-        self._promises = Promises(snapshot, outlook, policy)
         self._ahead = _ahead(snapshot.backlogs)
         self._rates = {pool.pool: pool.rate_micros_per_hour for pool in snapshot.pools}
         self._fleet = Fleet(
@@ -139,16 +139,17 @@ class _Quoter:
         """Return what one tier offers; nothing is promised by it, so that no tier takes from another."""
         snapshot = self._snapshot
         backlog = _backlog_of(self._asked, tier, snapshot.now_us)
-        places = self._outlook.places_of(backlog)
+        places = self._outlook.places_of(backlog.model, tier)
         if not places or not backlog.shards:
             return TierQuote(
                 tier=tier, variant=None, cost_micros=None, currency="USD", finish_seconds=None, chances={},
                 can_promise=False, promise_seconds=None,
             )  # fmt: skip
-        earliest_us = self._promises.earliest(backlog)
-        coarse = replace(
-            self._policy, pack_seconds_target=_pack_seconds(backlog, snapshot.backlogs, self._outlook, self._policy)
-        )
+        lineup = Lineup.of((*snapshot.backlogs, backlog))
+        place = lineup.place_of_batch[_QUOTED]
+        promises = Promises(snapshot, lineup, self._outlook, self._policy)
+        earliest_us = promises.earliest(place)
+        coarse = replace(self._policy, pack_seconds_target=_pack_seconds(lineup, place, self._outlook, self._policy))
         runs = [self._run(backlog, coarse, seed) for seed in self._seeds]
         costs = [cost for _, cost in runs]
         finishes = [finish for finish, _ in runs]
@@ -160,7 +161,7 @@ class _Quoter:
             currency=min(pool.currency for pool in snapshot.pools if pool.pool in serving),
             finish_seconds=(_at(finishes, _LOW), _at(finishes, _MIDDLE), _at(finishes, _HIGH)),
             chances={window: sum(finish <= window for finish in finishes) / len(finishes) for window in self._windows},
-            can_promise=self._promises.can_promise(backlog),
+            can_promise=promises.can_promise(place),
             promise_seconds=None if earliest_us is None else (earliest_us - snapshot.now_us) / _US,
             is_measured=all(self._outlook.is_measured(variant, pool) for pool, variant in places),
         )
@@ -189,11 +190,11 @@ class _Quoter:
         return mine.ended_at if mine.ended_at is not None else float(_SECONDS_MAX), cost
 
 
-def _pack_seconds(backlog: Backlog, ahead: Sequence[Backlog], outlook: Outlook, policy: Policy) -> float:
+def _pack_seconds(lineup: Lineup, place: int, outlook: Outlook, policy: Policy) -> float:
     """Return how long packs may be in the simulation, so that a long queue takes no longer to go through."""
-    own = outlook.seconds_anywhere(backlog)
-    whole = own + sum(outlook.seconds_anywhere(each) for each in ahead)
-    return max(policy.pack_seconds_target, min(own / _PACKS_OF_ITS_OWN, whole / _PACKS_IN_ALL))
+    seconds = outlook.seconds_anywhere(lineup)
+    packs = min(seconds[place] / _PACKS_OF_ITS_OWN, seconds.sum() / _PACKS_IN_ALL)
+    return max(policy.pack_seconds_target, float(packs))
 
 
 def _at(values: Sequence[float], share: float) -> float:

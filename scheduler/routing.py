@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, Offer, PoolView
+from pipeline.ports.cycle import Offer, PoolView
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,8 @@ class Routes:
     """The variant for each pool, model and tier that has one; made once a cycle."""
 
     variants: dict[tuple[str, str, Tier], str]
-    #: Each model and tier that some pool can run, with what runs it in any of them.
-    served: dict[tuple[str, Tier], frozenset[str]]
+    #: Each model and tier that some pool can run.
+    served: frozenset[tuple[str, Tier]]
 
     @classmethod
     def over(cls, pools: Iterable[PoolView]) -> Routes:
@@ -25,18 +25,11 @@ class Routes:
             # The dearest first, so that the cheapest is what stays.
             for offer in sorted(pool.offers, key=_preference, reverse=True) if pool.workers > 0 else ():
                 variants.update({(pool.pool, offer.model, tier): offer.variant for tier in offer.tiers})
-        served: dict[tuple[str, Tier], frozenset[str]] = {}
-        for (_pool, model, tier), variant in variants.items():
-            served[model, tier] = served.get((model, tier), frozenset()) | {variant}
-        return cls(variants, served)
+        return cls(variants, frozenset((model, tier) for _pool, model, tier in variants))
 
-    def variant_for(self, backlog: Backlog, pool: str) -> str | None:
-        """Return what runs the backlog in this pool, or None when nothing there may."""
-        return self.variants.get((pool, backlog.model, backlog.tier))
-
-    def variants_of(self, backlog: Backlog) -> frozenset[str]:
-        """Return the variants that run the backlog in any pool."""
-        return self.served.get((backlog.model, backlog.tier), frozenset())
+    def variant_for(self, model: str, tier: Tier, pool: str) -> str | None:
+        """Return what runs the tier's rows in this pool, or None when nothing there may."""
+        return self.variants.get((pool, model, tier))
 
 
 def _preference(offer: Offer) -> tuple[float, str]:

@@ -5,8 +5,7 @@ Every write names the epoch its scheduler leads in, so a deposed one's are refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -20,10 +19,10 @@ from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
-from pipeline.ports.cycle import CyclePlan, Learned, PackDraft, Snapshot, Standing
+from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
+from storage.backlogs import BacklogMirror
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
-from storage.multiranges import to_literal
 from storage.predictions import read_predictions, settle
 from storage.rescue import declare_lost, expired_leases, rescue_pack, silent_workers
 from storage.snapshots import read_snapshot
@@ -36,17 +35,32 @@ _ELECT = text("""
     RETURNING epoch
 """)
 
-_ADD_PACK = text("""
+_ADD_PACKS = text("""
     INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds)
-    VALUES (:pack_id, :pool, :model, :variant, :endpoint, :tier, 'ready', :ordinal, :predicted_seconds)
+    SELECT id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds
+      FROM unnest(CAST(:id AS text[]), CAST(:pool AS text[]), CAST(:model AS text[]), CAST(:variant AS text[]),
+                  CAST(:endpoint AS text[]), CAST(:tier AS text[]), CAST(:ordinal AS float[]),
+                  CAST(:predicted_seconds AS float[]))
+        AS wanted (id, pool, model, variant, endpoint, tier, ordinal, predicted_seconds)
 """)
 
-_ADD_SLICE = text("""
+_ADD_SLICES = text("""
     INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
-    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds)
+    SELECT pack_id, batch_id, shard_id, int4multirange(int4range(row_start, row_stop)), predicted_seconds
+      FROM unnest(CAST(:pack_id AS text[]), CAST(:batch_id AS text[]), CAST(:shard_id AS bigint[]),
+                  CAST(:row_start AS int[]), CAST(:row_stop AS int[]), CAST(:predicted_seconds AS float[]))
+        AS wanted (pack_id, batch_id, shard_id, row_start, row_stop, predicted_seconds)
 """)
 
-_TAKE_ROWS = text("UPDATE shards SET rows_packed = :row_stop WHERE id = :shard_id AND rows_packed = :row_start")
+_TAKE_ROWS = text("""
+    WITH wanted AS MATERIALIZED (
+        SELECT shards.id, row_stop
+          FROM unnest(CAST(:shard_id AS bigint[]), CAST(:row_start AS int[]), CAST(:row_stop AS int[]))
+            AS wanted (shard_id, row_start, row_stop)
+          JOIN shards ON shards.id = shard_id AND rows_packed = row_start
+         ORDER BY shards.id FOR NO KEY UPDATE OF shards)
+    UPDATE shards SET rows_packed = row_stop FROM wanted WHERE shards.id = wanted.id RETURNING shards.id
+""")
 
 _STAND = text("""
     -- Locked in the order of ids, as leases do, so that the two cannot deadlock.
@@ -89,12 +103,11 @@ _PROMISE = text("""
     UPDATE batches SET promise = answered.promise FROM answered WHERE batches.id = answered.id
 """)
 
-_ADVANCE = text("""
+_ADVANCE = """
     -- Done: no shard has a row without a result. Overdue: the deadline has passed.
     WITH ended AS MATERIALIZED (
         SELECT id FROM batches
-         WHERE state = 'in_progress' AND (
-               deadline_at <= clock_timestamp() OR NOT EXISTS (
+         WHERE state = 'in_progress' AND (deadline_at <= clock_timestamp() OR {may_be_done} NOT EXISTS (
                 SELECT FROM shards WHERE shards.batch_id = batches.id AND rows_succeeded + rows_errored < rows_total))
          ORDER BY id FOR NO KEY UPDATE),
     advanced AS (
@@ -108,7 +121,9 @@ _ADVANCE = text("""
           FROM ended WHERE batches.id = ended.id
         RETURNING batches.id, batches.reason)
     INSERT INTO decisions (batch_id, reason, epoch) SELECT id, reason, :epoch FROM advanced RETURNING batch_id
-""")
+"""
+_ADVANCE_ALL = text(_ADVANCE.format(may_be_done=""))
+_ADVANCE_SOME = text(_ADVANCE.format(may_be_done="batches.id = ANY(:batch_ids) AND"))
 
 _DISCARD_WITHDRAWN = text("""
     -- Waiting packs that a withdrawn batch left without rows. One that is being leased this moment is
@@ -223,10 +238,15 @@ class CycleRepository:
         """Declare workers lost after `silence` without a heartbeat."""
         self._database = database
         self._silence = silence
+        self._mirror = BacklogMirror()
+        #: As they were stored last; None: to be read.
+        self._fair_tags: tuple[FairTag, ...] | None = None
 
     def snapshot(self) -> Snapshot:
         """Return everything one cycle decides on."""
-        return self._database.run(read_snapshot)
+        seen = self._database.run(lambda connection: read_snapshot(connection, self._mirror, fair_tags=self._fair_tags))
+        self._fair_tags = seen.fair_tags
+        return seen
 
     def predictions(self) -> tuple[Learned, ...]:
         """Return what was learned so far, by whoever led."""
@@ -248,22 +268,28 @@ class CycleRepository:
                 _add_packs(connection, plan.packs)
             if plan.packs or plan.settled:
                 remember = text("UPDATE leadership SET fair_tags = CAST(:fair_tags AS jsonb)")
-                tags = orjson.dumps([asdict(tag) for tag in plan.fair_tags]).decode()
+                tags = orjson.dumps(plan.fair_tags).decode()
                 connection.execute(remember, {"fair_tags": tags})
                 settle(connection, plan)
             _stand(connection, epoch, plan.standings)
             _promise(connection, plan.promises)
 
+        # Until it is known to be stored, what is remembered may not be what is stored.
+        before, self._fair_tags = self._fair_tags, None
         # Once, not until it works: after a lost answer the same plan is refused by rows_packed.
         with self._database.transaction() as connection:
             work(connection)
+        self._fair_tags = plan.fair_tags if plan.packs or plan.settled else before
 
     def advance_batches(self, epoch: int) -> int:
         """Move batches that are done or overdue to finalizing; return how many."""
 
         def work(connection: Connection) -> int:
             guard_epoch(connection, epoch)
-            return len(connection.execute(_ADVANCE, {"epoch": epoch}).all())
+            stale = self._mirror.stale(connection)
+            if stale is None:
+                return len(connection.execute(_ADVANCE_ALL, {"epoch": epoch}).all())
+            return len(connection.execute(_ADVANCE_SOME, {"epoch": epoch, "batch_ids": stale}).all())
 
         ended = self._database.run(work)
         self._tidy(epoch)
@@ -310,35 +336,40 @@ def _hold_batches(connection: Connection, batch_ids: set[BatchId]) -> None:
         raise ConflictError("a batch was withdrawn since the snapshot")
 
 
-def _add_packs(connection: Connection, packs: Iterable[PackDraft]) -> None:
-    for pack in packs:
-        connection.execute(
-            _ADD_PACK,
-            {
-                "pack_id": pack.pack_id,
-                "pool": pack.pool,
-                "model": pack.model,
-                "variant": pack.variant,
-                "endpoint": pack.endpoint,
-                "tier": pack.tier,
-                "ordinal": pack.ordinal,
-                "predicted_seconds": pack.predicted_seconds,
+def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
+    connection.execute(
+        _ADD_PACKS,
+        {
+            "id": [pack.pack_id for pack in packs],
+            **{
+                name: [getattr(pack, name) for pack in packs]
+                for name in ("pool", "model", "variant", "endpoint", "tier", "ordinal", "predicted_seconds")
             },
-        )
-        for part in pack.slices:
-            rows = {"shard_id": part.shard_id, "row_start": part.row_start, "row_stop": part.row_stop}
-            if connection.execute(_TAKE_ROWS, rows).rowcount != 1:
-                raise ConflictError(f"rows of shard {part.shard_id} were packed since the snapshot")
-            connection.execute(
-                _ADD_SLICE,
-                {
-                    "pack_id": pack.pack_id,
-                    "batch_id": part.batch_id,
-                    "shard_id": part.shard_id,
-                    "rows": to_literal(((part.row_start, part.row_stop),)),
-                    "predicted_seconds": part.predicted_seconds,
-                },
-            )
+        },
+    )
+    slices = [(pack, part) for pack in packs for part in pack.slices]
+    # Packs take the rows of a shard one behind the other.
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for _, part in slices:
+        if last.setdefault(part.shard_id, part.row_start) != part.row_start:
+            raise ConflictError(f"rows of shard {part.shard_id} are not packed in order")
+        first.setdefault(part.shard_id, part.row_start)
+        last[part.shard_id] = part.row_stop
+    wanted = {"shard_id": list(first), "row_start": list(first.values()), "row_stop": [last[shard] for shard in first]}
+    taken = set(connection.execute(_TAKE_ROWS, wanted).scalars())
+    if missing := sorted(first.keys() - taken):
+        raise ConflictError(f"rows of shard {missing[0]} were packed since the snapshot")
+    connection.execute(
+        _ADD_SLICES,
+        {
+            "pack_id": [pack.pack_id for pack, _ in slices],
+            **{
+                name: [getattr(part, name) for _, part in slices]
+                for name in ("batch_id", "shard_id", "row_start", "row_stop", "predicted_seconds")
+            },
+        },
+    )
 
 
 def _press(connection: Connection, pressing: Sequence[tuple[BatchId, float]]) -> None:

@@ -107,6 +107,8 @@ class BatchRow(Base):
     steered_at: Mapped[datetime | None]
     #: Whether the scheduler promised the deadline; asked once, and again when the terms change.
     promise: Mapped[str] = mapped_column(server_default="pending")
+    #: The transaction that changed it last; a trigger sets it.
+    changed_by: Mapped[int] = mapped_column(server_default="0")
     in_progress_at: Mapped[datetime | None]
     finalizing_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
@@ -138,6 +140,7 @@ class BatchRow(Base):
         ),
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_changed_by", "changed_by"),
         Index("ix_batches_paused", "id", postgresql_where=text("paused_at IS NOT NULL AND state = 'in_progress'")),
         Index(
             "ix_batches_live",

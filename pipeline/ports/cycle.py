@@ -62,6 +62,8 @@ class Backlog:
     shards: tuple[OpenShard, ...]
     #: Rows of the batch that are in a pack and have no result yet.
     rows_in_flight: int = 0
+    #: Why the batch stood where it stood after the last cycle.
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +210,7 @@ class PackDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Why a batch stands where it stands after this cycle."""
+    """Why a batch stands where it stands after this cycle, and did not before."""
 
     batch_id: BatchId
     reason: Reason

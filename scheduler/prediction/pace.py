@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ports.cycle import WorkSize
+from scheduler.columns import Floats, Sizes
 
 #: What an observation counts when one more has come.
 FORGETTING: Final = 0.99
@@ -51,7 +52,7 @@ class Pace:
     #: Actual seconds over predicted ones, the last packs'.
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RATIOS_KEPT))
     #: As fitted last, and the assumption it was fitted with.
-    _fit: tuple[float, NDArray[np.float64]] | None = None
+    _fit: tuple[float, tuple[float, float, float]] | None = None
     #: Mean of the ratios and the quantile that bounds them; NaN while there are too few.
     _bound: tuple[float, float] | None = None
 
@@ -74,10 +75,15 @@ class Pace:
     def seconds(self, size: WorkSize, *, tokens_per_second: float) -> float:
         """Return the predicted worker-seconds; `tokens_per_second` is what is assumed as long as little has run."""
         a, b, c = self._fitted(tokens_per_second)
-        return float(a * size.rows + b * size.input_tokens + c * size.output_tokens)
+        return a * size.rows + b * size.input_tokens + c * size.output_tokens
 
-    def upper_factor(self, packs: float, *, assumed: float) -> float:
-        """Return what to multiply the predicted seconds of so many packs by for a bound that holds for most.
+    def seconds_of_each(self, sizes: Sizes, *, tokens_per_second: float) -> Floats:
+        """Return the same for each of many sizes."""
+        a, b, c = self._fitted(tokens_per_second)
+        return a * sizes.rows + b * sizes.input_tokens + c * sizes.output_tokens
+
+    def upper_factors(self, packs: Floats, *, assumed: float) -> Floats:
+        """Return what to multiply predicted seconds by for a bound that holds for most, for each number of packs.
 
         Split conformal prediction over the last ratios (V. Vovk et al., 2005): that quantile of them that makes
         the bound hold for the next pack with the confidence wanted. Over many packs errors even out with the square
@@ -86,9 +92,9 @@ class Pace:
         if self._bound is None:
             self._bound = _bound_of(self.ratios)
         if math.isnan(self._bound[0]):
-            return assumed
+            return np.full(len(packs), assumed)
         mean, quantile = self._bound
-        return max(UPPER_FACTOR_MIN, mean + max(0.0, quantile - mean) / math.sqrt(max(1.0, packs)))
+        return np.maximum(UPPER_FACTOR_MIN, mean + max(0.0, quantile - mean) / np.sqrt(np.maximum(1.0, packs)))
 
     def as_plain(self) -> dict[str, Any]:
         """Return the state as JSON has it."""
@@ -109,7 +115,7 @@ class Pace:
             ratios=deque(plain["ratios"], maxlen=RATIOS_KEPT),
         )
 
-    def _fitted(self, tokens_per_second: float) -> NDArray[np.float64]:
+    def _fitted(self, tokens_per_second: float) -> tuple[float, float, float]:
         if self._fit is None or self._fit[0] != tokens_per_second:
             assumed = np.array([0.0, 1.0, 1.0]) / tokens_per_second
             if (explained := float(assumed @ self.moment)) > 0:
@@ -120,7 +126,8 @@ class Pace:
             ridge = _PRIOR_WEIGHT / (1 + self.weight)
             gram = self.gram / np.outer(scale, scale) + ridge * np.eye(_FEATURES)
             moment = self.moment / scale + ridge * assumed * scale
-            self._fit = tokens_per_second, least_non_negative(gram, moment) / scale
+            a, b, c = (least_non_negative(gram, moment) / scale).tolist()
+            self._fit = tokens_per_second, (a, b, c)
         return self._fit[1]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Self
 
+import numpy as np
+
 from pipeline.domain.sketches import LengthSketch
 from pipeline.ports.cycle import EndedPack, Learned, LearnedKind, WorkSize
+from scheduler.columns import Floats, Integers, Sizes
 from scheduler.prediction.pace import Pace
 from scheduler.prediction.tokens import TokenRates
 
@@ -23,6 +26,8 @@ class Predictions:
         """Know nothing yet."""
         self._paces: dict[tuple[str, str], Pace] = {}
         self._tokens: dict[tuple[str, str], TokenRates] = {}
+        #: Of each model, those of which rows have run.
+        self._templates: dict[str, list[int]] = {}
         self._changed: set[tuple[LearnedKind, str, str]] = set()
         #: Actual over estimated input and output tokens by model and template, until something is learned of the model.
         self._ratios: dict[str, dict[int, tuple[float, float]]] = {}
@@ -36,7 +41,7 @@ class Predictions:
                 case LearnedKind.PACE:
                     known._paces[entry.subject, entry.detail] = Pace.from_plain(entry.state)
                 case LearnedKind.TOKENS:
-                    known._tokens[entry.subject, entry.detail] = TokenRates.from_plain(entry.state)
+                    known._know(entry.subject, entry.detail, TokenRates.from_plain(entry.state))
         return known
 
     def frozen(self) -> Predictions:
@@ -84,9 +89,23 @@ class Predictions:
         """Return the worker-seconds of so much work; `tokens_per_second` is assumed while nothing is known."""
         return self._pace(variant, pool).seconds(size, tokens_per_second=tokens_per_second)
 
-    def upper_factor(self, *, variant: str, pool: str, packs: float, assumed: float) -> float:
-        """Return what to multiply predicted seconds by for a bound; see `Pace.upper_factor`."""
-        return self._pace(variant, pool).upper_factor(packs, assumed=assumed)
+    def sizes(self, estimated: Sizes, *, model: str, templates: Integers) -> Sizes:
+        """Return the same as `size` for each of many, whose templates are `templates`."""
+        kinds, kind_of_each = np.unique(templates, return_inverse=True)
+        ratios = np.tile(self._ratios_of_all(model), (len(kinds), 1))
+        # Very many templates may be new, and of those all that is known is what holds for the model.
+        for place in np.flatnonzero(np.isin(kinds, self._templates.get(model, ()))).tolist():
+            ratios[place] = self._ratios_of(model, int(kinds[place]))
+        inputs, outputs = ratios[kind_of_each].T
+        return Sizes(estimated.rows, estimated.input_tokens * inputs, estimated.output_tokens * outputs)
+
+    def seconds_of_each(self, sizes: Sizes, *, variant: str, pool: str, tokens_per_second: float) -> Floats:
+        """Return the same as `seconds` for many."""
+        return self._pace(variant, pool).seconds_of_each(sizes, tokens_per_second=tokens_per_second)
+
+    def upper_factors(self, *, variant: str, pool: str, packs: Floats, assumed: float) -> Floats:
+        """Return what to multiply predicted seconds by for a bound; see `Pace.upper_factors`."""
+        return self._pace(variant, pool).upper_factors(packs, assumed=assumed)
 
     def lengths(self, model: str, template: int) -> LengthSketch:
         """Return how long answers were: the template's where there are some, else the model's, else an empty sketch."""
@@ -106,17 +125,27 @@ class Predictions:
         known = self._ratios.setdefault(model, {})
         found = known.get(template)
         if found is None:
-            whole = self._tokens.get((model, _ALL), _UNKNOWN)
+            inputs, outputs = self._ratios_of_all(model)
             own = self._tokens.get((model, str(template)), _UNKNOWN)
-            found = own.input_ratio(whole.input_ratio()), own.output_ratio(whole.output_ratio())
-            known[template] = found
+            found = known[template] = own.input_ratio(inputs), own.output_ratio(outputs)
         return found
+
+    def _ratios_of_all(self, model: str) -> tuple[float, float]:
+        whole = self._tokens.get((model, _ALL), _UNKNOWN)
+        return whole.input_ratio(), whole.output_ratio()
 
     def _pace(self, variant: str, pool: str) -> Pace:
         return self._paces.get((variant, pool), _UNMEASURED)
 
     def _rates(self, model: str, detail: str) -> TokenRates:
-        return self._tokens.setdefault((model, detail), TokenRates())
+        if (model, detail) not in self._tokens:
+            self._know(model, detail, TokenRates())
+        return self._tokens[model, detail]
+
+    def _know(self, model: str, detail: str, rates: TokenRates) -> None:
+        self._tokens[model, detail] = rates
+        if detail != _ALL:
+            self._templates.setdefault(model, []).append(int(detail))
 
     def _told(self, kind: LearnedKind, subject: str, detail: str) -> Learned:
         source = self._paces if kind is LearnedKind.PACE else self._tokens

@@ -155,6 +155,9 @@ class Simulation:
         for batch_id, promise in plan.promises:
             self._batches[batch_id].promise = promise
             self._batches[batch_id].seen = None
+        for standing in plan.standings:
+            self._batches[standing.batch_id].reason = standing.reason
+            self._batches[standing.batch_id].seen = None
         self._press(dict(plan.pressing))
         for draft in plan.packs:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)

@@ -8,6 +8,7 @@ from typing import Final
 
 from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
+from pipeline.domain.reasons import Reason
 from pipeline.ports.cycle import Backlog, OpenShard, PackDraft, SliceDraft, WorkSize
 from scheduler.simulate.arrivals import Arrival
 from scheduler.simulate.fleet import Pool
@@ -25,6 +26,7 @@ class SimulatedBatch:
     arrival: Arrival
     shards: list[OpenShard]
     promise: Promise = Promise.PENDING
+    reason: Reason | None = None
     rows_packed: int = 0
     rows_done: int = 0
     #: First shard with a row in no pack.
@@ -66,6 +68,7 @@ class SimulatedBatch:
                 budget_micros=None,
                 shards=tuple(self.shards[self.shard_at : self.shard_at + _SHARDS_CARRIED]),
                 rows_in_flight=self.rows_packed - self.rows_done,
+                reason=self.reason,
             )
         return self.seen
 

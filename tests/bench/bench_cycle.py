@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -144,7 +144,9 @@ def measure(case: Case) -> dict[str, object]:
         return PackId(f"pack_{next(numbers)}")
 
     plan = decide(snapshot_of(case), Policy(), new_pack_id)
-    snapshot = snapshot_of(case, plan.fair_tags)
+    reasons = {standing.batch_id: standing.reason for standing in plan.standings}
+    seen = snapshot_of(case, plan.fair_tags)
+    snapshot = replace(seen, backlogs=tuple(replace(each, reason=reasons[each.batch_id]) for each in seen.backlogs))
     times = []
     for _ in range(case.repeats):
         started = time.perf_counter()

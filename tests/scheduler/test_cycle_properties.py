@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -14,8 +15,8 @@ from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, FairTag, Offer, OpenShard, PoolView, SliceDraft, Snapshot, WorkSize
-from scheduler import cursor, cycle, fairness, nominate, packing, promises, routing
+from pipeline.ports.cycle import Backlog, Offer, OpenShard, PoolView, SliceDraft, Snapshot, WorkSize
+from scheduler import cursor, cycle, deadlines, fairness, lineup, nominate, packing, promises, routing
 from scheduler.policy import Policy
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of, references
 
@@ -270,6 +271,9 @@ def every_batch_leaves_with_one_reason(seen: Snapshot) -> None:
     packed = {draft.batch_id for pack in plan.packs for draft in pack.slices}
 
     assert [standing.batch_id for standing in plan.standings] == sorted({each.batch_id for each in seen.backlogs})
+    stood = {standing.batch_id: standing.reason for standing in plan.standings}
+    again = replace(seen, backlogs=tuple(replace(each, reason=stood[each.batch_id]) for each in seen.backlogs))
+    assert plan_of(again, POLICY).standings == ()
     assert packed <= {standing.batch_id for standing in plan.standings if standing.reason is Reason.RUNNING}
 
 
@@ -325,23 +329,38 @@ def skip_shard(self: cursor.Cursor, rows: int) -> None:
     self._enter(0)
 
 
-def queue_with_its_own_cursors(
-    pool: str, cursors: list[cursor.Cursor], tags: tuple[FairTag, ...], *, virtual_seconds: float
-) -> fairness.FairQueue:
+class QueueWithItsOwnCursors(fairness.FairQueue):
     """Give each pool cursors of its own instead of the shared ones."""
-    own = [cursor.Cursor(backlog=each.backlog, row_seconds=each.row_seconds) for each in cursors]
-    return fairness.FairQueue(pool, own, tags, virtual_seconds=virtual_seconds)
+
+    def __init__(
+        self, pool: str, seen: lineup.Lineup, places: object, cursors: object, *more: object, **named: object
+    ) -> None:
+        del cursors
+        own = cursor.Cursors(seen, OutlookOfAMinute())  # type: ignore[arg-type]
+        super().__init__(pool, seen, places, own, *more, **named)  # type: ignore[arg-type]
 
 
-def only_budget(each: Backlog, **_: object) -> Reason | None:
+class OutlookOfAMinute:
+    """Expect the same of every row."""
+
+    def row_seconds_of(self, _: Backlog) -> Callable[[object], float]:
+        return lambda _: 0.1
+
+
+def only_budget(seen: lineup.Lineup, *_: object, **__: object) -> object:
     """Refuse what has any budget at all."""
-    return Reason.BUDGET_REACHED if each.budget_micros is not None else None
+    return np.array([-1 if each.budget_micros is None else 2 for each in seen], dtype=int)
 
 
-def hold_on(each: Backlog, *, now_us: int, **_: object) -> Reason | None:
+def hold_on(seen: lineup.Lineup, *_: object, **__: object) -> object:
     """Hold back for ever what was ever to be held."""
-    del now_us
-    return Reason.HELD if each.hold_until_us is not None else None
+    return np.array([-1 if each.hold_until_us is None else 5 for each in seen], dtype=int)
+
+
+def peer_of_any_lane(self: fairness.FairQueue, _: object, *, lead_seconds: float) -> fairness.Turn | None:
+    """Fill up with whoever is next."""
+    del lead_seconds
+    return self.first()
 
 
 def routes_without_tiers(pools: Iterable[PoolView]) -> routing.Routes:
@@ -358,7 +377,7 @@ KEPT = (Promise.MADE, False)
 
 MUTANTS = [
     (no_row_is_in_two_slices, cursor.Cursor, "advance", lazy_advance),
-    (no_row_is_in_two_slices, cycle, "FairQueue", queue_with_its_own_cursors),
+    (no_row_is_in_two_slices, cycle, "FairQueue", QueueWithItsOwnCursors),
     (slices_lie_in_their_shards_and_follow_what_is_packed, cursor, "first_open_row", lambda _: 0),
     (
         slices_lie_in_their_shards_and_follow_what_is_packed,
@@ -367,7 +386,7 @@ MUTANTS = [
         lambda shard: min(shard.rows_packed + 1, shard.rows_total),
     ),
     (shards_are_packed_in_order, cursor.Cursor, "advance", skip_shard),
-    (room_is_not_left_while_someone_could_use_it, nominate, "refusal_of", only_budget),
+    (room_is_not_left_while_someone_could_use_it, cycle, "refusals_of", only_budget),
     (
         room_is_not_left_while_someone_could_use_it,
         cycle,
@@ -375,30 +394,34 @@ MUTANTS = [
         lambda pool, _: 0 if pool.packs_waiting else pool.workers,
     ),
     (no_pool_is_sent_more_than_it_may_have_waiting, cycle, "packs_admitted", lambda pool, _: pool.workers * 2),
-    (packs_are_of_one_lane_and_within_their_limits, cursor, "lane_of", lambda each: (each.tier, each.model)),
-    (packs_are_of_one_lane_and_within_their_limits, cursor, "lane_of", lambda each: (each.model, each.endpoint)),
+    (packs_are_of_one_lane_and_within_their_limits, fairness.FairQueue, "peer", peer_of_any_lane),
     (packs_are_of_one_lane_and_within_their_limits, cursor, "rows_that_fit", lambda *_: 3),
     (packs_are_of_one_lane_and_within_their_limits, packing, "seconds_target", lambda *_, **__: 10.0),
     (packs_run_on_the_cheapest_variant_that_may_run_them, routing, "_preference", lambda offer: offer.variant),
     (packs_run_on_the_cheapest_variant_that_may_run_them, routing.Routes, "over", routes_without_tiers),
     (
         nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,
-        nominate,
-        "refusal_of",
-        lambda *_, **__: None,
+        cycle,
+        "refusals_of",
+        lambda seen, *_, **__: np.full(len(seen), -1),
     ),
     (
         nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,
         nominate,
         "is_overdue",
-        lambda *_, **__: False,
+        lambda deadlines, **_: np.zeros(len(deadlines), dtype=bool),
     ),
-    (what_is_held_starts_just_when_it_can_wait_no_longer, promises.Promises, "can_wait", lambda *_: False),
-    (room_is_not_left_while_someone_could_use_it, nominate, "refusal_of", hold_on),
-    (what_is_newly_promised_can_be_kept, promises, "can_promise", lambda *_: True),
-    (what_is_newly_promised_can_be_kept, promises.Promises, "_enter", lambda *_: None),
+    (
+        what_is_held_starts_just_when_it_can_wait_no_longer,
+        promises.Promises,
+        "can_wait",
+        lambda self: np.zeros(len(self._lineup), dtype=bool),
+    ),
+    (room_is_not_left_while_someone_could_use_it, cycle, "refusals_of", hold_on),
+    (what_is_newly_promised_can_be_kept, deadlines.Book, "can_promise", lambda *_: True),
+    (what_is_newly_promised_can_be_kept, deadlines.Book, "enter_all", lambda *_: None),
     (every_batch_leaves_with_one_reason, cycle, "_REASONS_BY_PRECEDENCE", tuple(Reason)[::-1]),
-    (equal_snapshots_give_equal_plans, fairness, "rank_of", lambda each: (_random.random(), 0, each.batch_id)),
+    (equal_snapshots_give_equal_plans, lineup, "_by_rank", lambda seen: _random.sample(seen, len(seen))),
     (equal_snapshots_give_equal_plans, cycle, "sorted", lambda rows, **_: list(rows)),
     (ordinals_follow_the_order_of_the_packs, fairness.FairQueue, "begin", lambda _, turn: -turn.accounts[1].weight),
 ]

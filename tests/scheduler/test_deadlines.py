@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 import pytest
 
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import WorkSize
-from scheduler import promises
-from scheduler.deadlines import Capacity, Claim, by_deadline, can_promise, earliest_deadline, pressing, slacks
+from scheduler.deadlines import Book, Capacity
 from scheduler.policy import Policy
 from scheduler.simulate.arrivals import Arrival
 from scheduler.simulate.fleet import Fleet, Pool, Speed, Trouble, random_absences
@@ -22,21 +22,29 @@ SECOND = 1_000_000
 CAPACITY = Capacity(now_us=0, workers=2, pack_seconds=1.0, margin_seconds=3.0)
 
 
-def claim(name: str, *, due: float, seconds: float) -> Claim:
-    return Claim(batch_id=BatchId(name), deadline_at_us=round(due * SECOND), seconds=seconds)
+def book_of(*claims: tuple[float, float], asked: float | None = None, capacity: Capacity = CAPACITY) -> Book:
+    """Return a book of claims (due, seconds), with a place without a claim for one that is due when `asked`."""
+    places = sorted([(due, 1, seconds) for due, seconds in claims] + ([] if asked is None else [(asked, 0, 0.0)]))
+    book = Book(np.array([round(due * SECOND) for due, _, _ in places], dtype=np.int64), capacity)
+    book.enter_all(
+        np.array([kind == 1 for _, kind, _ in places], dtype=bool), np.array([each for _, _, each in places])
+    )
+    return book
+
+
+def place_of(*claims: tuple[float, float], asked: float) -> int:
+    return sum(due < asked for due, _ in claims)
 
 
 def test_slack_is_what_the_workers_have_until_then_over_what_is_due_until_then() -> None:
-    claims = [claim("a", due=10, seconds=4), claim("b", due=20, seconds=6), claim("c", due=20, seconds=1)]
+    book = book_of((10, 4), (20, 6), (20, 1), asked=15)
 
-    assert slacks(claims, CAPACITY) == [2 * 5 - 4, 2 * 15 - 11, 2 * 15 - 11]
+    assert book.slacks().tolist() == [2 * 5 - 4, 2 * 15 - 11, 2 * 15 - 11]
 
 
 def test_those_due_by_the_last_short_slack_press() -> None:
-    claims = [claim("a", due=100, seconds=1), claim("b", due=105, seconds=197.5), claim("c", due=500, seconds=1)]
-
-    assert [each.batch_id for each in pressing(claims, CAPACITY, short_seconds=2.0)] == ["a", "b"]
-    assert pressing(claims[:1], CAPACITY, short_seconds=2.0) == []
+    assert book_of((100, 1), (105, 197.5), (500, 1)).pressing(short_seconds=2.0).tolist() == [0, 1]
+    assert book_of((100, 1)).pressing(short_seconds=2.0).tolist() == []
 
 
 def test_the_earliest_deadline_is_one_that_can_be_promised_and_none_before_it_can() -> None:
@@ -45,25 +53,38 @@ def test_the_earliest_deadline_is_one_that_can_be_promised_and_none_before_it_ca
         capacity = Capacity(
             now_us=0, workers=random.choice([0.7, 1, 3]), pack_seconds=random.choice([0, 0.5, 2]), margin_seconds=1.0
         )
-        claims = by_deadline(
-            claim(str(number), due=random.randint(1, 40), seconds=8 * random.random())
-            for number in range(random.randint(0, 5))
-        )
+        claims = [(random.randint(1, 40), 8 * random.random()) for _ in range(random.randint(0, 5))]
         seconds = 6 * random.random()
 
-        at_us = earliest_deadline(seconds, claims, capacity)
+        at_us = book_of(*claims, capacity=capacity).earliest(seconds)
 
         assert at_us is not None
-        if all(slack >= 0 for slack in slacks(claims, capacity)):
-            assert can_promise(claim("new", due=at_us / SECOND, seconds=seconds), claims, capacity)
-            assert not can_promise(claim("new", due=(at_us - 2) / SECOND, seconds=seconds), claims, capacity)
+        if (book_of(*claims, capacity=capacity).slacks() >= 0).all():
+            for us, is_promised in ((at_us, True), (at_us - 2, False)):
+                book = book_of(*claims, asked=us / SECOND, capacity=capacity)
+                assert book.can_promise(place_of(*claims, asked=us / SECOND), seconds) is is_promised
+
+
+def test_a_claim_that_is_entered_counts_as_if_it_had_been_there_and_one_that_is_struck_as_if_not() -> None:
+    random = Random(2)
+    for _ in range(500):
+        claims = [(float(random.randint(1, 40)), 8 * random.random()) for _ in range(random.randint(1, 6))]
+        due, seconds = claims.pop(random.randrange(len(claims)))
+        book = book_of(*claims, asked=due)
+        before = book.slacks()
+
+        book.enter(place_of(*claims, asked=due), seconds)
+        assert sorted(book.slacks()) == pytest.approx(sorted(book_of(*claims, (due, seconds)).slacks()))
+
+        book.strike(place_of(*claims, asked=due))
+        assert book.slacks() == pytest.approx(before)
 
 
 def test_without_workers_nothing_is_promised() -> None:
     nobody = Capacity(now_us=0, workers=0, pack_seconds=1.0)
 
-    assert earliest_deadline(1.0, [], nobody) is None
-    assert not can_promise(claim("a", due=1e6, seconds=0.0), [], nobody)
+    assert book_of(capacity=nobody).earliest(1.0) is None
+    assert not book_of(asked=1e6, capacity=nobody).can_promise(0, 0.0)
 
 
 # --- the whole policy ------------------------------------------------------------------------
@@ -119,15 +140,16 @@ def test_no_promise_is_broken_though_costs_are_off_and_a_worker_is_lost() -> Non
     assert any(batch.is_expired for batch in record.batches)
 
 
+PRESSING = Book.pressing
 MUTANTS = [
     ("can_promise", lambda *_: True),
-    ("pressing", lambda *_, **__: []),
-    ("pressing", lambda *given, **more: pressing(*given, **more)[::-1]),
+    ("pressing", lambda *_, **__: np.array([], dtype=int)),
+    ("pressing", lambda *given, **more: PRESSING(*given, **more)[::-1]),
 ]
 
 
 @pytest.mark.parametrize(("name", "mutant"), MUTANTS, ids=["promise everything", "let nothing press", "last due first"])
 def test_a_broken_guard_breaks_promises(name: str, mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promises, name, mutant)
+    monkeypatch.setattr(Book, name, mutant)
 
     assert broken(ran(seed=0)) > 0

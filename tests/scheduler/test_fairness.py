@@ -223,31 +223,36 @@ def charge_per_pack(_: fairness.FairQueue, turn: fairness.Turn, seconds: float) 
         account.start_seconds += min(seconds, 1.0) / account.weight
 
 
-def by_deadline(account: fairness.Account) -> tuple[float, fairness.Rank, Path]:
+def by_deadline(_: fairness.Account) -> float:
     """Let the earliest deadline win whatever it has had."""
-    return 0.0, account.rank, account.path
+    return 0.0
 
 
-def by_weight(account: fairness.Account) -> tuple[float, fairness.Rank, Path]:
+def by_weight(account: fairness.Account) -> float:
     """Let the higher tier win whatever it has had."""
-    return -account.weight, account.rank, account.path
+    return -account.weight
 
 
 MUTANTS = [
-    (siblings_get_their_weighted_shares, fairness, "weight_of", lambda _: 1.0),
+    (siblings_get_their_weighted_shares, Policy, "tier_weight", lambda *_: 1.0),
     (siblings_get_their_weighted_shares, fairness.FairQueue, "charge", charge_per_pack),
     (siblings_get_their_weighted_shares, fairness.FairQueue, "tags", lambda _: ()),
-    (siblings_get_their_weighted_shares, fairness, "_without_stale", lambda tags: {p for p in tags if len(p) < 3}),
+    (
+        siblings_get_their_weighted_shares,
+        fairness,
+        "without_stale",
+        lambda tags: tuple(tags[p] for p in tags if len(p) < 3),
+    ),
     (siblings_get_their_weighted_shares, fairness, "lift", lambda _, virtual: virtual),
-    (nobody_starves, fairness, "precedence", by_deadline),
-    (nobody_starves, fairness, "precedence", by_weight),
+    (nobody_starves, fairness, "turn_of", by_deadline),
+    (nobody_starves, fairness, "turn_of", by_weight),
     (nobody_starves, fairness, "lift", lambda _, virtual: virtual),
     (an_idle_account_banks_no_credit, fairness, "lift", lambda start, _: start),
     (an_idle_account_banks_no_credit, fairness, "lift", lambda start, virtual: start or virtual * 2),
     (coming_and_going_sheds_no_debt, fairness, "lift", lambda _, virtual: virtual),
-    (filling_up_packs_gains_a_bounded_lead, fairness, "may_top_up", lambda *_, **__: True),
+    (filling_up_packs_gains_a_bounded_lead, fairness, "may_fill_up", lambda *_, **__: True),
     (filling_up_packs_gains_a_bounded_lead, fairness.FairQueue, "charge", lambda *_: None),
-    (a_stream_of_short_batches_does_not_starve_a_long_one, fairness, "settle", lambda each: each.virtual_seconds),
+    (a_stream_of_short_batches_does_not_starve_a_long_one, fairness, "settle", lambda each, _: each.virtual_seconds),
     (leases_follow_the_virtual_time, fairness.FairQueue, "begin", lambda _, turn: turn.accounts[-1].start_seconds),
     (leases_follow_the_virtual_time, cycle, "packs_admitted", lambda *_: 0),
 ]

@@ -5,7 +5,8 @@ import pytest
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, PoolView, WorkSize
-from scheduler.fairness import recall, true_up
+from scheduler.charges import recall, true_up
+from scheduler.lineup import Lineup
 from scheduler.policy import Policy
 from tests.scheduler.world import backlog, plan_of, references, snapshot
 
@@ -38,7 +39,7 @@ def starts(tags: tuple[FairTag, ...]) -> dict[tuple[str, ...], float]:
 def test_every_account_on_the_path_pays_what_the_pack_took() -> None:
     tags = (tag(start=0, virtual=1.0), tag("standard", start=5.0), tag("standard", "tnt_a", start=5.0))
 
-    after = starts(true_up(tags, [ended(8.0, share("batch_a", predicted=4.0, tokens=10))]))
+    after = starts(true_up(tags, [ended(8.0, share("batch_a", predicted=4.0, tokens=10))], Policy()))
 
     assert after["standard",] == pytest.approx(5.0 + 4.0 / 4)  # the tier's weight is 4
     assert after["standard", "tnt_a"] == pytest.approx(9.0)
@@ -56,6 +57,7 @@ def test_a_pack_of_several_batches_is_split_by_their_tokens() -> None:
         true_up(
             tags,
             [ended(6.0, share("a", predicted=1.0, tokens=20), share("b", predicted=1.0, tokens=10, tenant="tnt_b"))],
+            Policy(),
         )
     )
 
@@ -65,7 +67,7 @@ def test_a_pack_of_several_batches_is_split_by_their_tokens() -> None:
 def test_who_took_less_gets_the_rest_back() -> None:
     tags = (tag(start=0), tag("bulk", start=10.0))
 
-    (_, bulk) = true_up(tags, [ended(1.0, share("a", predicted=5.0, tokens=1), tier=Tier.BULK)])
+    (_, bulk) = true_up(tags, [ended(1.0, share("a", predicted=5.0, tokens=1), tier=Tier.BULK)], Policy())
 
     assert bulk.start_seconds == pytest.approx(10.0 - 4.0 / 2)
 
@@ -73,8 +75,8 @@ def test_who_took_less_gets_the_rest_back() -> None:
 def test_who_had_no_debt_gets_one_but_no_credit() -> None:
     tags = (tag(start=0, virtual=3.0),)
 
-    took_more = starts(true_up(tags, [ended(8.0, share("a", predicted=4.0, tokens=1))]))
-    took_less = starts(true_up(tags, [ended(1.0, share("a", predicted=4.0, tokens=1))]))
+    took_more = starts(true_up(tags, [ended(8.0, share("a", predicted=4.0, tokens=1))], Policy()))
+    took_less = starts(true_up(tags, [ended(1.0, share("a", predicted=4.0, tokens=1))], Policy()))
 
     assert took_more["standard",] == pytest.approx(4.0)
     assert took_less == {(): 0}
@@ -86,15 +88,17 @@ def test_a_pack_that_was_withdrawn_costs_nothing() -> None:
         estimated=NOTHING, actual=NOTHING, lengths={},
     )  # fmt: skip
 
-    (_, tenant) = true_up((tag(start=0), tag("standard", start=6.0)), [ended(0.0, withdrawn)])
+    (_, tenant) = true_up((tag(start=0), tag("standard", start=6.0)), [ended(0.0, withdrawn)], Policy())
 
     assert tenant.start_seconds == pytest.approx(5.0)
 
 
 def test_a_batch_that_has_left_gets_no_tag() -> None:
-    tags = true_up((tag(start=0), tag("standard", start=0)), [ended(8.0, share("gone", predicted=1.0, tokens=1))])
+    tags = true_up(
+        (tag(start=0), tag("standard", start=0)), [ended(8.0, share("gone", predicted=1.0, tokens=1))], Policy()
+    )
 
-    assert all(len(each.path) < 3 for each in recall(tags, [backlog("batch_a")]))
+    assert all(len(each.path) < 3 for each in recall(tags, Lineup.of([backlog("batch_a")])))
 
 
 def test_a_plan_settles_what_ended_and_says_what_it_learned() -> None:

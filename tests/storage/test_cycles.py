@@ -232,6 +232,8 @@ def test_a_plan_the_world_has_moved_past_is_refused_whole(world: World) -> None:
     world.batches.cancel(withdrawn)
 
     with pytest.raises(ConflictError, match="packed since"):
+        dispatch(world, draft((batch, shard, 0, 4)), a=(batch, Reason.RUNNING))
+    with pytest.raises(ConflictError, match="not packed in order"):
         dispatch(world, draft((batch, shard, 2, 3)), draft((batch, shard, 0, 4)), a=(batch, Reason.RUNNING))
     with pytest.raises(ConflictError, match="withdrawn since"):
         dispatch(world, draft((batch, shard, 2, 3), (withdrawn, gone, 0, 4)), a=(batch, Reason.RUNNING))

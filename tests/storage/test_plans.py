@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from storage import (
+    backlogs,
     batch_statements,
     batch_views,
     costs,
@@ -93,11 +94,12 @@ SEED = (
     """,
     """
     INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, lease_token, hinted_at,
-                       lease_worker_id, lease_expires_at, is_convicted, ended_at)
+                       lease_worker_id, lease_expires_at, is_convicted, ended_at, settled_at)
     SELECT 'pack_' || lpad(n::text, 9, '0'), CASE WHEN n % 3 = 0 THEN 'cheap' ELSE 'local' END, 'echo', 'echo',
            '/v1/chat/completions', 'standard', state, n, 1, 1, CASE WHEN n % 2 = 0 THEN now() END,
            CASE WHEN state = 'leased' THEN 'wrk_' || n % 10 END, CASE WHEN state = 'leased' THEN now() END,
-           state = 'ready' AND n % 40 = 0, CASE WHEN state IN ('committed', 'discarded') THEN now() END
+           state = 'ready' AND n % 40 = 0, CASE WHEN state IN ('committed', 'discarded') THEN now() END,
+           CASE WHEN state IN ('committed', 'discarded') AND n < :rows - 150 THEN now() END
       FROM generate_series(1, :rows) AS n,
            LATERAL (SELECT CASE WHEN n > :rows - 80 THEN 'ready' WHEN n > :rows - 100 THEN 'leased'
                                 WHEN n % 20 = 0 THEN 'discarded' ELSE 'committed' END AS state) AS story
@@ -200,15 +202,24 @@ CASES = (
     case("packs of a variant", variants._RETURN, "ix_packs_waiting", 1500, variant="echo@int8", tiers=["bulk"]),
     case("withdrawn packs", cycles._DISCARD_WITHDRAWN, "ix_packs_waiting ix_pack_slices_pack_id", 1500),
     # The planner is free to read the whole index of undone shards, as for the backlogs below.
-    case("advance", cycles._ADVANCE, "ix_batches_live ix_shards_undone", 1000, epoch=1),
+    case("advance", cycles._ADVANCE_ALL, "ix_batches_live ix_shards_undone", 1000, epoch=1),
+    case("advance of some", cycles._ADVANCE_SOME, "ix_batches_live ix_shards_undone", 1000, epoch=1, batch_ids=[LIVE]),
     case("standings", cycles._STAND, "pk_batches", 200, batch_ids=[LIVE], reasons=["running"], epoch=1),
     case(
         "backlogs",
-        snapshots._BACKLOGS,
-        "ix_batches_listing_by_state ix_shards_undone ix_ledger_batch_id",
+        backlogs._ALL,
+        "ix_batches_live ix_shards_undone ix_ledger_batch_id",
         1000,
     ),
-    case("open shards", snapshots._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
+    case(
+        "backlogs of some",
+        backlogs._SOME,
+        "pk_batches ix_shards_undone ix_ledger_batch_id",
+        batch_ids=[LIVE],
+    ),
+    case("changed batches", backlogs._CHANGED, "ix_batches_changed_by", since=2**62),
+    case("batches that move", backlogs._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
+    case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting"),
     case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", variants=["echo", "chat"], intervals=32),
     case("highest ordinal", snapshots._CLOCK, "ix_packs_ordinal"),

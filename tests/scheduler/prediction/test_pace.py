@@ -77,7 +77,7 @@ def test_no_prediction_is_negative_however_odd_the_packs() -> None:
 
 def test_the_upper_bound_holds_for_nine_packs_of_ten() -> None:
     pace, random = learned(500, noise=0.1)
-    factor = pace.upper_factor(1, assumed=9.0)
+    (factor,) = pace.upper_factors(np.array([1.0]), assumed=9.0)
     held_out = [pack(random) for _ in range(400)]
 
     within = sum(
@@ -90,14 +90,14 @@ def test_the_upper_bound_holds_for_nine_packs_of_ten() -> None:
 def test_over_many_packs_errors_even_out_but_never_to_nothing() -> None:
     pace, _ = learned(500, noise=0.1)
 
-    factors = [pace.upper_factor(packs, assumed=9.0) for packs in (1, 4, 100, 1_000_000)]
+    factors = pace.upper_factors(np.array([1.0, 4.0, 100.0, 1e6]), assumed=9.0).tolist()
 
     assert factors == sorted(factors, reverse=True)
     assert factors[-1] == 1.05
 
 
 def test_while_too_little_has_run_for_a_bound_the_assumed_one_holds() -> None:
-    assert learned(8, noise=0.1)[0].upper_factor(1, assumed=1.5) == 1.5
+    assert learned(8, noise=0.1)[0].upper_factors(np.array([1.0]), assumed=1.5).tolist() == [1.5]
 
 
 def test_what_is_told_and_read_again_predicts_the_same() -> None:
@@ -106,7 +106,8 @@ def test_what_is_told_and_read_again_predicts_the_same() -> None:
     size = pack(random)
 
     assert again.seconds(size, tokens_per_second=100.0) == pace.seconds(size, tokens_per_second=100.0)
-    assert again.upper_factor(3, assumed=9.0) == pytest.approx(pace.upper_factor(3, assumed=9.0), rel=1e-5)
+    three = np.array([3.0])
+    assert again.upper_factors(three, assumed=9.0) == pytest.approx(pace.upper_factors(three, assumed=9.0), rel=1e-5)
     assert len(again.ratios) == RATIOS_KEPT
 
 

@@ -1,0 +1,167 @@
+"""Backlogs: what a cycle sees of the batches, of which it reads again only those that may have changed.
+
+A batch changes in two ways. Its own row is updated: each update marks it with the transaction that made it, and
+whatever a transaction wrote that was not over at the last look has a mark no lower than the oldest of those. Or packs
+with rows of it move on: all that have not ended, and those that have and are not settled, are few.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.promises import Promise
+from pipeline.domain.reasons import Reason
+from pipeline.domain.tiers import Tier
+from pipeline.ports.cycle import Backlog, OpenShard, WorkSize
+
+#: Shards carried of each batch: enough for one cycle's packs, whatever the batch's size.
+_SHARDS_A_BATCH: Final = 64
+#: Everything is read again now and then, so that a mistake here would not last.
+_READ_ALL_SECONDS: Final = 300.0
+
+_COLUMNS: Final = """
+    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, reason,
+           paused_at IS NOT NULL AS is_paused,
+           coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
+           undone.*
+      FROM batches,
+      LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model,
+                      sum(rows_total - rows_succeeded - rows_errored) AS rows_left,
+                      sum(input_tokens_estimated
+                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS input_tokens_left,
+                      sum(output_tokens_estimated
+                          * (1 - (rows_succeeded + rows_errored) / CAST(rows_total AS float))) AS output_tokens_left
+                 FROM shards WHERE batch_id = batches.id AND rows_succeeded + rows_errored < rows_total) AS undone
+     WHERE state = 'in_progress' AND undone.model IS NOT NULL
+"""
+
+_ALL: Final = text(_COLUMNS)
+_SOME: Final = text(f"{_COLUMNS} AND batches.id = ANY(:batch_ids)")
+
+_OPEN_SHARDS: Final = text("""
+    -- Intake puts one model in a file, so the first shards of a batch stand for all of its backlog.
+    SELECT open.* FROM unnest(CAST(:batch_ids AS text[])) AS wanted (batch_id),
+      LATERAL (SELECT batch_id, id, shard_no, model, rows_total, rows_packed, input_tokens_estimated,
+                      output_tokens_estimated, template
+                 FROM shards WHERE shards.batch_id = wanted.batch_id AND rows_packed < rows_total
+                ORDER BY shard_no LIMIT :shards_a_batch) AS open
+""")
+
+_CHANGED: Final = text("SELECT id FROM batches WHERE changed_by >= :since")
+
+_MOVING: Final = text("""
+    -- Pack by pack (what OFFSET is for): there are few of them, and very many slices.
+    SELECT DISTINCT batch_id
+      FROM (SELECT id FROM packs WHERE state IN ('ready', 'retryable')
+            UNION ALL SELECT id FROM packs WHERE state = 'leased'
+            UNION ALL SELECT id FROM packs WHERE ended_at IS NOT NULL AND settled_at IS NULL) AS moving,
+      LATERAL (SELECT batch_id FROM pack_slices WHERE pack_id = moving.id OFFSET 0) AS slices
+""")
+
+_NOW: Final = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
+
+
+class BacklogMirror:
+    """The backlogs as they were last read, for one reader that looks again and again."""
+
+    def __init__(self) -> None:
+        """Know nothing yet, so that the first look is at everything."""
+        self._backlogs: dict[tuple[str, str], Backlog] = {}
+        self._models: dict[str, list[str]] = {}
+        self._moving: frozenset[str] = frozenset()
+        #: Transactions below this one were over at the last look; None: look at everything.
+        self._since: int | None = None
+        self._read_all_at = 0.0
+
+    def read(self, connection: Connection) -> tuple[Backlog, ...]:
+        """Return all batches with rows that have no result.
+
+        One whose rows are all in packs is among them: whether these wait for a worker is to be known.
+        """
+        # Before anything is read: what is committed meanwhile is looked at again.
+        now: int = connection.execute(_NOW).scalar_one()
+        moving = frozenset(connection.execute(_MOVING).scalars())
+        stale = self._stale(connection, moving)
+        if stale is None:
+            self._backlogs.clear()
+            self._models.clear()
+            self._enter(connection, connection.execute(_ALL).all())
+            self._read_all_at = time.monotonic()
+        elif stale:
+            for batch_id in stale:
+                for model in self._models.pop(batch_id, ()):
+                    del self._backlogs[batch_id, model]
+            self._enter(connection, connection.execute(_SOME, {"batch_ids": stale}).all())
+        self._since, self._moving = now, moving
+        return tuple(self._backlogs.values())
+
+    def stale(self, connection: Connection) -> list[str] | None:
+        """Return the batches that may have changed since the last look; None where that may be any."""
+        return self._stale(connection, frozenset(connection.execute(_MOVING).scalars()))
+
+    def forget(self) -> None:
+        """Look at everything next time."""
+        self._since = None
+
+    def _stale(self, connection: Connection, moving: frozenset[str]) -> list[str] | None:
+        if self._since is None or time.monotonic() > self._read_all_at + _READ_ALL_SECONDS:
+            return None
+        changed = connection.execute(_CHANGED, {"since": self._since}).scalars()
+        return sorted(moving | self._moving | set(changed))
+
+    def _enter(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
+        shards: dict[tuple[str, str], list[OpenShard]] = {(row.id, row.model): [] for row in rows}
+        arguments = {"batch_ids": [row.id for row in rows], "shards_a_batch": _SHARDS_A_BATCH}
+        for shard in connection.execute(_OPEN_SHARDS, arguments) if rows else ():
+            shards.setdefault((shard.batch_id, shard.model), []).append(
+                OpenShard(
+                    shard_id=shard.id,
+                    shard_no=shard.shard_no,
+                    rows_total=shard.rows_total,
+                    rows_packed=shard.rows_packed,
+                    input_tokens=shard.input_tokens_estimated,
+                    output_tokens=shard.output_tokens_estimated,
+                    template=shard.template,
+                )
+            )
+        by_id = {row.id: row for row in rows}
+        for (batch_id, model), opened in shards.items():
+            self._backlogs[batch_id, model] = _backlog_of(by_id[batch_id], model, opened)
+            self._models.setdefault(batch_id, []).append(model)
+
+
+def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard]) -> Backlog:
+    return Backlog(
+        tenant_id=TenantId(row.tenant_id),
+        batch_id=BatchId(row.id),
+        tier=Tier(row.tier),
+        model=model,
+        endpoint=Endpoint(row.endpoint),
+        created_at_us=epoch_us(row.created_at),
+        deadline_at_us=epoch_us(row.deadline_at),
+        promise=Promise(row.promise),
+        hold_until_us=row.hold_until and epoch_us(row.hold_until),
+        is_paused=row.is_paused,
+        left=WorkSize(
+            rows=float(row.rows_left),
+            input_tokens=float(row.input_tokens_left),
+            output_tokens=float(row.output_tokens_left),
+        ),
+        spent_micros=int(row.spent_micros),
+        budget_micros=row.budget_micros,
+        shards=tuple(shards),
+        rows_in_flight=int(row.rows_in_flight),
+        reason=row.reason and Reason(row.reason),
+    )
+
+
+def epoch_us(at: datetime) -> int:
+    """Return microseconds since the Unix epoch."""
+    return int(at.timestamp() * 1_000_000)
