@@ -43,11 +43,11 @@ _AHEAD: Final = text("""
 """)
 
 _LINES: Final = """
-    SELECT packs.id, state = 'leased' AS is_leased, host, predicted_seconds, failures + unreads AS failures,
-           CASE WHEN state = 'leased' THEN leased_at ELSE packs.created_at END AS since
+    SELECT packs.id, packs.state = 'leased' AS is_leased, host, predicted_seconds, failures + unreads AS failures,
+           CASE WHEN packs.state = 'leased' THEN leased_at ELSE packs.created_at END AS since
       FROM packs LEFT JOIN workers ON workers.id = packs.lease_worker_id
-     WHERE state IN ('ready', 'retryable', 'leased') AND {which}
-     ORDER BY state <> 'leased', ordinal, packs.id LIMIT :limit
+     WHERE packs.state IN ('ready', 'retryable', 'leased') AND {which}
+     ORDER BY packs.state <> 'leased', ordinal, packs.id LIMIT :limit
 """
 _LINES_OF_POOL: Final = text(_LINES.format(which="packs.pool = :subject"))
 _LINES_OF_BATCH: Final = text(

@@ -14,7 +14,7 @@ from pipeline.ports.explain import BatchFacts, Change, Explanation, Scheduling, 
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
 from scheduler.explain.forecast import Forecast, Prospect, Turn
 from scheduler.explain.nobody import nobody_serves
-from scheduler.explain.words import about, clock, instant, named, of_tiers, packs, verb, when
+from scheduler.explain.words import about, clock, named, of_tiers, packs, verb, when
 
 #: The reasons of batches that have not ended, in the order in which they want a person's attention.
 WORST_FIRST: Final = (
@@ -99,7 +99,7 @@ def _by_state(case: _Case) -> Told:
             assert_never(unknown)
 
 
-def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: PLR0911 -- one line for each reason there is
+def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a line for each reason there is
     match reason:
         case Reason.QUEUED:
             return _queued(case)
@@ -144,11 +144,10 @@ def _queued(case: _Case) -> Told:
         return f"It is next {where}, because its promised deadline is near; {busy}.", ()
     if not turn.before.batches:
         return f"It is next {where}: it gets a pack as soon as there is room; {busy}.", _faster(case, turn)
-    return (
-        f"It waits for its turn {where} behind {of_tiers(turn.before.tiers)}, whose next {about(turn.before.seconds)} "
-        f"of work {verb(turn.before.batches, 'has', 'have')} the better claim; {busy}.",
-        _faster(case, turn),
+    claim = (
+        f"whose next {about(turn.before.seconds)} of work {verb(turn.before.batches, 'has', 'have')} the better claim"
     )
+    return f"It waits for its turn {where} behind {of_tiers(turn.before.tiers)}, {claim}; {busy}.", _faster(case, turn)
 
 
 def _faster(case: _Case, turn: Turn) -> tuple[Change, ...]:

@@ -67,9 +67,13 @@ def changes_for(
     return (Change(sentence=sentence, command=f"nightrate change {view.batch_id} --deadline {instant(at)}"),)
 
 
-def _promise(view: BatchView, prospect: Prospect | None, now: datetime) -> str:
+def _promise(view: BatchView, prospect: Prospect | None, now: datetime) -> str:  # noqa: PLR0911 -- a line for each case there is
     match view.promise:
         case Promise.MADE:
+            if view.paused_at is not None:
+                return "promised, but nothing is kept for it while it is paused"
+            if prospect is None:
+                return "promised, but no live worker can keep that now"
             return "promised, so it goes before all others when time gets short"
         case Promise.DECLINED:
             at = None if prospect is None else prospect.promisable_at

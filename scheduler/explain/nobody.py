@@ -8,7 +8,7 @@ from pipeline.domain.figures import counted
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.tiers import Tier
 from pipeline.ports.explain import BatchFacts, Candidate, Change, Scheduling, WorkerFacts
-from scheduler.explain.words import named, verb
+from scheduler.explain.words import named
 
 
 def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Change, ...]]:
@@ -27,13 +27,14 @@ def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Chang
     if facts.candidates:
         return _not_accepted(facts, model)
     number = len(workers)
+    tried = f" A worker that tried it said: {facts.last_error}." if facts.last_error else ""
     return (
-        f"None of the {counted(number, 'live worker')} serves {model}; {verb(number, 'it serves', 'they serve')} {_served(workers)}."
+        f"None of the {counted(number, 'live worker')} serves {model}; they serve {_served(workers)}.{tried}"
         if number > 1
-        else f"The only live worker does not serve {model}; it serves {_served(workers)}.",
+        else f"The only live worker does not serve {model}; it serves {_served(workers)}.{tried}",
         (
             Change(
-                sentence=f"a worker that can load {model}; the log of those here says why they do not",
+                sentence=f"a worker that can load {model}",
                 command="nightrate worker",
             ),
             Change(sentence="which models are known, and of what", command="nightrate models list"),

@@ -19,7 +19,7 @@ from pipeline.ports.explain import (
     Subject,
     WorkerFacts,
 )
-from scheduler.explain.words import about, clock, packs, verb, when
+from scheduler.explain.words import about, clock, named, packs, verb
 
 #: A heartbeat comes at a third of a lease, so this much silence is more than a late one.
 _SILENT_SECONDS: Final = 15.0
@@ -83,20 +83,19 @@ def _waits_for(facts: PackFacts, pool: PoolFacts | None, now: datetime) -> PackR
     return next((reason for reason, holds in checks if holds), PackReason.NEXT)
 
 
-def _told(
+def _told(  # noqa: C901, PLR0911 -- a line for each case there is
     reason: PackReason, facts: PackFacts, pool: PoolFacts | None, worker: WorkerFacts | None, now: datetime
 ) -> tuple[str, tuple[Change, ...]]:
     more = Change(sentence=f"another worker in pool {facts.pool}", command=f"nightrate worker --pool {facts.pool}")
     able = _able(facts, pool)
-    workers = (
-        f"{counted(len(able), 'worker')} of pool {facts.pool} that {verb(len(able), 'serves', 'serve')} {facts.variant}"
-    )
+    serving = f"of pool {facts.pool} that {verb(len(able), 'serves', 'serve')} {facts.variant}"
+    workers = f"the only worker {serving}" if len(able) == 1 else f"the {count(len(able))} workers {serving}"
     match reason:
         case PackReason.NEXT:
-            return f"It is next in pool {facts.pool}: the first free one of the {workers} takes it.", (more,)
+            return f"It is next in pool {facts.pool}, as soon as there is room on {workers}.", (more,)
         case PackReason.IN_LINE:
             line = f"{packs(facts.ahead.packs)} ({about(facts.ahead.seconds)} of work)"
-            return f"It waits in line behind {line} for the {workers}.", (more,)
+            return f"It waits in line behind {line} for {workers}.", (more,)
         case PackReason.RESTING:
             return (
                 f"Its last attempt came to nothing, so it rests until {clock(facts.available_at, now)} and runs again.",
@@ -152,9 +151,10 @@ def _nobody(facts: PackFacts, pool: PoolFacts | None) -> tuple[str, tuple[Change
     if not workers:
         return f"Pool {facts.pool} has no live worker.", (start,)
     served = sorted({variant for worker in workers for variant in worker.variants})
+    number = len(workers)
+    nobody = f"No live worker of pool {facts.pool} serves {facts.variant}"
     return (
-        f"None of the {counted(len(workers), 'live worker')} of pool {facts.pool} serves {facts.variant}; "
-        f"served there: {', '.join(served) or 'nothing yet'}.",
+        f"{nobody}; {verb(number, 'its only one serves', f'its {number:,} serve')} {named(served) or 'nothing yet'}.",
         (start,),
     )
 

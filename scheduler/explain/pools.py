@@ -83,7 +83,7 @@ def reason_of(facts: PoolFacts, *, competing: int, room: int, has_leader: bool) 
     return next((reason for reason, holds in checks if holds), PoolReason.IDLE)
 
 
-def _told(reason: PoolReason, case: _Case) -> tuple[str, tuple[Change, ...]]:
+def _told(reason: PoolReason, case: _Case) -> tuple[str, tuple[Change, ...]]:  # noqa: PLR0911 -- a line for each case there is
     facts = case.facts
     start = Change(sentence=f"a worker of pool {facts.pool}", command=f"nightrate worker --pool {facts.pool}")
     queued = facts.waiting.packs + facts.stranded.packs
@@ -92,9 +92,11 @@ def _told(reason: PoolReason, case: _Case) -> tuple[str, tuple[Change, ...]]:
             left = f"; {packs(queued)} {verb(queued, 'waits', 'wait')} for one" if queued else ""
             return f"It has no live worker{left}.", (start,)
         case PoolReason.DRAINING:
-            return f"All its {counted(len(facts.workers), 'worker')} were told to stop and take nothing new.", (start,)
+            leaving = "Its worker was" if len(facts.workers) == 1 else f"All its {len(facts.workers):,} workers were"
+            return f"{leaving} told to stop and {verb(len(facts.workers), 'takes', 'take')} nothing new.", (start,)
         case PoolReason.STARTING:
-            return f"Its {counted(len(case.takers), 'worker')} {verb(len(case.takers), 'is', 'are')} starting.", ()
+            starting = "Its worker is" if len(case.takers) == 1 else f"Its {len(case.takers):,} workers are"
+            return f"{starting} starting.", ()
         case PoolReason.FULL:
             return (
                 f"{_every(case)} is busy, and {packs(facts.waiting.packs)} ({about(facts.waiting.seconds)} of work) {verb(facts.waiting.packs, 'waits', 'wait')}{_behind(case)}.",
@@ -130,7 +132,7 @@ def _told(reason: PoolReason, case: _Case) -> tuple[str, tuple[Change, ...]]:
 def _told_idle(case: _Case) -> tuple[str, tuple[Change, ...]]:
     stopped = _stopped(case)
     number = len(case.takers)
-    idle = f"Its {counted(number, 'worker')} {verb(number, 'is', 'are')} idle"
+    idle = "Its worker is idle" if number == 1 else f"Its {number:,} workers are idle"
     if not stopped:
         return f"{idle}: no batch has rows that may run here.", ()
     resume = tuple(
@@ -196,7 +198,7 @@ def _behind(case: _Case) -> str:
     )
 
 
-def _since(reason: PoolReason, facts: PoolFacts) -> datetime | None:
+def _since(reason: PoolReason, facts: PoolFacts) -> datetime | None:  # noqa: PLR0911 -- a line for each case there is
     match reason:
         case PoolReason.NO_WORKERS:
             return facts.last_worker_at
@@ -227,7 +229,7 @@ def _notes(case: _Case) -> dict[str, str]:
         notes["next turn"] = f"{first.batch_id} (tier {first.tier}, tenant {first.tenant_id})"
     if case.line is not None and case.line.contenders:
         notes["to pack"] = f"{about(case.line.seconds)} of work of {_batches(case.competing)}"
-    if facts.stranded.packs:
+    if facts.stranded.packs and case.takers:
         notes["stranded"] = (
             f"{packs(facts.stranded.packs)} of {named(facts.stranded_variants)}, which no worker here serves"
         )

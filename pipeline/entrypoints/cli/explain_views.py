@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Final
 
 from pipeline.app.explaining import Explained, OverviewExplained
+from pipeline.domain.lifecycle import BatchState
 from pipeline.entrypoints.cli.documents import Document
 from pipeline.entrypoints.cli.figures import counted, duration, moment
 from pipeline.entrypoints.cli.talk import print_line, print_table, say
-from pipeline.ports.explain import Change, Explanation, PackLine, Past
+from pipeline.ports.explain import Change, Explanation, PackLine, Past, Subject
 
 _CHANGES: Final = "to change"
+_NEXT: Final = "next"
 
 
 def explained_document(explained: Explained) -> Document:
@@ -82,8 +84,9 @@ def _facts(told: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
     if told.since is not None:
         yield "since", f"{moment(told.since)}, {duration(_seconds(told.since, now))} ago"
     yield from told.notes.items()
+    is_over = told.subject is Subject.BATCH and BatchState(told.state).is_terminal
     for number, change in enumerate(told.changes):
-        yield ("" if number else _CHANGES), _change(change)
+        yield ("" if number else _NEXT if is_over else _CHANGES), _change(change)
 
 
 def _change(change: Change) -> str:
