@@ -210,7 +210,7 @@ def _over_budget(case: _Case) -> Told:
         raise_it = Change(sentence="a higher budget, or none", command=f"{case.command} --max-cost none")
         return f"It has cost {spent} of its budget of {budget}, so nothing new starts; {left}.", (raise_it,)
     more = case.prospect.cost_micros
-    wanted = _round_up(round(view.cost_micros + more * _BUDGET_MARGIN))
+    wanted = _round_up(1 + round(view.cost_micros + more * _BUDGET_MARGIN))
     amount = f"{wanted // 1_000_000}.{wanted % 1_000_000:06d}".rstrip("0").rstrip(".")
     raise_it = Change(sentence="a budget that should see it through", command=f"{case.command} --max-cost {amount}")
     return (
@@ -244,7 +244,7 @@ def _running(case: _Case) -> Told:
             beside = f"; pool {turn.pool} is shared with {of_tiers(turn.others)}"
     if not facts.leased.packs:
         waiting = facts.waiting.packs
-        return f"{packs(waiting)} of it {verb(waiting, 'waits', 'wait')} for a worker{beside}.", changes
+        return f"It is about to run: {packs(waiting)} {verb(waiting, 'waits', 'wait')} for a worker{beside}.", changes
     done = f"{packs(facts.leased.packs)} {verb(facts.leased.packs, 'runs', 'run')} on {named(facts.hosts)}"
     queued = (
         f", {count(facts.waiting.packs)} more {verb(facts.waiting.packs, 'waits', 'wait')}"
@@ -257,11 +257,13 @@ def _running(case: _Case) -> Told:
 def _all_packed(case: _Case) -> Told:
     facts = case.facts
     if not facts.leased.packs and not facts.waiting.packs:
-        return "Every row is in a pack and the last one has just ended; the next cycle closes the batch.", ()
-    running = f"{count(facts.leased.packs)} {verb(facts.leased.packs, 'runs', 'run')}"
-    on = f" on {named(facts.hosts)}" if facts.hosts else ""
-    waiting = f"{count(facts.waiting.packs)} {verb(facts.waiting.packs, 'waits', 'wait')} for a worker"
-    return f"Every row is in a pack: {running}{on}, {waiting}.", ()
+        return "All its rows are packed and the last pack has just ended; the next cycle closes the batch.", ()
+    parts = []
+    if facts.leased.packs:
+        parts.append(f"{packs(facts.leased.packs)} {verb(facts.leased.packs, 'runs', 'run')} on {named(facts.hosts)}")
+    if facts.waiting.packs:
+        parts.append(f"{packs(facts.waiting.packs)} {verb(facts.waiting.packs, 'waits', 'wait')} for a worker")
+    return f"All its rows are packed: {' and '.join(parts)}.", ()
 
 
 def _still_running(case: _Case) -> str:
