@@ -36,10 +36,14 @@ _ATTEMPTS: Final = text("""
 _CHILDREN: Final = text("SELECT id FROM packs WHERE parent_id = :pack_id ORDER BY id")
 
 _AHEAD: Final = text("""
+    -- What no live worker serves is passed over by them all.
     SELECT count(*) AS packs, coalesce(sum(predicted_seconds), 0) AS seconds, min(created_at) AS since
       FROM packs
      WHERE pool = :pool AND state IN ('ready', 'retryable') AND NOT is_convicted
        AND (ordinal, id) < (CAST(:ordinal AS float), :pack_id) AND packs.id NOT IN (SELECT id FROM paused_packs)
+       AND EXISTS (
+        SELECT FROM workers WHERE workers.pool = packs.pool AND workers.state NOT IN ('stopped', 'lost', 'draining')
+           AND NOT must_stop AND jsonb_exists(workers.variants, packs.variant))
 """)
 
 _LINES: Final = """
@@ -116,7 +120,7 @@ def _shares(connection: Connection, pack_id: PackId) -> tuple[PackShare, ...]:
         PackShare(
             batch_id=BatchId(row.batch_id),
             tenant_id=TenantId(row.tenant_id),
-            rows=row.row_count,
+            rows=int(row.row_count),
             is_paused=row.paused_at is not None,
             is_live=row.state == BatchState.IN_PROGRESS,
         )

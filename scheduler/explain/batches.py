@@ -355,7 +355,7 @@ def _notes(case: _Case, outcome: Outcome | None) -> dict[str, str]:
             f"between {clock(soon, case.seen.now)} and {clock(late, case.seen.now)} if nothing else comes: "
             f"{about(prospect.seconds_left)} of work left for {counted(prospect.workers, 'worker')}{guess}"
         )
-    if facts.failed_packs:
+    if facts.failed_packs and view.reason is not Reason.NO_WORKER:
         last = f"; the last said: {facts.last_error}" if facts.last_error else ""
         notes["retries"] = (
             f"{packs(facts.failed_packs)} failed and {verb(facts.failed_packs, 'runs', 'run')} again{last}"

@@ -15,6 +15,7 @@ from pipeline.ports.explain import PoolFacts, Scheduling
 from scheduler.explain.turns import Before, Contender, Line
 from scheduler.nominate import nominate
 from scheduler.outlook import Outlook
+from scheduler.packing import seconds_target
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.promises import Promises
@@ -139,19 +140,25 @@ class Forecast:
         return max(0, view.workers * self._policy.packs_ahead_per_worker - view.packs_waiting)
 
     def _line_of(self, pool: str) -> Line:
-        contenders = [
-            Contender(
-                batch_id=backlog.batch_id,
-                tenant_id=backlog.tenant_id,
-                tier=backlog.tier,
-                deadline_at_us=backlog.deadline_at_us,
-                created_at_us=backlog.created_at_us,
-                seconds=self._seconds(backlog, pool) * _share_unpacked(backlog),
-            )
-            for backlog in self._candidates
-            if self._routes.variant_for(backlog, pool) is not None
-        ]
-        return Line(pool, contenders, self._seen.snapshot.fair_tags, pack_seconds=self._policy.pack_seconds_target)
+        served = (each for each in self._candidates if self._routes.variant_for(each, pool) is not None)
+        return Line(pool, [self._contender(each, pool) for each in served], self._seen.snapshot.fair_tags)
+
+    def _contender(self, backlog: Backlog, pool: str) -> Contender:
+        variant = self._routes.variant_for(backlog, pool)
+        assert variant is not None, "the pool runs it"
+        seconds = self._seconds(backlog, pool)
+        target = seconds_target(self._policy, is_measured=self._outlook.is_measured(variant, pool))
+        rows = max(1.0, backlog.left.rows)
+        return Contender(
+            batch_id=backlog.batch_id,
+            tenant_id=backlog.tenant_id,
+            tier=backlog.tier,
+            deadline_at_us=backlog.deadline_at_us,
+            created_at_us=backlog.created_at_us,
+            seconds=seconds * _share_unpacked(backlog),
+            # So many rows make a pack whatever they cost.
+            pack_seconds=max(target, seconds / rows * self._policy.pack_rows_min),
+        )
 
     def _seconds(self, backlog: Backlog, pool: str) -> float:
         """Return the worker-seconds that a batch's rows without a result are expected to take in a pool."""

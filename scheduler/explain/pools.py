@@ -56,7 +56,7 @@ def explain_pool(facts: PoolFacts, seen: Scheduling, forecast: Forecast) -> Expl
         reason=str(reason),
         sentence=sentence,
         since=_since(reason, facts),
-        changes=changes + _wanted(reason, case),
+        changes=_merged(changes, _wanted(reason, case)),
         notes=_notes(case),
         figures=_figures(case),
     )
@@ -166,6 +166,12 @@ def _wanted(reason: PoolReason, case: _Case) -> tuple[Change, ...]:
         f"{counted(more, 'more worker')} would meet every deadline that can be met ({case.workers_wanted:,} in all)"
     )
     return (Change(sentence=sentence, command=f"nightrate worker --pool {case.facts.pool}"),)
+
+
+def _merged(changes: tuple[Change, ...], wanted: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Return both, each command once: how many workers are wanted says more than that one more would help."""
+    said = {change.command for change in wanted}
+    return tuple(change for change in changes if change.command not in said) + wanted
 
 
 def _batches(number: int) -> str:

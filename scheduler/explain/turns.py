@@ -30,8 +30,9 @@ class Contender:
     tier: Tier
     deadline_at_us: int
     created_at_us: int
-    #: Predicted worker-seconds of its rows that are in no pack.
+    #: Predicted worker-seconds of its rows that are in no pack, and of a full pack of them.
     seconds: float
+    pack_seconds: float
 
     @property
     def rank(self) -> _Rank:
@@ -55,8 +56,9 @@ class Before:
 class _Account:
     start_seconds: float
     rank: _Rank
-    #: Work below it.
+    #: Work below it, and the longest pack of that.
     seconds: float = 0.0
+    pack_seconds: float = 0.0
     children: dict[str, _Account] = field(default_factory=dict)
     tier: Tier
 
@@ -64,11 +66,8 @@ class _Account:
 class Line:
     """Who competes for a pool's packs, in the order of their turns."""
 
-    def __init__(
-        self, pool: str, contenders: Iterable[Contender], tags: Iterable[FairTag], *, pack_seconds: float
-    ) -> None:
-        """Take them as they stand; `pack_seconds` is how long a full pack is."""
-        self._pack_seconds = pack_seconds
+    def __init__(self, pool: str, contenders: Iterable[Contender], tags: Iterable[FairTag]) -> None:
+        """Take them as they stand."""
         self._tags: dict[_Path, FairTag] = {tag.path: tag for tag in tags if tag.pool == pool}
         #: By rank, so that the first below an account gives it its best rank.
         self.contenders = sorted(contenders, key=lambda each: each.rank)
@@ -122,8 +121,8 @@ class Line:
         if (other.start_seconds, other.rank) > (start, rank):
             return 0.0
         weight = float(WEIGHTS[other.tier]) if depth == 0 else 1.0
-        packs = max(1, math.ceil((start - other.start_seconds) * weight / self._pack_seconds))
-        return min(other.seconds, packs * self._pack_seconds)
+        packs = max(1, math.ceil((start - other.start_seconds) * weight / other.pack_seconds))
+        return min(other.seconds, packs * other.pack_seconds)
 
     def _add(self, each: Contender) -> None:
         path = each.tier.value, each.tenant_id, each.batch_id
@@ -134,6 +133,7 @@ class Line:
                 account = _Account(start_seconds=self._start(path[:depth]), rank=each.rank, tier=each.tier)
                 level[name] = account
             account.seconds += each.seconds
+            account.pack_seconds = max(account.pack_seconds, each.pack_seconds)
             level = account.children
 
     def _start(self, path: _Path) -> float:

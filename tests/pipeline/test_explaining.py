@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from pipeline.domain.ids import PackId, WorkerId, new_pack_id, new_worker_id
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, WorkerState
 from pipeline.domain.reasons import PackReason, PoolReason, Reason
 from pipeline.domain.tiers import Tier
+from pipeline.entrypoints.cli.explain_views import explained_document
 from pipeline.ports.batches import Assembled, LineError, Rejected, ResultFile, Steering
 from pipeline.ports.explain import Explanation, Subject
 from pipeline.ports.packs import WorkerRegistration
@@ -42,7 +44,10 @@ class Scene:
         self.world.cycles.dispatch(self.world.leadership.epoch, plan)
 
     def told(self, subject: str) -> Explanation:
-        return explain(self.stack, subject).explanation
+        explained = explain(self.stack, subject)
+        # Whatever is told can be told as JSON.
+        assert json.loads(json.dumps(explained_document(explained)))["id"] == subject
+        return explained.explanation
 
     def history(self, subject: str) -> Explained:
         return explain(self.stack, subject, with_history=True)

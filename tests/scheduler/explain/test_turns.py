@@ -22,11 +22,12 @@ def contender(
         deadline_at_us=deadline_at_us,
         created_at_us=0,
         seconds=seconds,
+        pack_seconds=PACK_SECONDS,
     )
 
 
 def line(*contenders: Contender, tags: tuple[FairTag, ...] = ()) -> Line:
-    return Line("cpu", contenders, tags, pack_seconds=PACK_SECONDS)
+    return Line("cpu", contenders, tags)
 
 
 def tag(*path: str, start: float = 0.0, virtual: float = 0.0) -> FairTag:
@@ -98,10 +99,11 @@ def test_what_is_told_is_what_the_cycle_then_does() -> None:
                 deadline_at_us=each.deadline_at_us,
                 created_at_us=each.created_at_us,
                 seconds=1e9,
+                pack_seconds=policy.pack_seconds_target,
             )
             for each in seen.backlogs
         ]
-        queue = Line("cpu", contenders, seen.fair_tags, pack_seconds=policy.pack_seconds_target)
+        queue = Line("cpu", contenders, seen.fair_tags)
         told = {each.batch_id: queue.before(each).seconds for each in contenders}
         first = queue.first()
         begun = len(world.dispatched)
