@@ -133,9 +133,11 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
 def _queued(case: _Case) -> Told:
     if not case.seen.has_leader:
         return "It waits for a scheduler: none leads, so nothing new is packed.", ()
-    turn = None if case.prospect is None else case.prospect.turn
+    if case.prospect is None:
+        return "No worker that lives now serves it; the next cycle looks at it.", ()
+    turn = case.prospect.turn
     if turn is None:
-        return "It was taken in just now; the next cycle looks at it.", ()
+        return "It was changed just now; the next cycle looks at it.", ()
     where = f"in pool {turn.pool}"
     busy = (
         f"{packs(turn.packs_waiting)} {verb(turn.packs_waiting, 'waits', 'wait')} for {counted(turn.workers, 'worker')}"
@@ -244,6 +246,8 @@ def _running(case: _Case) -> Told:
             beside = f"; pool {turn.pool} is shared with {of_tiers(turn.others)}"
     if not facts.leased.packs:
         waiting = facts.waiting.packs
+        if not waiting:
+            return f"It is about to run: the next cycle packs more of its rows{beside}.", changes
         return f"It is about to run: {packs(waiting)} {verb(waiting, 'waits', 'wait')} for a worker{beside}.", changes
     done = f"{packs(facts.leased.packs)} {verb(facts.leased.packs, 'runs', 'run')} on {named(facts.hosts)}"
     queued = (

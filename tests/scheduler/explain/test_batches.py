@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import Promise
-from pipeline.domain.reasons import Reason
+from pipeline.domain.reasons import PackReason, PoolReason, Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import LineError
 from pipeline.ports.cycle import Backlog, PoolView
@@ -18,6 +19,7 @@ from scheduler.policy import Policy
 from tests.scheduler.explain.facts import BATCH, NOW, batch, pool, scheduling, view, worker
 from tests.scheduler.world import HOUR_US, NOW_US, backlog, references, snapshot
 
+ROOT = Path(__file__).parents[3]
 ENDS = {
     Reason.BAD_INPUT: BatchState.FAILED,
     Reason.RESULTS_LOST: BatchState.FAILED,
@@ -49,6 +51,11 @@ def test_every_reason_has_a_sentence_and_a_time(reason: Reason) -> None:
     assert is_sentence(explanation.sentence)
     assert explanation.since == NOW - timedelta(minutes=2)
     assert (explanation.reason, explanation.state) == (str(reason), str(state))
+
+
+@pytest.mark.parametrize("reason", [*Reason, *PackReason, *PoolReason])
+def test_every_reason_is_in_the_documentation(reason: str) -> None:
+    assert f"`{reason}`" in (ROOT / "docs/explain.md").read_text()
 
 
 @pytest.mark.parametrize("state", BatchState)
@@ -112,6 +119,18 @@ def test_without_a_leading_scheduler_that_is_the_reason_and_the_first_thing_to_c
 
     assert "none leads" in explanation.sentence
     assert commands(explanation)[0] == "nightrate up"
+
+
+def test_a_batch_whose_last_worker_has_just_gone_is_not_told_to_be_in_line() -> None:
+    seen = scheduling(MINE, snapshot=snapshot([MINE], pools=()))
+
+    assert told(batch(), seen).sentence == "No worker that lives now serves it; the next cycle looks at it."
+
+
+def test_a_running_batch_between_two_packs_is_told_that_more_come() -> None:
+    assert told(batch(view(reason=Reason.RUNNING)), scheduling(MINE)).sentence == (
+        "It is about to run: the next cycle packs more of its rows."
+    )
 
 
 def test_a_running_batch_tells_where_and_with_whom_it_shares() -> None:
