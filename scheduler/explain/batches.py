@@ -11,6 +11,7 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import WEIGHTS, Tier
 from pipeline.ports.explain import BatchFacts, Change, Explanation, Scheduling, Subject
+from scheduler.explain.budgets import over_budget
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
 from scheduler.explain.forecast import Forecast, Prospect, Turn
 from scheduler.explain.nobody import nobody_serves
@@ -27,9 +28,6 @@ WORST_FIRST: Final = (
     Reason.RUNNING,
     Reason.ALL_PACKED,
 )
-#: What a new budget leaves beyond what finishing is expected to cost.
-_BUDGET_MARGIN: Final = 1.2
-_CENT_MICROS: Final = 10_000
 
 Told = tuple[str, tuple[Change, ...]]
 
@@ -112,7 +110,7 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
         case Reason.HELD:
             return _held(case)
         case Reason.BUDGET_REACHED:
-            return _over_budget(case)
+            return over_budget(case.facts.view, case.prospect, rows_left=case.rows_left)
         case Reason.ALL_PACKED:
             return _all_packed(case)
         case Reason.BAD_INPUT | Reason.RESULTS_LOST:
@@ -199,37 +197,6 @@ def _held(case: _Case) -> Told:
     if start_by is not None and start_by < view.hold_until:
         return f"{until}; to be safe for its deadline it starts by {clock(start_by, case.seen.now)} already.", (start,)
     return f"{until}; its deadline leaves time for that.", (start,)
-
-
-def _over_budget(case: _Case) -> Told:
-    view = case.facts.view
-    spent = money(view.cost_micros, view.currency)
-    if view.budget_micros is None or view.cost_micros < view.budget_micros:
-        return "Its budget was raised just now; the next cycle looks at it.", ()
-    budget = money(view.budget_micros, view.currency)
-    left = f"{counted(case.rows_left, 'row')} {verb(case.rows_left, 'is', 'are')} left"
-    if case.prospect is None:
-        raise_it = Change(sentence="a higher budget, or none", command=f"{case.command} --max-cost none")
-        return f"It has cost {spent} of its budget of {budget}, so nothing new starts; {left}.", (raise_it,)
-    more = case.prospect.cost_micros
-    wanted = _round_up(1 + round(view.cost_micros + more * _BUDGET_MARGIN))
-    amount = f"{wanted // 1_000_000}.{wanted % 1_000_000:06d}".rstrip("0").rstrip(".")
-    raise_it = Change(sentence="a budget that should see it through", command=f"{case.command} --max-cost {amount}")
-    return (
-        f"It has cost {spent} of its budget of {budget}, so nothing new starts; {left}, for about {money(_rough(more), view.currency)} more.",
-        (raise_it,),
-    )
-
-
-def _rough(micros: int) -> int:
-    """Round an estimate to two digits."""
-    digits = max(0, len(str(micros)) - 2)
-    return round(micros, -digits)
-
-
-def _round_up(micros: int) -> int:
-    step = _CENT_MICROS if micros >= _CENT_MICROS else 100
-    return -(-micros // step) * step
 
 
 # --- while it runs -----------------------------------------------------------------------------
