@@ -86,7 +86,7 @@ def read_pack(connection: Connection, pack_id: PackId) -> PackFacts:
     row = connection.execute(_PACK, own).one_or_none()
     if row is None:
         raise NotFoundError(
-            f"there is no pack {pack_id}", hint="`nightrate explain POOL --json` names those that wait or run"
+            f"there is no pack {pack_id}", hint="`nightrate explain POOL` names the first that run and wait"
         )
     ahead = connection.execute(_AHEAD, {**own, "pool": row.pool, "ordinal": row.ordinal}).one()
     return PackFacts(

@@ -29,6 +29,9 @@ WORST_FIRST: Final = (
     Reason.ALL_PACKED,
 )
 
+#: What starts deciding again.
+_SCHEDULER: Final = Change(sentence="a scheduler: `nightrate scheduler`, or a stack of its own", command="nightrate up")
+
 Told = tuple[str, tuple[Change, ...]]
 
 
@@ -61,7 +64,7 @@ def explain_batch(facts: BatchFacts, seen: Scheduling, forecast: Forecast) -> Ex
     if is_open:
         changes += changes_for(view, case.prospect, outcome, seen.now)
     if not view.state.is_terminal and not seen.has_leader:
-        changes = (Change(sentence="a scheduler that leads decides again", command="nightrate up"), *changes)
+        changes = (_SCHEDULER, *changes)
     return Explanation(
         subject=Subject.BATCH,
         subject_id=view.batch_id,

@@ -17,10 +17,7 @@ def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Chang
     model = ", ".join(view.models) or "its model"
     workers = [worker for pool in seen.pools for worker in pool.workers if worker.takes_packs]
     if not workers:
-        return f"No worker is alive, so nothing can run {model}.", (
-            Change(sentence="start workers", command="nightrate up"),
-            Change(sentence="or one more beside a stack that is up", command="nightrate worker"),
-        )
+        return f"No worker is alive, so nothing can run {model}.", _start(has_leader=seen.has_leader)
     served = {variant for worker in workers for variant in worker.variants}
     if served & set(view.models):
         return f"A worker that serves {model} has just come; the next cycle looks at it.", ()
@@ -38,6 +35,19 @@ def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Chang
                 command="nightrate worker",
             ),
             Change(sentence="which models are known, and of what", command="nightrate models list"),
+        ),
+    )
+
+
+def _start(*, has_leader: bool) -> tuple[Change, ...]:
+    if not has_leader:
+        return (Change(sentence="start scheduler and workers", command="nightrate up"),)
+    # A second `up` leaves the workers of the first as they are.
+    return (
+        Change(sentence="start a worker", command="nightrate worker"),
+        Change(
+            sentence="or the stack of this machine again, with workers",
+            command="nightrate down && nightrate up --workers 1",
         ),
     )
 

@@ -166,7 +166,7 @@ def test_a_batch_that_waits_for_any_worker_is_told_that_none_lives(scene: Scene)
 
     assert told.reason == Reason.NO_WORKER
     assert told.sentence == "No worker is alive, so nothing can run echo."
-    assert commands(told)[0] == "nightrate up"
+    assert commands(told)[0] == "nightrate worker"
 
 
 def test_a_tier_that_a_variant_was_not_accepted_for_is_told_which_it_was_accepted_for(scene: Scene) -> None:

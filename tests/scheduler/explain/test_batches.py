@@ -217,9 +217,12 @@ def test_what_was_changed_since_the_last_cycle_is_not_told_as_if_it_still_were_s
 
 def test_that_no_worker_lives_is_told_with_how_to_start_one() -> None:
     explanation = told(batch(view(reason=Reason.NO_WORKER)), scheduling(pools=[]))
+    nothing_runs = told(batch(view(reason=Reason.NO_WORKER)), scheduling(pools=[], has_leader=False))
 
-    assert explanation.sentence == "No worker is alive, so nothing can run model-a."
-    assert commands(explanation)[0] == "nightrate up"
+    assert explanation.sentence == nothing_runs.sentence == "No worker is alive, so nothing can run model-a."
+    # A second `up` would leave the workers as they are.
+    assert commands(explanation) == ["nightrate worker", "nightrate down && nightrate up --workers 1"]
+    assert commands(nothing_runs) == ["nightrate up"]
 
 
 def test_that_no_worker_serves_the_model_is_told_with_what_they_serve_and_what_one_said() -> None:
