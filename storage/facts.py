@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Row, text
@@ -87,29 +87,30 @@ _DECISIONS: Final = text("SELECT reason, decided_at FROM decisions WHERE batch_i
 class FactsRepository:
     """Reads the facts."""
 
-    def __init__(self, database: Database) -> None:
-        """Read from `database`."""
+    def __init__(self, database: Database, *, lease_for: timedelta) -> None:
+        """Read from `database`; a worker silent for half of `lease_for` has missed more than one heartbeat."""
         self._database = database
+        self._silence_seconds = lease_for.total_seconds() / 2
 
     def batch(self, batch_id: str) -> tuple[BatchFacts, Scheduling]:
         """Return what is known of a batch, or raise `NotFoundError`."""
-        return self._read(lambda connection: (read_batch(connection, BatchId(batch_id)), _scheduling(connection)))
+        return self._read(lambda connection: (read_batch(connection, BatchId(batch_id)), self._scheduling(connection)))
 
     def pack(self, pack_id: str) -> tuple[PackFacts, Scheduling]:
         """Return what is known of a pack, or raise `NotFoundError`."""
-        return self._read(lambda connection: (read_pack(connection, PackId(pack_id)), _scheduling(connection)))
+        return self._read(lambda connection: (read_pack(connection, PackId(pack_id)), self._scheduling(connection)))
 
     def pool(self, pool: str) -> tuple[PoolFacts, Scheduling]:
         """Return what is known of a pool, or raise `NotFoundError` for one that never had a worker or a pack."""
 
         def read(connection: Connection) -> tuple[PoolFacts, Scheduling]:
             if not connection.execute(_IS_POOL, {"pool": pool}).scalar_one():
-                known = ", ".join(facts.pool for facts in _scheduling(connection).pools)
+                known = ", ".join(facts.pool for facts in self._scheduling(connection).pools)
                 hint = f"pools are {known}" if known else "no pool has a worker"
                 raise NotFoundError(
                     f"there is no pool {pool}", hint=f"{hint}; a batch begins with batch_ and a pack with pack_"
                 )
-            seen = _scheduling(connection, pool)
+            seen = self._scheduling(connection, pool)
             found = next(facts for facts in seen.pools if facts.pool == pool)
             return replace(found, packs=read_lines(connection, pool=pool)), seen
 
@@ -124,7 +125,7 @@ class FactsRepository:
         def read(connection: Connection) -> tuple[tuple[BatchFacts, ...], int, Scheduling]:
             found = connection.execute(_UNFINISHED, arguments).scalars().all()
             batches = tuple(read_batch(connection, BatchId(batch_id)) for batch_id in found)
-            return batches, connection.execute(_HOW_MANY).scalar_one(), _scheduling(connection)
+            return batches, connection.execute(_HOW_MANY).scalar_one(), self._scheduling(connection)
 
         return self._read(read)
 
@@ -133,24 +134,24 @@ class FactsRepository:
         rows = self._read(lambda connection: connection.execute(_DECISIONS, {"batch_id": batch_id}).all())
         return tuple(Decided(reason=Reason(row.reason), decided_at=row.decided_at) for row in rows)
 
+    def _scheduling(self, connection: Connection, *asked: str) -> Scheduling:
+        leader = connection.execute(_LEADER, {"lock": LEADER_LOCK}).one()
+        return Scheduling(
+            now=leader.now,
+            has_leader=leader.has_leader,
+            leader=leader.leader,
+            snapshot=read_snapshot(connection),
+            learned=read_predictions(connection),
+            pools=_pools(connection, asked),
+            silence_seconds=self._silence_seconds,
+        )
+
     def _read(self, read: Callable[[Connection], _Found]) -> _Found:
         def work(connection: Connection) -> _Found:
             connection.execute(_ONE_SNAPSHOT)
             return read(connection)
 
         return self._database.run(work)
-
-
-def _scheduling(connection: Connection, *asked: str) -> Scheduling:
-    leader = connection.execute(_LEADER, {"lock": LEADER_LOCK}).one()
-    return Scheduling(
-        now=leader.now,
-        has_leader=leader.has_leader,
-        leader=leader.leader,
-        snapshot=read_snapshot(connection),
-        learned=read_predictions(connection),
-        pools=_pools(connection, asked),
-    )
 
 
 def _pools(connection: Connection, asked: Iterable[str]) -> tuple[PoolFacts, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from pipeline.app.stack import Stack
@@ -68,7 +68,7 @@ def subject_of(given: str) -> Subject:
 
 def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explained:
     """Explain a batch, a pack or a pool; raises `NotFoundError` for one that is not there."""
-    facts = FactsRepository(stack.database)
+    facts = _facts(stack)
     policy = _policy(stack)
     subject = subject_of(given)
     match subject:
@@ -94,7 +94,7 @@ def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explaine
 
 def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
     """Explain every pool, and the `limit` batches that most want a person's attention."""
-    batches, total, seen = FactsRepository(stack.database).unfinished(worst_first=WORST_FIRST, limit=limit)
+    batches, total, seen = _facts(stack).unfinished(worst_first=WORST_FIRST, limit=limit)
     forecast = Forecast(seen, _policy(stack))
     return OverviewExplained(
         now=seen.now,
@@ -104,6 +104,10 @@ def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
         batches=tuple(explain_batch(batch, seen, forecast) for batch in batches),
         batches_total=total,
     )
+
+
+def _facts(stack: Stack) -> FactsRepository:
+    return FactsRepository(stack.database, lease_for=timedelta(seconds=stack.settings.lease_seconds))
 
 
 def _policy(stack: Stack) -> Policy:

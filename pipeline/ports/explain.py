@@ -195,6 +195,8 @@ class Scheduling:
     learned: tuple[Learned, ...]
     #: Pools with live workers or waiting packs, and those that lost their workers lately.
     pools: tuple[PoolFacts, ...]
+    #: How long a worker may be silent before that is worth saying.
+    silence_seconds: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

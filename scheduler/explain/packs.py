@@ -21,9 +21,6 @@ from pipeline.ports.explain import (
 )
 from scheduler.explain.words import about, clock, named, packs, verb
 
-#: A heartbeat comes at a third of a lease, so this much silence is more than a late one.
-_SILENT_SECONDS: Final = 15.0
-
 _WENT_WRONG: Final = {
     AttemptOutcome.FAILED: "failed",
     AttemptOutcome.LEASE_LOST: "was lost with its worker",
@@ -39,7 +36,7 @@ def explain_pack(facts: PackFacts, seen: Scheduling) -> Explanation:
     """Return why the pack stands where it stands."""
     pool = next((each for each in seen.pools if each.pool == facts.pool), None)
     worker = _holder(facts, pool)
-    reason = reason_of(facts, pool, worker, seen.now)
+    reason = reason_of(facts, pool, worker, seen)
     sentence, changes = _told(reason, facts, pool, worker, seen.now)
     return Explanation(
         subject=Subject.PACK,
@@ -54,7 +51,7 @@ def explain_pack(facts: PackFacts, seen: Scheduling) -> Explanation:
     )
 
 
-def reason_of(facts: PackFacts, pool: PoolFacts | None, worker: WorkerFacts | None, now: datetime) -> PackReason:
+def reason_of(facts: PackFacts, pool: PoolFacts | None, worker: WorkerFacts | None, seen: Scheduling) -> PackReason:
     """Return why the pack stands where it stands, in one word."""
     match facts.state:
         case PackState.COMMITTED:
@@ -62,10 +59,10 @@ def reason_of(facts: PackFacts, pool: PoolFacts | None, worker: WorkerFacts | No
         case PackState.DISCARDED:
             return PackReason.BISECTED if facts.children else PackReason.DISCARDED
         case PackState.LEASED:
-            is_silent = worker is not None and worker.silent_seconds > _SILENT_SECONDS
+            is_silent = worker is not None and worker.silent_seconds > seen.silence_seconds
             return PackReason.WORKER_SILENT if is_silent else PackReason.RUNNING
         case PackState.READY | PackState.RETRYABLE:
-            return _waits_for(facts, pool, now)
+            return _waits_for(facts, pool, seen.now)
         case unknown:
             assert_never(unknown)
 
@@ -115,7 +112,7 @@ def _told(  # noqa: C901, PLR0911 -- a line for each case there is
         case PackReason.CONVICTED:
             return f"{_verdict(facts)}; the scheduler gives its rows an error in a moment.", ()
         case PackReason.RUNNING | PackReason.WORKER_SILENT:
-            return _running(facts, worker, now)
+            return _running(facts, worker, now, is_silent=reason is PackReason.WORKER_SILENT)
         case PackReason.COMMITTED:
             return f"All its rows have a result; {_took(facts)}.", ()
         case PackReason.BISECTED:
@@ -159,13 +156,15 @@ def _nobody(facts: PackFacts, pool: PoolFacts | None) -> tuple[str, tuple[Change
     )
 
 
-def _running(facts: PackFacts, worker: WorkerFacts | None, now: datetime) -> tuple[str, tuple[Change, ...]]:
+def _running(
+    facts: PackFacts, worker: WorkerFacts | None, now: datetime, *, is_silent: bool
+) -> tuple[str, tuple[Change, ...]]:
     attempt = facts.attempts[-1] if facts.attempts else None
     since = 0.0 if attempt is None else (now - attempt.started_at).total_seconds()
     on = "the scheduler" if facts.worker_id is None else str(facts.worker_id)
     where = "" if worker is None else f" (pool {worker.pool}, host {worker.host})"
     sentence = f"It has run on {on}{where} for {about(since)} of a predicted {about(facts.predicted_seconds)}"
-    if worker is not None and worker.silent_seconds > _SILENT_SECONDS and facts.lease_expires_at is not None:
+    if is_silent and worker is not None and facts.lease_expires_at is not None:
         lapse = clock(facts.lease_expires_at, now)
         return (
             f"{sentence}, but that worker has been silent for {about(worker.silent_seconds)}; at {lapse} its lease ends and it runs again.",

@@ -245,7 +245,7 @@ def _notes(case: _Case) -> dict[str, str]:
         notes["deadlines"] = (
             f"{_batches(case.hopeless)} {verb(case.hopeless, 'is', 'are')} too near its end for any number of workers"
         )
-    silent = [worker for worker in facts.workers if worker.silent_seconds > 15]  # noqa: PLR2004 -- see packs
+    silent = [worker for worker in facts.workers if worker.silent_seconds > case.seen.silence_seconds]
     if silent:
         notes["silent"] = named(f"{worker.worker_id} ({about(worker.silent_seconds)})" for worker in silent)
     return notes
