@@ -27,7 +27,8 @@ from storage.predictions import read_predictions, settle
 from storage.rescue import declare_lost, expired_leases, rescue_pack, silent_workers
 from storage.snapshots import read_snapshot
 
-_LEADER_LOCK: Final = 0x4E_52_4C_44
+#: Held by whoever leads.
+LEADER_LOCK: Final = 0x4E_52_4C_44
 
 _ELECT = text("""
     INSERT INTO leadership (epoch, holder) VALUES (1, :holder)
@@ -200,7 +201,7 @@ class Leadership:
 
     @classmethod
     def _elected(cls, database: Database, connection: Connection, holder: str) -> Leadership | None:
-        taken = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LEADER_LOCK}).scalar_one()
+        taken = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LEADER_LOCK}).scalar_one()
         if not taken:
             connection.close()
             return None

@@ -43,3 +43,34 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
 )
 
 assert set(SENTENCES) == set(Reason)
+
+
+class PackReason(StrEnum):
+    """Why a pack stands where it stands; told from what is stored when somebody asks, and stored nowhere."""
+
+    NEXT = "next"
+    IN_LINE = "in_line"
+    RESTING = "resting"
+    NO_WORKER = "no_worker"
+    PAUSED = "paused"
+    WITHDRAWN = "withdrawn"
+    CONVICTED = "convicted"
+    RUNNING = "running"
+    WORKER_SILENT = "worker_silent"
+    COMMITTED = "committed"
+    BISECTED = "bisected"
+    DISCARDED = "discarded"
+
+
+class PoolReason(StrEnum):
+    """Why a pool runs what it runs, and no more; told from what is stored when somebody asks."""
+
+    NO_WORKERS = "no_workers"
+    STARTING = "starting"
+    DRAINING = "draining"
+    STRANDED = "stranded"
+    BLOCKED = "blocked"
+    FULL = "full"
+    BUSY = "busy"
+    FILLING = "filling"
+    IDLE = "idle"

@@ -16,6 +16,7 @@ from pipeline.entrypoints.cli import (
     config_command,
     database,
     doctor,
+    explain,
     listing,
     models,
     processes,
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
     app.command("watch")(submit.watch)
     app.command("list")(listing.list_batches)
     app.command("show")(listing.show)
+    app.command("explain")(explain.explain)
     app.command("results")(results.results)
     app.command("cancel")(submit.cancel)
     app.command("pause")(steering.pause)

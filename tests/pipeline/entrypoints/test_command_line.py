@@ -38,6 +38,10 @@ def run(*arguments: str) -> int:
         ("list", "--state", "lost"),
         ("up", "--workers", "-1"),
         ("db",),
+        ("explain", "wrk_0192"),
+        ("explain", "batch_0192", "--limit", "5"),
+        ("explain", "--limit", "0"),
+        ("explain", "--history"),
     ],
 )
 def test_a_command_that_makes_no_sense_ends_with_2_and_no_traceback(

@@ -127,7 +127,8 @@ def test_show_list_and_status_are_json_documents(shell: Shell, batch_id: str) ->
 
 
 def test_people_get_text_without_control_characters_when_there_is_no_terminal(shell: Shell, batch_id: str) -> None:
-    for command in (("show", batch_id), ("list",), ("status",), ("db", "check"), ("doctor",)):
+    explained = (("explain",), ("explain", batch_id, "--history"), ("explain", "local"))
+    for command in (("show", batch_id), ("list",), ("status",), ("db", "check"), ("doctor",), *explained):
         assert "\x1b" not in shell.run(*command)
 
 
@@ -149,8 +150,45 @@ def test_results_go_to_a_file_and_overwrite_nothing(shell: Shell, batch_id: str)
 
 
 def test_what_is_not_there_is_not_found(shell: Shell) -> None:
-    for command in ("show", "watch", "results", "cancel"):
+    for command in ("show", "watch", "results", "cancel", "explain"):
         shell.run(command, "batch_unknown", code=3)
+    for unknown in ("pack_unknown", "gpu"):
+        shell.run("explain", unknown, code=3)
+
+
+EXPLAINED = {"kind", "id", "now", "state", "reason", "sentence", "since", "for_seconds", "changes", "notes", "figures"}
+
+
+def test_a_batch_its_packs_and_their_pool_are_explained(shell: Shell) -> None:
+    (shell.folder / "long.jsonl").write_text(requests(model="nobody"))
+    waits = shell.run("submit", "long.jsonl").strip()
+    shell.run("pause", waits)
+
+    batch = json.loads(shell.run("explain", waits, "--history", "--json"))
+    pool = json.loads(shell.run("explain", "local", "--json"))
+    overview = json.loads(shell.run("explain", "--json"))
+
+    assert set(batch) == set(pool) == EXPLAINED | {"packs", "history"}
+    assert (batch["kind"], batch["id"], batch["reason"]) == ("batch", waits, "user_paused")
+    assert {"sentence": "let it go on", "command": f"nightrate resume {waits}"} in batch["changes"]
+    assert batch["figures"]["rows_left"] == ROWS - 2
+    assert [past["what"] for past in batch["history"]][-1] == "user_paused"
+    assert set(overview) == {"now", "has_scheduler", "scheduler", "pools", "batches", "batches_total"}
+    assert overview["has_scheduler"]
+    assert all(set(each) == EXPLAINED for each in overview["pools"] + overview["batches"])
+    assert waits in {each["id"] for each in overview["batches"]}
+    assert "Its user paused it" in shell.run("explain", waits)
+    for pack in pool["packs"]:
+        assert set(json.loads(shell.run("explain", pack["id"], "--json"))) == EXPLAINED | {"packs", "history"}
+    shell.run("cancel", waits)
+
+
+def test_what_ran_is_explained_with_where_its_results_are(shell: Shell, batch_id: str) -> None:
+    said = shell.run("explain", batch_id, "--history")
+
+    assert f"Every row has its result: {ROWS - 1} ok, 1 failed, for $" in said
+    assert f"nightrate results {batch_id}" in said
+    assert "all_committed" in said
 
 
 def test_bad_lines_fail_the_batch_and_are_shown(shell: Shell) -> None:
