@@ -1,7 +1,7 @@
 """What a prompt begins with, as check sums of longer and longer beginnings.
 
 Levels stand at 64 bytes, then every 256 bytes or quarter of an octave, whichever is further, and at the ends of
-messages, since a conversation goes on after one. Where the levels of a text stand depends on nothing behind them, so
+messages, since a conversation goes on there. Where the levels of a text stand depends on nothing behind them, so
 two rows share exactly those levels that lie within the beginning they have in common: sorting by them walks the tree
 of prefixes.
 """
@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Final, Self
 from zlib import crc32
 
+from pipeline.domain.checks import ROLES
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.limits import LINE_BYTES_MAX
 from pipeline.domain.parameters import prompt_of, text_of
@@ -25,12 +26,14 @@ _STEP_BYTES_MIN: Final = 256
 _STEPS_PER_OCTAVE_BITS: Final = 2
 #: Levels behind the first. Only a conversation of a thousand messages has more, and is told apart no further.
 LEVELS_MAX: Final = 1023
+#: Of a message's mark.
+_MARK_BYTES_MAX: Final = 2 + max(map(len, ROLES))
 #: First messages whose check sums are remembered, and how long they may be.
 _KNOWN_MAX: Final = 1024
 _KNOWN_CHARS_MAX: Final = 1024
 
-#: The check sum of a prompt's first 64 bytes, or of its first message where that is shorter; and those of all longer
-#: beginnings, the last being the whole prompt.
+#: The check sum of a prompt's first 64 bytes, or of its first message where that is shorter; and those of longer and
+#: longer beginnings. What is left behind the last, 64 tokens at most or a quarter of an octave, is not told.
 Levels = tuple[int, Sequence[int]]
 #: Returns the levels of a checked body.
 LevelsOf = Callable[[Mapping[str, Any]], Levels]
@@ -99,58 +102,73 @@ class _Trail:
             start, place_no = stop, place_no + 1
         self.check_sum = crc32(piece[start:], check_sum)
         self.place_no = place_no
-        if self.bytes_read - self.bytes_told >= _SHARED_BYTES_MIN:
+
+    def end_message(self) -> None:
+        """Have a level here, before another message, if it tells enough."""
+        self._tell(_SHARED_BYTES_MIN)
+
+    def levels(self) -> Levels:
+        """Return the levels of what was read, which is the whole prompt."""
+        self._tell(_STEP_BYTES_MIN)
+        return self.first, self.further[:LEVELS_MAX]
+
+    def _tell(self, bytes_min: int) -> None:
+        if self.bytes_read - self.bytes_told >= bytes_min:
             self.bytes_told = self.bytes_read
             self.further.append(self.check_sum)
 
-    def levels(self) -> Levels:
-        """Return the levels of what was read, if it is the whole prompt."""
-        if self.bytes_read > self.bytes_told:
-            return self.first, (*self.further, self.check_sum)[:LEVELS_MAX]
-        return self.first, self.further[:LEVELS_MAX]
+    def bytes_free(self) -> int:
+        """Return how many bytes more make a level."""
+        return min(self.bytes_told + _STEP_BYTES_MIN, _PLACES[self.place_no]) - self.bytes_read
 
 
 class _ChatLevels:
     """Levels of conversations, whose first messages in most files are a few that come again and again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], _Trail] = {}
+        #: The trail behind a first message, and how long a text behind it makes no level.
+        self._known: dict[tuple[str, str], tuple[_Trail, int]] = {}
 
     def levels_of(self, body: Mapping[str, Any]) -> Levels:
         messages = body["messages"]
-        begun = self._begun(messages[0])
+        message = messages[0]
         if len(messages) == 1:
-            return begun.levels()
-        if len(messages) == 2:  # noqa: PLR2004 -- a system prompt and a question: most rows
-            piece = _piece(messages[1])
-            if begun.bytes_read + len(piece) < _PLACES[begun.place_no]:
-                return begun.first, (*begun.further, crc32(piece, begun.check_sum))
+            return _Trail.of(_piece(message), mark_bytes=len(_mark(message))).levels()
+        try:
+            begun, chars_free = self._known[message["role"], message["content"]]
+        except (KeyError, TypeError):  # new, or a list of parts
+            begun, chars_free = self._begun(message)
+        if len(messages) == 2:  # noqa: PLR2004 -- a system prompt and a short question: most rows
+            text = messages[1]["content"]
+            if type(text) is str and len(text) < chars_free and text.isascii():
+                return begun.first, begun.further
         trail = begun.copy()
         for message in islice(messages, 1, None):
+            trail.end_message()
             trail.read(_piece(message))
         return trail.levels()
 
-    def _begun(self, message: Mapping[str, Any]) -> _Trail:
+    def _begun(self, message: Mapping[str, Any]) -> tuple[_Trail, int]:
+        trail = _Trail.of(_piece(message), mark_bytes=len(_mark(message)))
+        trail.end_message()
+        begun = trail, trail.bytes_free() - _MARK_BYTES_MAX
         content = message["content"]
-        known = (message["role"], content)
-        try:
-            return self._known[known]
-        except (KeyError, TypeError):  # new, or a list of parts
-            trail = _Trail.of(_piece(message), mark_bytes=len(_mark(message)))
         if type(content) is str and len(content) <= _KNOWN_CHARS_MAX:  # so the bound on entries bounds memory
             if len(self._known) == _KNOWN_MAX:
                 self._known.clear()
-            self._known[known] = trail
-        return trail
+            self._known[message["role"], content] = begun
+        return begun
 
 
 def _piece(message: Mapping[str, Any]) -> bytes:
     content = message["content"]
-    return f"{_mark(message)}{content if type(content) is str else text_of(content)}".encode()
+    if type(content) is not str:
+        content = text_of(content)
+    return f"\0{message['role']}\0{content}".encode()
 
 
 def _mark(message: Mapping[str, Any]) -> str:
-    """Return what stands for the model's own mark. No text has the character NUL."""
+    """Return what stands for the model's own mark before a message. No text has the character NUL."""
     return f"\0{message['role']}\0"
 
 

@@ -114,7 +114,8 @@ class RaggedColumn:
     def load(self, rows: NDArray[np.int32]) -> RaggedRows:
         """Return the numbers of `rows`."""
         counts = self._counts.load()
-        starts = np.cumsum(counts, dtype=np.int64) - counts
+        starts = np.cumsum(counts, dtype=np.uint32)  # a file has no 2**32 levels
+        starts -= counts
         return RaggedRows(counts=counts[rows], starts=starts[rows], values=self._values.mapped())
 
 
@@ -123,7 +124,7 @@ class RaggedRows:
     """Rows of some numbers each."""
 
     counts: NDArray[np.uint16]
-    starts: NDArray[np.int64]
+    starts: NDArray[np.uint32]
     #: On disk.
     values: NDArray[np.uint32]
 

@@ -15,7 +15,8 @@ import argparse
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.limits import SHARD_ROWS_MAX
 from pipeline.submit.order import Locality, cuts, locality_order
-from pipeline.submit.prefixes import Levels, levels_of
+from pipeline.submit.prefixes import levels_of
 from pipeline.submit.spool import RaggedRows
 from tests.bench.machine import machine
 
@@ -121,21 +122,22 @@ def by_whole_prefix(requests: Sequence[Request]) -> list[int]:
 
 def intakes_order(requests: Sequence[Request], *, text_bytes: int) -> Locality:
     """Return the order that intake brings the requests in, as conversations of one message each."""
+    texts = ["".join(text_of_block(block, text_bytes) for block in request) for request in requests]
+    bodies = ({"messages": [{"role": "user", "content": text}]} for text in texts)
+    return locality_of(bodies, list(map(len, texts)))
+
+
+def locality_of(bodies: Iterable[Mapping[str, Any]], lengths: Sequence[int]) -> Locality:
+    """Return the order that intake brings chat requests of these lengths in."""
     levels = levels_of(Endpoint.CHAT_COMPLETIONS)
-    found: list[Levels] = []
-    lengths: list[int] = []
-    for request in requests:
-        text = "".join(text_of_block(block, text_bytes) for block in request)
-        found.append(levels({"messages": [{"role": "user", "content": text}]}))
-        lengths.append(len(text))
-    counts = np.array([len(further) for _, further in found], dtype=np.uint16)
-    further = RaggedRows(
+    firsts, further = zip(*map(levels, bodies), strict=True)
+    counts = np.array(list(map(len, further)), dtype=np.uint16)
+    rows = RaggedRows(
         counts=counts,
-        starts=np.cumsum(counts, dtype=np.int64) - counts,
-        values=np.array([value for _, further in found for value in further], dtype=np.uint32),
+        starts=np.cumsum(counts, dtype=np.uint32) - counts,
+        values=np.array(list(chain.from_iterable(further)), dtype=np.uint32),
     )
-    firsts = np.array([first for first, _ in found], dtype=np.uint32)
-    return locality_order(firsts, further, np.array(lengths, dtype=np.uint32))
+    return locality_order(np.array(firsts, dtype=np.uint32), rows, np.array(lengths, dtype=np.uint32))
 
 
 def text_of_block(block: int, text_bytes: int) -> str:

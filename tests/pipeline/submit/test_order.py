@@ -27,7 +27,7 @@ def ragged(rows: Iterable[Sequence[int]]) -> RaggedRows:
     counts = np.array([len(row) for row in kept], dtype=np.uint16)
     return RaggedRows(
         counts=counts,
-        starts=np.cumsum(counts, dtype=np.int64) - counts,
+        starts=np.cumsum(counts, dtype=np.uint32) - counts,
         values=np.array([value for row in kept for value in row], dtype=np.uint32),
     )
 

@@ -52,10 +52,10 @@ def expected(conversation: list[tuple[str, str]]) -> Levels:
         ends.append(len(prompt))
     head = min(ends[0], len(f"\0{conversation[0][0]}\0") + 64)
     told = [head]
-    for place in sorted({*PLACES, *ends}):
+    for place in sorted({*PLACES, *ends[:-1]}):
         if place <= len(prompt) and (place in PLACES or place - told[-1] >= 64):
             told.append(place)
-    if told[-1] < len(prompt):
+    if len(prompt) - told[-1] >= 256:
         told.append(len(prompt))
     first, *further = (crc32(prompt[:place]) for place in told)
     return first, tuple(further)
@@ -77,12 +77,13 @@ def test_levels_by_bytes_stand_a_quarter_of_an_octave_apart_and_256_bytes_at_lea
 
 
 def test_a_conversation_shares_all_it_was_before_its_next_turn() -> None:
-    before = [("system", "s" * 100), ("user", "u" * 100)]
+    before = [("system", "s" * 100), ("user", "u" * 3000)]
     after = [*before, ("assistant", "a" * 100), ("user", "v" * 100)]
 
     first, further = chat_levels(before)
 
     assert chat_levels(after)[0] == first
+    assert len(further) == 10
     assert tuple(chat_levels(after)[1])[: len(further)] == further
 
 
@@ -90,9 +91,9 @@ def test_a_conversation_shares_all_it_was_before_its_next_turn() -> None:
     ("one", "other"),
     [
         ([("user", "x" * 90)], [("system", "x" * 90)]),
-        ([("user", "x"), ("user", "y")], [("user", "x"), ("assistant", "y")]),
-        ([("user", "x" * 90), ("user", "y" * 90)], [("user", "x" * 90 + "y" * 90)]),
-        ([("system", "s" * 90), ("user", "x")], [("system", "s" * 90), ("user", "y")]),
+        ([("user", "x"), ("user", "y" * 300)], [("user", "x"), ("assistant", "y" * 300)]),
+        ([("user", "x" * 150), ("user", "y" * 90)], [("user", "x" * 150 + "y" * 90)]),
+        ([("system", "s" * 90), ("user", "x" * 200)], [("system", "s" * 90), ("user", "y" * 200)]),
     ],
 )
 def test_prompts_that_differ_in_a_role_a_boundary_or_a_later_message_differ_in_a_level(
@@ -113,7 +114,9 @@ def test_parts_of_text_are_the_text_they_make() -> None:
 def test_levels_do_not_depend_on_what_was_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "_KNOWN_MAX", 3)
     given = [
-        [("system", text), *rest] for text in ("x" * 2000, "a", "b", "c", "é" * 1024) for rest in ([], [("user", "?")])
+        [("system", text), *rest]
+        for text in ("x" * 2000, "a", "b", "c", "é" * 1024)
+        for rest in ([], [("user", "?" * 400)])
     ]
     levels = levels_of(Endpoint.CHAT_COMPLETIONS)
 
@@ -122,16 +125,15 @@ def test_levels_do_not_depend_on_what_was_seen_before(monkeypatch: pytest.Monkey
     assert len({(first, tuple(further)) for first, further in found}) == len(given)
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, 65, 256, 257, 600])
+@pytest.mark.parametrize("size", [0, 1, 64, 65, 256, 257, 600, 2303, 2304])
 def test_a_completions_prompt_is_one_text(size: int) -> None:
     prompt = "p" * size
 
     first, further = levels_of(Endpoint.COMPLETIONS)({"prompt": prompt})
 
     assert first == crc32(prompt[:64].encode())
-    wanted = [place for place in (256, 512) if place <= size]
-    wanted += [size] if size > max([64, *wanted]) else []
-    # Text that ends less than 64 bytes behind a level has one at its end nonetheless.
+    wanted = [place for place in PLACES if place <= size]
+    wanted += [size] if size == 2304 else []  # as far behind the last level as two ever are apart
     assert list(further) == [crc32(prompt[:place].encode()) for place in wanted]
     assert levels_of(Endpoint.COMPLETIONS)({"prompt": [prompt]}) == (first, further)
 
