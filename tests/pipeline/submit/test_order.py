@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations, pairwise, takewhile
+from random import Random
 
 import numpy as np
 from hypothesis import given
@@ -92,6 +93,16 @@ def test_the_values_of_check_sums_change_nothing(rows: list[tuple[Trail, int]]) 
 
     assert found.permutation.tolist() == renamed.permutation.tolist()
     assert found.parted_at.tolist() == renamed.parted_at.tolist()
+
+
+def test_more_groups_than_fit_one_key_are_parted_all_the_same() -> None:
+    random = Random(1)
+    rows = [(random.randrange(60_000) << 16, random.randrange(2) << 31) for _ in range(150_000)]
+    lengths = [random.randrange(1000) for _ in rows]
+
+    found = ordered(rows, lengths)
+
+    assert found.permutation.tolist() == walked(rows, lengths, range(len(rows)))
 
 
 words = st.sampled_from(["x" * 70, "y" * 70, "x" * 300, "z" * 30])
