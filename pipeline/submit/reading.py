@@ -18,9 +18,9 @@ from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, to
 from pipeline.submit.estimate import image_bytes_of, output_tokens, output_tokens_assumed
 from pipeline.submit.fingerprint import digests
 from pipeline.submit.lines import LineBlock, read_lines
-from pipeline.submit.order import prefix_key_of
+from pipeline.submit.prefixes import Levels, levels_of
 from pipeline.submit.refusals import Refusals
-from pipeline.submit.spool import Column, DigestColumn, Payloads, Spool
+from pipeline.submit.spool import Column, DigestColumn, Payloads, RaggedColumn, Spool
 
 #: Rows between two reports of progress.
 PROGRESS_ROWS: Final = 50_000
@@ -39,7 +39,8 @@ class Requests:
         self.refusals = Refusals(spool, batch_id)
         # One entry for each request that was not refused.
         self.fingerprints = DigestColumn(spool, "fingerprints")
-        self.prefixes = Column(spool, "prefixes", "Q")
+        self.first_levels = Column(spool, "first-levels", "I")
+        self.further_levels = RaggedColumn(spool, "further-levels")
         self.row_bytes = Column(spool, "row-bytes", "I")
         self.image_bytes = Column(spool, "image-bytes", "i")
         self.output_tokens = Column(spool, "output-tokens", "I")
@@ -59,7 +60,7 @@ class RequestReader:
         #: Lines that are not blank.
         self.rows_total = 0
         self._endpoint = endpoint
-        self._prefix_key = prefix_key_of(endpoint)
+        self._levels = levels_of(endpoint)
         self._image_bytes = image_bytes_of(endpoint)
         self._output_tokens_assumed = output_tokens_assumed(endpoint)
 
@@ -88,11 +89,11 @@ class RequestReader:
     def _take(self, block: LineBlock) -> None:
         """Check the lines of `block` and spool the requests among them."""
         check, endpoint = self.checker.check, self._endpoint
-        prefix_key, image_bytes, assumed = self._prefix_key, self._image_bytes, self._output_tokens_assumed
+        levels, image_bytes, assumed = self._levels, self._image_bytes, self._output_tokens_assumed
         line_nos: list[int] = []
         custom_ids: list[str] = []
         refused: list[tuple[int, RequestRefusedError]] = []
-        bodies: list[tuple[int, bytes, int, int, int]] = []
+        bodies: list[tuple[int, bytes, Levels, int, int]] = []
         for line_no, line in enumerate(block.lines, block.first_line_no):
             try:
                 if line is None:
@@ -110,7 +111,7 @@ class RequestReader:
             except RequestRefusedError as refusal:
                 refused.append((line_no, refusal))
                 continue
-            bodies.append((line_no, body_json, prefix_key(body), image_bytes(body), output_tokens(body, assumed)))
+            bodies.append((line_no, body_json, levels(body), image_bytes(body), output_tokens(body, assumed)))
         self.rows_total += len(line_nos)
         self._spool(line_nos, custom_ids, refused, bodies)
 
@@ -125,7 +126,7 @@ class RequestReader:
         line_nos: list[int],
         custom_ids: list[str],
         refused: list[tuple[int, RequestRefusedError]],
-        bodies: list[tuple[int, bytes, int, int, int]],
+        bodies: list[tuple[int, bytes, Levels, int, int]],
     ) -> None:
         if not custom_ids:
             return
@@ -142,10 +143,12 @@ class RequestReader:
         requests.refusals.extend(refused)
         if not bodies:
             return
-        run_line_nos, body_jsons, prefixes, image_bytes, tokens = zip(*bodies, strict=True)
+        run_line_nos, body_jsons, levels, image_bytes, tokens = zip(*bodies, strict=True)
         rows = list(map(encode_row, run_line_nos, body_jsons))
         requests.fingerprints.extend(digests(body_jsons))
-        requests.prefixes.extend(prefixes)
+        first_levels, further_levels = zip(*levels, strict=True)
+        requests.first_levels.extend(first_levels)
+        requests.further_levels.extend(further_levels)
         requests.image_bytes.extend(image_bytes)
         requests.output_tokens.extend(tokens)
         requests.row_bytes.extend(list(map(len, rows)))

@@ -11,6 +11,8 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -69,6 +71,13 @@ class Column:
         self._file.flush()
         return np.fromfile(self._path, dtype=self._typecode)
 
+    def mapped(self) -> NDArray[Any]:
+        """Return all rows' numbers, read where they are touched."""
+        if not self._file.tell():  # nothing cannot be mapped
+            return np.empty(0, dtype=self._typecode)
+        self._file.flush()
+        return np.memmap(self._path, dtype=self._typecode, mode="r")
+
 
 class DigestColumn:
     """One 128-bit digest a row, on disk until it is asked for."""
@@ -87,6 +96,44 @@ class DigestColumn:
         self._file.flush()
         dtype: DTypeLike = np.uint64
         return np.fromfile(self._path, dtype=dtype).reshape(-1, 2)
+
+
+class RaggedColumn:
+    """A few numbers a row, not the same count in each, on disk until they are asked for."""
+
+    def __init__(self, spool: Spool, name: str) -> None:
+        """Keep counts and numbers in the spool's files that begin with `name`."""
+        self._counts = Column(spool, f"{name}-counts", "H")
+        self._values = Column(spool, name, "I")
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> None:
+        """Append the 32-bit numbers of each further row, fewer than 65,536."""
+        self._counts.extend(list(map(len, rows)))
+        self._values.extend(list(chain.from_iterable(rows)))
+
+    def load(self, rows: NDArray[np.int32]) -> RaggedRows:
+        """Return the numbers of `rows`."""
+        counts = self._counts.load()
+        starts = np.cumsum(counts, dtype=np.uint32)  # a file has no 2**32 levels
+        starts -= counts
+        return RaggedRows(counts=counts[rows], starts=starts[rows], values=self._values.mapped())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaggedRows:
+    """Rows of some numbers each."""
+
+    counts: NDArray[np.uint16]
+    starts: NDArray[np.uint32]
+    #: On disk.
+    values: NDArray[np.uint32]
+
+    def at(self, index: int, rows: NDArray[np.int32]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Return the number at `index` of each of `rows`, 0 where there is none, and which have one."""
+        has_one = self.counts[rows] > index
+        found = np.zeros(len(rows), dtype=np.uint32)
+        found[has_one] = self.values[self.starts[rows[has_one]] + index]
+        return found, has_one
 
 
 class Payloads:

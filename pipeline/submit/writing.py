@@ -43,9 +43,11 @@ def place(requests: Requests) -> Placement:
     leader = leaders(requests.fingerprints.load())
     rows = np.flatnonzero(leader == np.arange(len(leader), dtype=np.int32)).astype(np.int32)
     row_bytes = requests.row_bytes.load()[rows]
-    permutation = locality_order(requests.prefixes.load()[rows], row_bytes)
-    shards = cuts(row_bytes[permutation], rows_max=SHARD_ROWS_MAX, bytes_max=SHARD_BYTES_MAX)
-    order = rows[permutation]
+    locality = locality_order(requests.first_levels.load()[rows], requests.further_levels.load(rows), row_bytes)
+    shards = cuts(
+        row_bytes[locality.permutation], locality.parted_at, rows_max=SHARD_ROWS_MAX, bytes_max=SHARD_BYTES_MAX
+    )
+    order = rows[locality.permutation]
     shard_nos = np.zeros(len(leader), dtype=np.int32)
     positions = np.zeros(len(leader), dtype=np.int32)
     for shard_no, (start, stop) in enumerate(shards):
@@ -59,13 +61,13 @@ def estimates(requests: Requests, placement: Placement) -> tuple[ShardEstimate, 
     row_bytes = requests.row_bytes.load()[placement.order]
     image_bytes = requests.image_bytes.load()[placement.order]
     tokens = requests.output_tokens.load()[placement.order]
-    prefixes = requests.prefixes.load()[placement.order]
+    first_levels = requests.first_levels.load()[placement.order]
     return tuple(
         ShardEstimate(
             rows=stop - start,
             input_tokens=input_tokens(row_bytes[start:stop], image_bytes[start:stop]),
             output_tokens=int(np.sum(tokens[start:stop], dtype=np.int64)),
-            template=template_of(prefixes[start:stop]),
+            template=template_of(first_levels[start:stop]),
         )
         for start, stop in placement.shards
     )

@@ -33,7 +33,7 @@ from pipeline.report.assemble import assemble
 from pipeline.submit.envelope import EnvelopeChecker
 from pipeline.submit.fingerprint import digests
 from pipeline.submit.intake import take_in
-from pipeline.submit.order import prefix_key_of
+from pipeline.submit.prefixes import levels_of
 from storage.objects import open_store
 
 MODEL = "smollm2-135m"
@@ -144,14 +144,14 @@ def breakdown(sample: list[bytes]) -> dict[str, float]:
     """Return microseconds a row of each step of the pass over the input, alone, over `sample`."""
     checker = EnvelopeChecker(Endpoint.CHAT_COMPLETIONS, MODELS)
     checked = [checker.check(line) for line in sample]
-    key = prefix_key_of(Endpoint.CHAT_COMPLETIONS)
+    levels = levels_of(Endpoint.CHAT_COMPLETIONS)
     good = [body for _, body, _ in checked if body["temperature"] == 0]
     steps: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
         "orjson_loads": (orjson.loads, sample),
         "envelope_check_with_loads": (EnvelopeChecker(Endpoint.CHAT_COMPLETIONS, MODELS).check, sample),
         "check_body": (lambda body: check_body(Endpoint.CHAT_COMPLETIONS, body), good),
         "fingerprint": (lambda row: digests([row[2]]), checked),
-        "prefix_key": (key, good),
+        "levels": (levels, good),
         "encode_row": (lambda row: encode_row(1, row[2]), checked),
         "custom_id_digest": (lambda row: digests([row[0].encode()]), checked),
     }

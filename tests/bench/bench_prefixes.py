@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
-from pipeline.submit.order import locality_order, prefix_key_of
+from tests.bench.bench_prefix_order import locality_of
 from tests.bench.machine import machine
 from workers.engine.registry import load_engine
 
@@ -94,10 +93,8 @@ def workload(rows: int) -> list[dict[str, Any]]:
 
 def ordered(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the bodies in the order that intake writes them into shards."""
-    key_of = prefix_key_of(Endpoint.CHAT_COMPLETIONS)
-    keys = np.array([key_of(body) for body in bodies], dtype=np.uint64)
-    lengths = np.array([len(orjson.dumps(body)) for body in bodies], dtype=np.uint32)
-    return [bodies[index] for index in locality_order(keys, lengths)]
+    found = locality_of(bodies, [len(orjson.dumps(body)) for body in bodies])
+    return [bodies[index] for index in found.permutation.tolist()]
 
 
 def run(bodies: Sequence[dict[str, Any]], args: argparse.Namespace, *, shares_prefixes: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.domain.ids import BatchId, TenantId
 from tests.bench import fair_shares
 from tests.bench.bench_policy import request
-from tests.bench.bench_prefix_order import by_keys, by_whole_prefix, hit_share
+from tests.bench.bench_prefix_order import by_whole_prefix, hit_share, intakes_order, share_in
 
 ARRIVALS = (request(0, 0.0, "0", 1, 1), request(1, 0.0, "1", 1, 1), request(2, 10.0, "1", 1, 1))
 COSTS = {BatchId("batch_00000"): 10.0, BatchId("batch_00001"): 4.0, BatchId("batch_00002"): 10.0}
@@ -37,4 +37,11 @@ def test_orders_by_prefix_put_those_together_that_share_one() -> None:
     requests = [(1, 5), (2, 6), (1, 5, 7), (2, 8), (1, 9)]
 
     assert by_whole_prefix(requests) == [0, 2, 4, 1, 3]
-    assert by_keys(requests, short=1, long=2) == [4, 0, 2, 1, 3]
+    assert intakes_order(requests, text_bytes=2203).permutation.tolist() == [4, 0, 2, 1, 3]
+
+
+def test_each_piece_of_an_order_meets_an_empty_cache() -> None:
+    requests = [(1, 2), (1, 2), (1, 2), (1, 2)]
+
+    assert share_in(requests, [(0, 4)]) == 6 / 8
+    assert share_in(requests, [(0, 1), (1, 4)]) == 4 / 8
