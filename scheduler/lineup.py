@@ -151,9 +151,10 @@ class Lineup(Sequence[Backlog]):
 
 def _numbered(values: Iterable[_Name]) -> tuple[tuple[_Name, ...], Integers]:
     """Return the different values, in order of appearance, and for each value which of them it is."""
-    numbers: dict[_Name, int] = {}
-    found = np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64)
-    return tuple(numbers), found
+    found = list(values)
+    names = tuple(dict.fromkeys(found))
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter(map(numbers.__getitem__, found), np.int64, len(found))
 
 
 def _lane_of(kind: int, models: Sequence[str]) -> Lane:
