@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from pipeline.domain.ids import BatchId
@@ -15,16 +16,26 @@ Path = tuple[str, ...]
 BATCH_DEPTH = 3
 
 
-def recall(tags: Iterable[FairTag], lineup: Lineup) -> tuple[FairTag, ...]:
-    """Return the tags without those of batches that have left: they have no rows and never return."""
-    return tuple(tag for tag in tags if len(tag.path) < BATCH_DEPTH or _is_present(tag.path, lineup))
+def recall(tags: Iterable[FairTag], lineup: Lineup, policy: Policy, *, now_us: int) -> tuple[FairTag, ...]:
+    """Return the tags as they are now.
+
+    Those of batches that have left are gone: they have no rows and never return. A tenant or tier without rows for a
+    pack has less debt than it had, and no credit; one with rows works the one off and keeps the other.
+    """
+    present = [tag for tag in tags if len(tag.path) < BATCH_DEPTH or _is_waiting(tag.path, lineup)]
+    virtual = {(tag.pool, tag.path): tag.virtual_seconds for tag in present}
+    waiting = lineup.tiers_and_tenants
+    return tuple(
+        tag if len(tag.path) == BATCH_DEPTH or tag.path in waiting else _faded(tag, virtual, policy, now_us=now_us)
+        for tag in present
+    )
 
 
 def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy) -> tuple[FairTag, ...]:
     """Return the tags with what packs took instead of what was charged for them at dispatch.
 
-    An account without a tag was no further than its parent's virtual time: it gets one where it took more than
-    it was charged. Where it took less there is nothing to give back: no credit is banked.
+    An account without a tag stood at its parent's virtual time, and gets one. Who took less than it was charged gets
+    the difference back, and may then stand behind the virtual time: as long as it has rows, and no longer.
     """
     known = {(tag.pool, tag.path): tag for tag in tags}
     for pack in ended:
@@ -37,24 +48,40 @@ def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy)
     return tuple(known.values())
 
 
-def without_stale(tags: Mapping[Path, FairTag]) -> tuple[FairTag, ...]:
-    """Return the tags of one pool to keep: those in debt, and all above them.
+def without_stale(tags: Mapping[Path, FairTag], waiting: Container[Path]) -> tuple[FairTag, ...]:
+    """Return the tags of one pool to keep: those ahead of their parents' virtual times, and all above them.
 
-    An account at or behind its parent's virtual time starts there with or without a tag, and a virtual
-    time matters only to children in debt.
+    So are those behind it, where the account is `waiting` for a turn; one that is not is lifted when it comes back,
+    with or without a tag. A virtual time matters only to children with a tag.
     """
     kept: set[Path] = {()}
     for path, tag in tags.items():
         parent = tags.get(path[:-1])
-        if path and (parent is None or tag.start_seconds > parent.virtual_seconds):
+        ahead = math.inf if parent is None else tag.start_seconds - parent.virtual_seconds
+        if path and (ahead > 0 or (ahead < 0 and path in waiting)):
             kept.update(path[:depth] for depth in range(1, len(path) + 1))
     return tuple(tags[path] for path in sorted(kept & tags.keys()))
 
 
-def _is_present(path: Path, lineup: Lineup) -> bool:
+def _faded(tag: FairTag, virtual: Mapping[tuple[str, Path], float], policy: Policy, *, now_us: int) -> FairTag:
+    base = virtual.get((tag.pool, tag.path[:-1])) if tag.path else None
+    if base is None:
+        return tag
+    if tag.start_seconds < base:
+        return replace(tag, start_seconds=base)
+    if not tag.at_us:
+        return tag
+    half_lives = max(0, now_us - tag.at_us) / 1e6 / policy.debt_half_life_seconds
+    return replace(tag, start_seconds=base + (tag.start_seconds - base) * 0.5**half_lives, at_us=max(now_us, tag.at_us))
+
+
+def _is_waiting(path: Path, lineup: Lineup) -> bool:
     tier, tenant_id, batch_id = path
     place = lineup.place_of_batch.get(BatchId(batch_id))
-    return place is not None and (lineup[place].tier, lineup[place].tenant_id) == (tier, tenant_id)
+    if place is None or (lineup[place].tier, lineup[place].tenant_id) != (tier, tenant_id):
+        return False
+    # With all rows in packs it never wants a turn again; one of several models may.
+    return not lineup.is_packed[place] or len(lineup.place_of_batch) < len(lineup)
 
 
 def _tokens(share: EndedShare) -> float:
@@ -64,7 +91,7 @@ def _tokens(share: EndedShare) -> float:
 def _correct(known: dict[tuple[str, Path], FairTag], pool: str, path: Path, seconds: float) -> None:
     parent = known.get((pool, path[:-1]))
     tag = known.get((pool, path))
-    if tag is None and parent is not None and seconds > 0:
+    if tag is None and parent is not None:
         tag = FairTag(pool=pool, path=path, start_seconds=parent.virtual_seconds, virtual_seconds=0.0)
     if tag is not None:
         known[pool, path] = replace(tag, start_seconds=tag.start_seconds + seconds)

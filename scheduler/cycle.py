@@ -57,7 +57,8 @@ def decide(
     # 1. Settle: what packs really took.
     for pack in snapshot.ended:
         predictions.learn(pack)
-    tags = recall(true_up(snapshot.fair_tags, snapshot.ended, policy), lineup)
+    trued_up = true_up(snapshot.fair_tags, snapshot.ended, policy)
+    tags = recall(trued_up, lineup, policy, now_us=snapshot.now_us)
     # 2. Route: which variant would run whose rows where, and how long that would take.
     outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)
     # 3. Promise: whose deadlines the workers can be held to, and who presses for that.
@@ -73,7 +74,14 @@ def decide(
         places = np.flatnonzero((refusals < 0) & outlook.is_served(lineup, pool.pool))
         if len(places):
             queues[pool.pool] = FairQueue(
-                pool.pool, lineup, places, cursors, tags, policy, virtual_seconds=snapshot.virtual_seconds
+                pool,
+                lineup,
+                places,
+                cursors,
+                tags,
+                policy,
+                now_us=snapshot.now_us,
+                virtual_seconds=snapshot.virtual_seconds,
             )
             queues[pool.pool].press(pressing[pool.pool])
     # 6. Pack, 7. admit: fill packs in that order while the pools have room.

@@ -7,9 +7,10 @@ that always have rows then differ in service by at most one charge each:
 |W_f/w_f - W_g/w_g| <= U_f/w_f + U_g/w_g, where U is the largest single charge. Tiers and tenants have
 weights; batches of a tenant are equals.
 
-A child's tag is lifted to the virtual time when it comes (back) with rows, so that nobody saves up
-turns by staying away. A tag ahead of the virtual time stays, so that nobody sheds a debt that way
-either. For a child that had rows all along the lift is no change: the virtual time never passes it.
+A child that comes (back) with rows starts at the virtual time, so that nobody saves up turns by
+staying away. A tag ahead of the virtual time stays, so that nobody sheds a debt that way either. A child
+that has rows all along keeps its tag, also where it fell behind the virtual time because its packs took less
+than it was charged (`scheduler.charges.true_up`).
 
 Filling up another batch's pack gives a child service out of turn; see `FairQueue.peer`. So does a promised
 deadline that presses; see `FairQueue.press`.
@@ -26,8 +27,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipeline.domain.ids import TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import FairTag
+from pipeline.ports.cycle import FairTag, PoolView
 from scheduler.charges import Path, without_stale
 from scheduler.columns import Integers
 from scheduler.cursor import Cursor, Cursors
@@ -61,6 +63,7 @@ class _Seat:
 class _Tenant:
     """A tenant of one tier, with its backlogs by lane."""
 
+    tenant_id: TenantId
     account: Account
     rank: int
     lines: dict[int, Siblings[_Seat]]
@@ -103,9 +106,9 @@ def pressing_ordinal(deadline_at_us: int) -> float:
     return _PRESSING_ORDINAL + deadline_at_us / 1_000_000
 
 
-def lift(start_seconds: float, virtual_seconds: float) -> float:
-    """Return the start tag of an account that has rows: no credit is banked, debts are kept."""
-    return max(start_seconds, virtual_seconds)
+def lift(tag: FairTag | None, virtual_seconds: float) -> float:
+    """Return the start tag of an account with rows: the one it had, or where it is new or was away the virtual time."""
+    return virtual_seconds if tag is None else tag.start_seconds
 
 
 def turn_of(account: Account) -> float:
@@ -132,23 +135,32 @@ class FairQueue:
 
     def __init__(
         self,
-        pool: str,
+        pool: PoolView,
         lineup: Lineup,
         places: Integers,
         cursors: Cursors,
         tags: Iterable[FairTag],
         policy: Policy,
         *,
+        now_us: int,
         virtual_seconds: float,
     ) -> None:
         """Queue the backlogs at `places`; start from `tags`, or at `virtual_seconds` where the pool has none."""
-        self.pool = pool
+        self.pool = pool.pool
+        self._workers = pool.workers
+        self._packs = dict(pool.packs_of_tenants)
+        self._now_us = now_us
         self._lineup = lineup
         self._cursors = cursors
         self._policy = policy
-        self._tags = {tag.path: tag for tag in tags if tag.pool == pool}
-        root = FairTag(pool=pool, path=(), start_seconds=0.0, virtual_seconds=virtual_seconds)
+        self._tags = {tag.path: tag for tag in tags if tag.pool == pool.pool}
+        root = FairTag(pool=pool.pool, path=(), start_seconds=0.0, virtual_seconds=virtual_seconds)
         self._tags.setdefault((), root)
+        #: Of each account the names of those children that got back more than they were ahead.
+        self._behind: dict[Path, set[str]] = {}
+        for path, tag in self._tags.items():
+            if path and tag.start_seconds < self._virtual_before(path[:-1]):
+                self._behind.setdefault(path[:-1], set()).add(path[-1])
         self._accounts: dict[Path, Account] = {}
         self._root = self._account((), 1.0, None)
         self._seats: dict[int, _Seat] = {}
@@ -194,6 +206,12 @@ class FairQueue:
         for account in turn.accounts[1:]:
             account.start_seconds += seconds / account.weight
 
+    def count(self, seconds: Mapping[TenantId, float]) -> None:
+        """Count a pack that has so many predicted seconds of each tenant against the tenants' limits."""
+        whole = sum(seconds.values())
+        for tenant_id, part in seconds.items():
+            self._packs[tenant_id] = self._packs.get(tenant_id, 0.0) + (part / whole if whole else 1.0)
+
     def peer(self, turn: Turn, *, lead_seconds: float) -> Turn | None:
         """Return who is next to fill up the turn's pack: the next of its lane, or None where nobody may.
 
@@ -220,15 +238,20 @@ class FairQueue:
 
     def tags(self) -> tuple[FairTag, ...]:
         """Return what the next cycle must know, without the tags that it would lift anyway."""
+        waiting = {seat.account.path for seat in self._seats.values() if not seat.cursor.is_spent}
         for tenant in self._tenants.values():
             seat = tenant.lowest()
             tenant.account.virtual_seconds = settle(tenant.account, None if seat is None else seat.account)
+            if seat is not None:
+                waiting.add(tenant.account.path)
         for tier in self._tiers.values():
             lowest = tier.tenants.lowest()
             tier.account.virtual_seconds = settle(tier.account, None if lowest is None else lowest.account)
-        first = next((tier for tier in self._by_turn() if tier.tenants.lowest() is not None), None)
+            if lowest is not None:
+                waiting.add(tier.account.path)
+        first = next((tier for tier in self._by_turn() if tier.account.path in waiting), None)
         self._root.virtual_seconds = settle(self._root, None if first is None else first.account)
-        return without_stale(self._tags | {path: _tag_of(self.pool, each) for path, each in self._accounts.items()})
+        return without_stale(self._tags | {path: self._tag_of(each) for path, each in self._accounts.items()}, waiting)
 
     # --- the tree, as far as it is looked at ---------------------------------------------------
 
@@ -241,12 +264,19 @@ class FairQueue:
         tier = _Tier(account=account, rank=min(ranks), places=places, ranks=ranks)
         tier.tenants = Siblings(
             sorted(ranks),
+            behind=self._ranks_behind(tier),
             least_tag=self._virtual_before(account.path),
             account_of=lambda rank: self._tenant(tier, name, rank),
             tag_of=lambda tenant: turn_of(tenant.account),
-            is_spent=lambda tenant: tenant.lowest() is None,
+            is_spent=lambda tenant: self._is_at_limit(tenant) or tenant.lowest() is None,
         )
         return tier
+
+    def _ranks_behind(self, tier: _Tier) -> set[int]:
+        names = self._behind.get(tier.account.path, ())
+        return (
+            {rank for rank, tenant in tier.ranks.items() if self._lineup.tenants[tenant] in names} if names else set()
+        )
 
     def _tenants_in(self, tier: _Tier, lane: int) -> Siblings[_Tenant]:
         found = tier.by_lane.get(lane)
@@ -254,10 +284,11 @@ class FairQueue:
             name = self._lineup.lanes[lane][0]
             found = tier.by_lane[lane] = Siblings(
                 sorted(rank for rank, tenant in tier.ranks.items() if lane in tier.places[tenant]),
+                behind={rank for rank in self._ranks_behind(tier) if lane in tier.places[tier.ranks[rank]]},
                 least_tag=self._virtual_before(tier.account.path),
                 account_of=lambda rank: self._tenant(tier, name, rank),
                 tag_of=lambda tenant: turn_of(tenant.account),
-                is_spent=lambda tenant: tenant.lines[lane].lowest() is None,
+                is_spent=lambda tenant: self._is_at_limit(tenant) or tenant.lines[lane].lowest() is None,
             )
         return found
 
@@ -269,12 +300,19 @@ class FairQueue:
             path = (*tier.account.path, tenant_id)
             account = self._account(path, self._policy.tenant_weight(tenant_id), tier.account)
             lines = {lane: self._line(account, places) for lane, places in tier.places[number].items()}
-            known = self._tenants[name, number] = _Tenant(account=account, rank=rank, lines=lines)
+            known = self._tenants[name, number] = _Tenant(tenant_id=tenant_id, account=account, rank=rank, lines=lines)
         return known
 
+    def _is_at_limit(self, tenant: _Tenant) -> bool:
+        """Say whether a tenant has as many packs on their way as it may; in one cycle they only grow more."""
+        packs = self._packs.get(tenant.tenant_id, 0.0)
+        return packs > 0 and packs >= self._policy.packs_of_tenant_max(tenant.tenant_id, workers=self._workers)
+
     def _line(self, tenant: Account, places: list[int]) -> Siblings[_Seat]:
+        names = self._behind.get(tenant.path, ())
         return Siblings(
             places,
+            behind={place for place in places if self._lineup[place].batch_id in names} if names else (),
             least_tag=self._virtual_before(tenant.path),
             account_of=lambda place: self._seat(tenant, place),
             tag_of=lambda seat: turn_of(seat.account),
@@ -300,16 +338,24 @@ class FairQueue:
     def _account(self, path: Path, weight: float, parent: Account | None) -> Account:
         known = self._accounts.get(path)
         if known is None:
-            tag = self._tags.get(path)
-            start = 0.0 if tag is None else tag.start_seconds
+            # At the start of the cycle: who had rows then was there before what the cycle did.
+            virtual = 0.0 if parent is None else self._virtual_before(parent.path)
             known = self._accounts[path] = Account(
                 path=path,
                 weight=weight,
-                # At the start of the cycle: who had rows then was there before what the cycle did.
-                start_seconds=start if parent is None else lift(start, self._virtual_before(parent.path)),
+                start_seconds=lift(self._tags.get(path), virtual),
                 virtual_seconds=self._virtual_before(path),
             )
         return known
+
+    def _tag_of(self, account: Account) -> FairTag:
+        return FairTag(
+            pool=self.pool,
+            path=account.path,
+            start_seconds=account.start_seconds,
+            virtual_seconds=account.virtual_seconds,
+            at_us=self._now_us,
+        )
 
     def _virtual_before(self, path: Path) -> float:
         tag = self._tags.get(path)
@@ -328,12 +374,3 @@ def _lines_of(lineup: Lineup, places: Integers) -> Mapping[Tier, dict[int, dict[
         tier = lineup.lanes[lane][0]
         found.setdefault(tier, {}).setdefault(tenant, {})[lane] = ordered[start:stop]
     return found
-
-
-def _tag_of(pool: str, account: Account) -> FairTag:
-    return FairTag(
-        pool=pool,
-        path=account.path,
-        start_seconds=account.start_seconds,
-        virtual_seconds=account.virtual_seconds,
-    )

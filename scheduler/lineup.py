@@ -104,6 +104,16 @@ class Lineup(Sequence[Backlog]):
         return np.fromiter((each.hold_until_us or 0 for each in self._backlogs), np.int64)
 
     @cached_property
+    def tiers_and_tenants(self) -> frozenset[tuple[str, ...]]:
+        """The paths, from a pool down, of the tiers that have rows for packs, and of the tenants in them."""
+        places = np.flatnonzero(~self.is_packed)
+        pairs = np.unique(self.lane[places] * len(self.tenants) + self.tenant[places]).tolist()
+        paths = {
+            (self.lanes[pair // len(self.tenants)][0].value, self.tenants[pair % len(self.tenants)]) for pair in pairs
+        }
+        return frozenset(paths) | {path[:1] for path in paths}
+
+    @cached_property
     def place_of_batch(self) -> dict[BatchId, int]:
         """The last place of each batch; one of several models has more than one."""
         return dict(zip(map(attrgetter("batch_id"), self._backlogs), range(len(self)), strict=True))

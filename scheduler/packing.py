@@ -52,7 +52,9 @@ def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[
     slices = list(cut.slices)
     seconds = cut.seconds
     if not turn.cursor.is_spent:
+        queue.count({turn.cursor.backlog.tenant_id: cut.seconds})
         return tuple(slices), seconds
+    of_tenants = {turn.cursor.backlog.tenant_id: cut.seconds}
     rows = cut.rows
     while (peer := queue.peer(turn, lead_seconds=policy.top_up_lead_seconds)) is not None:
         room = Room(
@@ -63,10 +65,12 @@ def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[
         )
         cut = peer.cursor.take(room)
         queue.charge(peer, cut.seconds)
+        of_tenants[peer.cursor.backlog.tenant_id] = of_tenants.get(peer.cursor.backlog.tenant_id, 0.0) + cut.seconds
         slices += cut.slices
         seconds += cut.seconds
         rows += cut.rows
         if not peer.cursor.is_spent:
             # The pack is full: the peer's next row no longer fits.
             break
+    queue.count(of_tenants)
     return tuple(slices), seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final
@@ -49,6 +50,10 @@ class Policy:
     #: not named weigh 1.
     tier_weights: Mapping[Tier, float] = field(default_factory=lambda: WEIGHTS)
     tenant_weights: Mapping[TenantId, float] = field(default_factory=dict)
+    #: The share of a pool's workers that a tenant may have at once, however idle the others are.
+    tenant_limits: Mapping[TenantId, float] = field(default_factory=dict)
+    #: In what time a debt of a tenant or tier without rows halves: what was used long ago counts for less.
+    debt_half_life_seconds: float = 6 * 3600.0
 
     def __post_init__(self) -> None:
         """Refuse values that no cycle can work with."""
@@ -57,8 +62,8 @@ class Policy:
             values = value.values() if isinstance(value, Mapping) else (value,)
             if each.name not in _MAY_BE_ZERO and any(number <= 0 for number in values):
                 raise ValueError(f"{each.name} must be positive")
-        if self.promised_share > 1:
-            raise ValueError("promised_share must not exceed 1")
+        if self.promised_share > 1 or any(limit > 1 for limit in self.tenant_limits.values()):
+            raise ValueError("promised_share and tenant_limits must not exceed 1")
         if min(getattr(self, name) for name in _MAY_BE_ZERO) < 0:
             raise ValueError(f"{' and '.join(sorted(_MAY_BE_ZERO))} must not be negative")
         if self.pack_rows_min > self.pack_rows_max:
@@ -73,6 +78,10 @@ class Policy:
     def tenant_weight(self, tenant_id: TenantId) -> float:
         """Return a tenant's share of its tier, relative to the other tenants' weights."""
         return float(self.tenant_weights.get(tenant_id, 1.0))
+
+    def packs_of_tenant_max(self, tenant_id: TenantId, *, workers: int) -> float:
+        """Return how many packs a tenant may have on their way in a pool; one at least."""
+        return max(1.0, self.tenant_limits.get(tenant_id, math.inf) * workers)
 
     def weights_of(self, tier: Tier, tenant_id: TenantId) -> tuple[float, float, float]:
         """Return the weights of a tier, of a tenant in it, and of each of that tenant's batches."""

@@ -8,7 +8,7 @@ has. So a cycle that hands out ten turns among a million siblings looks at ten o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 Account = TypeVar("Account")
@@ -21,19 +21,23 @@ class Siblings(Generic[Account]):
         self,
         unseen: Sequence[int],
         *,
+        behind: Collection[int],
         least_tag: float,
         account_of: Callable[[int], Account],
         tag_of: Callable[[Account], float],
         is_spent: Callable[[Account], bool],
     ) -> None:
-        """Know them by their ranks, the best first; no tag is below `least_tag`."""
-        self._unseen = unseen
+        """Know them by their ranks, the best first; no tag is below `least_tag` but of those `behind`."""
+        self._unseen = [rank for rank in unseen if rank not in behind] if behind else unseen
         self._seen = 0
         self._least_tag = least_tag
         self._account_of = account_of
         self._tag_of = tag_of
         self._is_spent = is_spent
-        self._heap: list[tuple[float, int, Account]] = []
+        self._heap = [
+            (tag_of(account), rank, account) for rank, account in ((rank, account_of(rank)) for rank in behind)
+        ]
+        heapq.heapify(self._heap)
 
     def lowest(self) -> Account | None:
         """Return whose turn it is, or None when none has rows left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -91,6 +91,9 @@ class PoolView:
     #: What an hour of its dearest worker costs.
     rate_micros_per_hour: int = 0
     currency: str = "USD"
+    #: Packs that have not ended, by tenant, of a pack of several the part that each has in it; told of tenants with a
+    #: limit.
+    packs_of_tenants: Mapping[TenantId, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,8 @@ class FairTag:
     start_seconds: float
     #: The virtual time among the account's children.
     virtual_seconds: float
+    #: When this was so, in microseconds since the Unix epoch; 0 where nobody knows.
+    at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
