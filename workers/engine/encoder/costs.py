@@ -31,9 +31,14 @@ class CostModel:
         """Take in that a batch of `rows` texts padded to `length` took `seconds`."""
         self._seen.append((rows, length, seconds))
 
+    @property
+    def is_learned(self) -> bool:
+        """Say whether enough was seen to tell what batches cost."""
+        return len(self._seen) >= _TRUSTED_MIN and len({seen[:2] for seen in self._seen}) >= _SHAPES_MIN
+
     def cost(self) -> BatchCost:
         """Return the fit, or an assumption while too little was seen."""
-        if len(self._seen) < _TRUSTED_MIN or len({seen[:2] for seen in self._seen}) < _SHAPES_MIN:
+        if not self.is_learned:
             return BatchCost(fixed=_FIXED_TOKENS, per_token=1.0)
         rows, lengths, seconds = (np.array(column, dtype=np.float64) for column in zip(*self._seen, strict=True))
         tokens = rows * lengths
