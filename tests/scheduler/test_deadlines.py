@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-import pytest
-
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import WorkSize
-from scheduler import promises
 from scheduler.deadlines import Capacity, Claim, by_deadline, can_promise, earliest_deadline, pressing, slacks
 from scheduler.policy import Policy
 from scheduler.simulate.arrivals import Arrival
@@ -117,17 +114,3 @@ def test_no_promise_is_broken_though_costs_are_off_and_a_worker_is_lost() -> Non
     # Not because next to nothing was promised, nor because there was time for everything.
     assert of_promised / (WORKERS * record.seconds) >= 0.6
     assert any(batch.is_expired for batch in record.batches)
-
-
-MUTANTS = [
-    ("can_promise", lambda *_: True),
-    ("pressing", lambda *_, **__: []),
-    ("pressing", lambda *given, **more: pressing(*given, **more)[::-1]),
-]
-
-
-@pytest.mark.parametrize(("name", "mutant"), MUTANTS, ids=["promise everything", "let nothing press", "last due first"])
-def test_a_broken_guard_breaks_promises(name: str, mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promises, name, mutant)
-
-    assert broken(ran(seed=0)) > 0

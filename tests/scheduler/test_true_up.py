@@ -4,10 +4,9 @@ import pytest
 
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, PoolView, WorkSize
+from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, WorkSize
 from scheduler.fairness import recall, true_up
-from scheduler.policy import Policy
-from tests.scheduler.world import backlog, plan_of, references, snapshot
+from tests.scheduler.world import backlog, plan_of, snapshot
 
 NOTHING = WorkSize(rows=0, input_tokens=0, output_tokens=0)
 
@@ -104,24 +103,3 @@ def test_a_plan_settles_what_ended_and_says_what_it_learned() -> None:
 
     assert plan.settled == (pack.pack_id,)
     assert {entry.kind for entry in plan.learned} == {"pace", "tokens"}
-
-
-def test_a_batch_that_takes_twice_what_was_predicted_gets_half_the_packs_of_its_equal() -> None:
-    """Two tenants, equals; one's rows take twice their prediction. True-ups make their times equal, not their packs."""
-    took = {"tnt_a": 0.0, "tnt_b": 0.0}
-    tags: tuple[FairTag, ...] = ()
-    last: tuple[EndedPack, ...] = ()
-    backlogs = [backlog("batch_a"), backlog("batch_b", tenant_id=TenantId("tnt_b"), model="model-b")]
-    pool = PoolView(pool="cpu", workers=1, offers=references(["model-a", "model-b"]), packs_waiting=0)
-    for _ in range(60):
-        seen = snapshot(backlogs, fair_tags=tags, ended=last, pools=(pool,))
-        plan = plan_of(seen, Policy(pack_rows_min=1, packs_ahead_per_worker=1))
-        tags = plan.fair_tags
-        (pack,) = plan.packs
-        seconds = pack.predicted_seconds * (2 if pack.model == "model-a" else 1)
-        tenant = "tnt_a" if pack.model == "model-a" else "tnt_b"
-        took[tenant] += seconds
-        batch = pack.slices[0].batch_id
-        last = (ended(seconds, share(batch, predicted=pack.predicted_seconds, tokens=1, tenant=tenant)),)
-
-    assert took["tnt_a"] == pytest.approx(took["tnt_b"], rel=0.1)

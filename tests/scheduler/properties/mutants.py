@@ -174,6 +174,11 @@ def banked_credit() -> AbstractContextManager[object]:
     return patch.object(fairness, "lift", lambda start, virtual: max(start, virtual - 90.0))
 
 
+def punished_return() -> AbstractContextManager[object]:
+    """Let who comes back begin far behind the others."""
+    return patch.object(fairness, "lift", lambda start, virtual: start or 2 * virtual)
+
+
 def shed_debt() -> AbstractContextManager[object]:
     """Let everyone begin each cycle at the virtual time, whatever it owes."""
     return patch.object(fairness, "lift", lambda _, virtual: virtual)
@@ -192,6 +197,12 @@ def strict_tiers() -> AbstractContextManager[object]:
 def earliest_due_first() -> AbstractContextManager[object]:
     """Let the earliest deadline win, whatever it has had."""
     return patch.object(fairness, "precedence", lambda account: (0.0, account.rank, account.path))
+
+
+def packs_for_seconds() -> AbstractContextManager[object]:
+    """Charge a pack as one second at most."""
+    charge = fairness.FairQueue.charge
+    return patch.object(fairness.FairQueue, "charge", lambda self, turn, seconds: charge(self, turn, min(seconds, 1.0)))
 
 
 def free_top_ups() -> AbstractContextManager[object]:

@@ -49,7 +49,7 @@ def steer(world: World, batch: Batch, random: Random) -> None:
 
 
 def test_no_worker_idles_with_work_queued() -> None:
-    mutants.holds(no_worker_idles_with_work_queued, examples=25)
+    mutants.holds(no_worker_idles_with_work_queued, examples=15)
 
 
 @pytest.mark.parametrize("mutant", [mutants.idle_with_work_queued, mutants.one_pool_each, mutants.never_ends_a_hold])

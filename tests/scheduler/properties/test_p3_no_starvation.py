@@ -112,11 +112,11 @@ def debt(packs: list[Step], one: Path, siblings: list[Path], policy: Policy) -> 
 
 
 def test_waits_are_bounded() -> None:
-    mutants.holds(waits_are_bounded, examples=8)
+    mutants.holds(waits_are_bounded, examples=5)
 
 
 def test_shares_are_at_least_their_weights() -> None:
-    mutants.holds(shares_are_at_least_their_weights, examples=8)
+    mutants.holds(shares_are_at_least_their_weights, examples=5)
 
 
 @pytest.mark.parametrize("check", [waits_are_bounded, shares_are_at_least_their_weights])

@@ -39,7 +39,7 @@ from tests.scheduler.properties.world import World
 
 SECONDS = 250.0
 WINDOWS = (100.0, 300.0)
-POLICY = Policy(pack_seconds_target=7.0, pack_rows_min=1, promise_margin_seconds=20.0, top_up_lead_seconds=5.0)
+POLICY = Policy(pack_seconds_target=8.0, pack_rows_min=1, promise_margin_seconds=20.0, top_up_lead_seconds=5.0)
 POOLS = (
     Pool(name="dear", workers=4, offers=(CHAT, SMALL)),
     Pool(name="cheap", workers=4, offers=(INT8, SMALL), pace=1.6),
@@ -85,9 +85,9 @@ def promised_deadlines_are_met(seed: int) -> None:
 
 
 def test_promised_deadlines_are_met() -> None:
-    mutants.holds(promised_deadlines_are_met, examples=4)
+    mutants.holds(promised_deadlines_are_met, examples=3)
 
 
 @pytest.mark.parametrize("mutant", [mutants.no_guard, mutants.admit_all, mutants.latest_deadline_first])
 def test_a_broken_policy_is_caught(mutant: mutants.Mutant) -> None:
-    mutants.is_caught(promised_deadlines_are_met, mutant, seeds=range(2))
+    mutants.is_caught(promised_deadlines_are_met, mutant, seeds=range(1))

@@ -63,9 +63,9 @@ def leave(world: World, account: Path, random: Random) -> None:
 
 
 def test_returners_have_saved_nothing_up() -> None:
-    mutants.holds(returners_have_saved_nothing_up, examples=15)
+    mutants.holds(returners_have_saved_nothing_up, examples=12)
 
 
-@pytest.mark.parametrize("mutant", [mutants.no_lift, mutants.banked_credit, mutants.shed_debt])
+@pytest.mark.parametrize("mutant", [mutants.no_lift, mutants.banked_credit, mutants.punished_return, mutants.shed_debt])
 def test_a_broken_policy_is_caught(mutant: mutants.Mutant) -> None:
     mutants.is_caught(returners_have_saved_nothing_up, mutant, seeds=range(8))

@@ -86,7 +86,10 @@ def one_wave_leaves_the_rest(seed: int) -> None:
     wave = [
         asking(random, number, seconds=random.uniform(20, 80), window=random.uniform(100, 300)) for number in range(60)
     ]
-    world = World(POOLS, [*patient(Tier.NIGHTLY), *wave], POLICY, speeds=SPEEDS, seed=seed).run(300)
+    world = World(POOLS, [*patient(Tier.NIGHTLY), *wave], POLICY, speeds=SPEEDS, seed=seed)
+    # Who is declined asks elsewhere.
+    world.watch(lambda: send_away(wave))
+    world.run(300)
 
     last = max(batch.window for batch in wave if batch.promise is Promise.MADE)
     workers = sum(pool.workers for pool in POOLS)
@@ -126,12 +129,12 @@ def send_away(batches: Sequence[Batch]) -> None:
 
 
 def test_one_wave_leaves_the_rest() -> None:
-    mutants.holds(one_wave_leaves_the_rest, examples=6)
+    mutants.holds(one_wave_leaves_the_rest, examples=4)
 
 
 @pytest.mark.parametrize("mutant", [mutants.promised_share_of_one, mutants.admit_all])
 def test_a_broken_policy_is_caught(mutant: mutants.Mutant) -> None:
-    mutants.is_caught(one_wave_leaves_the_rest, mutant, seeds=range(2))
+    mutants.is_caught(one_wave_leaves_the_rest, mutant, seeds=range(1))
 
 
 @pytest.mark.xfail(strict=True, reason="what the guard runs ahead of time makes room for more promises at once")
