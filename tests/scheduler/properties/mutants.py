@@ -124,6 +124,22 @@ def forgets() -> AbstractContextManager[object]:
     return _around(after=lambda _, plan: replace(plan, fair_tags=()))
 
 
+def shed_debt() -> AbstractContextManager[object]:
+    """Let everyone begin each cycle at the virtual time, whatever it owes."""
+
+    def unowed(seen: Snapshot) -> Snapshot:
+        virtual = {(tag.pool, tag.path): tag.virtual_seconds for tag in seen.fair_tags}
+        return replace(
+            seen,
+            fair_tags=tuple(
+                replace(tag, start_seconds=virtual.get((tag.pool, tag.path[:-1]), tag.start_seconds))
+                for tag in seen.fair_tags
+            ),
+        )
+
+    return _around(before=unowed)
+
+
 def no_true_up() -> AbstractContextManager[object]:
     """Take what packs were charged for what they took; predictions learn as ever."""
     return _around(before=lambda seen: replace(seen, ended=tuple(map(_as_charged, seen.ended))))
@@ -177,11 +193,6 @@ def banked_credit() -> AbstractContextManager[object]:
 def punished_return() -> AbstractContextManager[object]:
     """Let who comes back begin far behind the others."""
     return patch.object(fairness, "lift", lambda start, virtual: start or 2 * virtual)
-
-
-def shed_debt() -> AbstractContextManager[object]:
-    """Let everyone begin each cycle at the virtual time, whatever it owes."""
-    return patch.object(fairness, "lift", lambda _, virtual: virtual)
 
 
 def no_weights() -> AbstractContextManager[object]:
