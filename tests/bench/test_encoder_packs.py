@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench import bench_encoder_packs as bench
-from workers.engine.encoder.costs import CostModel
+from workers.engine.encoder import costs
 
 QUESTIONS = bench.SETS[0]
 
@@ -14,10 +14,12 @@ def test_a_new_engine_of_which_nothing_is_known_keeps_near_the_best_partition() 
     assert bench.figures(QUESTIONS, lengths)["is_met"]
 
 
-def test_an_engine_that_never_learns_what_batches_cost_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_planned_by_a_bad_guess_are_planned_again(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = bench.lengths_of(QUESTIONS, None, 8000)
-    monkeypatch.setattr(CostModel, "is_learned", property(lambda _: False))
+    monkeypatch.setattr(costs, "_FIXED_SHARE", 1 / 512)
 
+    assert bench.figures(QUESTIONS, lengths)["is_met"]
+    monkeypatch.setattr(costs.CostModel, "is_learned", property(lambda _: False))
     assert not bench.figures(QUESTIONS, lengths)["is_met"]
 
 

@@ -84,7 +84,7 @@ class EncoderEngine:
         self._tokens_max = tokens_max
         self._bounds = bounds
         self._rows_waiting_max = rows_waiting_max
-        self._costs = CostModel()
+        self._costs = CostModel(tokens_max=bounds.tokens_max)
         #: Rows that have parts waiting or running.
         self._rows: dict[int, _Row] = {}
         self._arrived: list[_Part] = []
