@@ -35,15 +35,13 @@ def accounts(world: World) -> dict[Path, list[Path]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One pack of a pool, or what one cycle settled, or the end of one cycle: who got what among siblings."""
+    """One pack of a pool, or what one cycle settled: who got what among siblings."""
 
     at: float
     got: dict[Path, float]
     is_pack: bool
     #: Children with rows that could be packed all through the cycle, and not ahead by a guard's doing.
     waiting: frozenset[Path]
-    #: By a guard's doing, out of turn.
-    pressed: bool
 
 
 def steps(world: World, pool: str, parent: Path) -> Iterator[Step]:
@@ -54,30 +52,18 @@ def steps(world: World, pool: str, parent: Path) -> Iterator[Step]:
     depth = len(parent) + 1
     ahead: set[Path] = set()
     for each in world.rounds:
-        settled: dict[Path, float] = {}
-        for name, path, seconds in each.corrections:
-            if name == pool and path[: depth - 1] == parent:
-                settled[path[:depth]] = settled.get(path[:depth], 0.0) + seconds
+        settled = _sums([(path, seconds) for name, path, seconds in each.corrections if name == pool], parent)
         mine = [dispatch for dispatch in each.dispatches if dispatch.pool == pool]
         ahead |= {path[:depth] for dispatch in mine if dispatch.is_pressing for path in dispatch.charges}
         waiting = _below(each.before[pool], parent) & _below(each.after[pool], parent) - ahead
-        yield Step(at=each.at, got=settled, is_pack=False, waiting=waiting, pressed=False)
+        yield Step(at=each.at, got=settled, is_pack=False, waiting=waiting)
         for dispatch in mine:
-            got: dict[Path, float] = {}
-            for path, seconds in dispatch.charges.items():
-                if path[: depth - 1] == parent:
-                    got[path[:depth]] = got.get(path[:depth], 0.0) + seconds
-            yield Step(at=each.at, got=got, is_pack=True, waiting=waiting, pressed=dispatch.is_pressing)
+            yield Step(at=each.at, got=_sums(dispatch.charges.items(), parent), is_pack=True, waiting=waiting)
 
 
 def largest(packs: Iterable[Step], child: Path) -> float:
     """Return the most that the child was charged for one pack."""
     return max((step.got.get(child, 0.0) for step in packs if step.is_pack), default=0.0)
-
-
-def outstanding(packs: Iterable[Step], child: Path) -> float:
-    """Return the sum of all the child's corrections upwards: no less than was outstanding at any time."""
-    return sum(max(0.0, step.got.get(child, 0.0)) for step in packs if not step.is_pack)
 
 
 def gain(packs: Iterable[Step], ahead: Path, behind: Path, *, since: float = 0.0) -> float:
@@ -97,6 +83,16 @@ def bound(packs: list[Step], one: Path, other: Path, policy: Policy) -> float:
     """Return 2Q + U_f/w_f + U_g/w_g."""
     charges = largest(packs, one) / weight(one) + largest(packs, other) / weight(other)
     return 2 * lead(one, policy) + charges + EPSILON
+
+
+def _sums(amounts: Iterable[tuple[Path, float]], parent: Path) -> dict[Path, float]:
+    """Return the sums of what lies below each child of an account."""
+    depth = len(parent)
+    found: dict[Path, float] = {}
+    for path, seconds in amounts:
+        if path[:depth] == parent:
+            found[path[: depth + 1]] = found.get(path[: depth + 1], 0.0) + seconds
+    return found
 
 
 def _below(paths: Iterable[Path], parent: Path) -> frozenset[Path]:

@@ -17,9 +17,11 @@ not widen it.
 
 Times in which a deadline pressed for f or g are left out: it is served out of turn, is charged, and pays that back.
 
-With true-ups, where packs take no less than was charged, W also counts what a pack took beyond its charge when that is
-settled. (Where they take less, the bound does not hold yet; see the test that is expected to fail.) Then S_f <= V + Q + U_f / w_f + E_f / w_f, where E_f is what was outstanding of f's true-ups when it was last
-served, and the bound is wider by E_f / w_f + E_g / w_g. D packs in flight, each off by e, make E <= D e.
+With true-ups, W also counts what a pack took beyond its charge, when that is settled. Where packs take no less than was
+charged, S_f <= V + Q + U_f / w_f + E_f / w_f: E_f is what was outstanding of f's true-ups when it was last served. The bound
+is wider by E_f / w_f + E_g / w_g, and with D packs in flight, each off by e at most, E <= D e. A pool of G workers has
+D = G (1 + `packs_ahead_per_worker`). Where packs take less, S_f >= V - E_f / w_f should hold, and the same bound; it does
+not hold yet, see the test that is expected to fail.
 """
 
 from __future__ import annotations
@@ -78,7 +80,6 @@ def what_packs_took_keeps_within_the_bound(seed: int) -> None:
     allowed = bound(packs, dear, plain, policy) + sum(
         in_flight * most_corrected(packs, each) / weight(each) for each in (dear, plain)
     )
-    # What is charged and what is settled: as the accounts have it in the end.
     assert max(gain(packs, dear, plain), gain(packs, plain, dear)) <= allowed
 
 
