@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-vision bench-gpu \
+        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -125,6 +125,9 @@ bench-shadow: .venv/.dev  ## What the reference makes of answers of healthy vari
 
 bench-encoder: .venv/.dev  ## The encoder engine against the libraries used plainly (ROUNDS=n)
 	@$(call report,encoder,tests.bench.bench_encoder --rounds $(ROUNDS))
+
+bench-encoder-packs: .venv/.dev  ## The encoder's batches beside the best ones, in modelled time (DATA=folder with the length sets)
+	@$(call report,encoder-packs,tests.bench.bench_encoder_packs $(if $(DATA),--data $(DATA)))
 
 bench-vision: .venv/.dev  ## The vision engine against transformers' own pipeline (ROUNDS=n)
 	@$(call report,vision,tests.bench.bench_vision --rounds $(ROUNDS))

@@ -51,16 +51,28 @@ def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy)
 def without_stale(tags: Mapping[Path, FairTag], waiting: Container[Path]) -> tuple[FairTag, ...]:
     """Return the tags of one pool to keep: those ahead of their parents' virtual times, and all above them.
 
-    So are those behind it, where the account is `waiting` for a turn; one that is not is lifted when it comes back,
-    with or without a tag. A virtual time matters only to children with a tag.
+    So are those behind it, where the account is `waiting` for a turn; one that is not is lifted. A virtual time
+    matters only to children with a tag.
     """
     kept: set[Path] = {()}
     for path, tag in tags.items():
-        parent = tags.get(path[:-1])
-        ahead = math.inf if parent is None else tag.start_seconds - parent.virtual_seconds
-        if path and (ahead > 0 or (ahead < 0 and path in waiting)):
+        ahead = _ahead(tags, path, tag)
+        if ahead > 0 or (ahead < 0 and path in waiting):
             kept.update(path[:depth] for depth in range(1, len(path) + 1))
-    return tuple(tags[path] for path in sorted(kept & tags.keys()))
+    return tuple(
+        tags[path]
+        if path in waiting or (ahead := _ahead(tags, path, tags[path])) >= 0
+        else replace(tags[path], start_seconds=tags[path].start_seconds - ahead)
+        for path in sorted(kept & tags.keys())
+    )
+
+
+def _ahead(tags: Mapping[Path, FairTag], path: Path, tag: FairTag) -> float:
+    """Return how far a tag is ahead of the virtual time that it is in; 0 for the pool itself."""
+    parent = tags.get(path[:-1])
+    if not path:
+        return 0.0
+    return math.inf if parent is None else tag.start_seconds - parent.virtual_seconds
 
 
 def _faded(tag: FairTag, virtual: Mapping[tuple[str, Path], float], policy: Policy, *, now_us: int) -> FairTag:

@@ -138,18 +138,3 @@ def test_no_promise_is_broken_though_costs_are_off_and_a_worker_is_lost() -> Non
     # Not because next to nothing was promised, nor because there was time for everything.
     assert of_promised / (WORKERS * record.seconds) >= 0.6
     assert any(batch.is_expired for batch in record.batches)
-
-
-PRESSING = Book.pressing
-MUTANTS = [
-    ("can_promise", lambda *_: True),
-    ("pressing", lambda *_, **__: np.array([], dtype=int)),
-    ("pressing", lambda *given, **more: PRESSING(*given, **more)[::-1]),
-]
-
-
-@pytest.mark.parametrize(("name", "mutant"), MUTANTS, ids=["promise everything", "let nothing press", "last due first"])
-def test_a_broken_guard_breaks_promises(name: str, mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Book, name, mutant)
-
-    assert broken(ran(seed=0)) > 0

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, PoolView, WorkSize
+from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, WorkSize
 from scheduler.charges import recall, true_up
 from scheduler.lineup import Lineup
 from scheduler.policy import Policy
-from tests.scheduler.world import backlog, plan_of, references, snapshot
+from tests.scheduler.world import ENDLESS_ROWS, NOW_US, backlog, plan_of, snapshot
 
 NOTHING = WorkSize(rows=0, input_tokens=0, output_tokens=0)
 
@@ -67,19 +69,60 @@ def test_a_pack_of_several_batches_is_split_by_their_tokens() -> None:
 def test_who_took_less_gets_the_rest_back() -> None:
     tags = (tag(start=0), tag("bulk", start=10.0))
 
-    (_, bulk) = true_up(tags, [ended(1.0, share("a", predicted=5.0, tokens=1), tier=Tier.BULK)], Policy())
+    after = starts(true_up(tags, [ended(1.0, share("a", predicted=5.0, tokens=1), tier=Tier.BULK)], Policy()))
 
-    assert bulk.start_seconds == pytest.approx(10.0 - 4.0 / 2)
+    assert after["bulk",] == pytest.approx(10.0 - 4.0 / 2)
 
 
-def test_who_had_no_debt_gets_one_but_no_credit() -> None:
+def test_who_had_no_tag_gets_one_ahead_of_the_virtual_time_or_behind_it() -> None:
     tags = (tag(start=0, virtual=3.0),)
 
     took_more = starts(true_up(tags, [ended(8.0, share("a", predicted=4.0, tokens=1))], Policy()))
     took_less = starts(true_up(tags, [ended(1.0, share("a", predicted=4.0, tokens=1))], Policy()))
 
-    assert took_more["standard",] == pytest.approx(4.0)
-    assert took_less == {(): 0}
+    assert took_more["standard",] == pytest.approx(3.0 + 4.0 / 4)
+    assert took_less["standard",] == pytest.approx(3.0 - 3.0 / 4)
+
+
+def recalled(*tags: FairTag, now_us: int = NOW_US, **changes: object) -> dict[tuple[str, ...], float]:
+    """Return the tags as a cycle finds them in which tenant a has a batch with rows, unless changes say otherwise."""
+    lineup = Lineup.of([backlog("batch_a", **changes)])
+    return starts(recall(tags, lineup, Policy(debt_half_life_seconds=100.0), now_us=now_us))
+
+
+def test_credit_is_kept_as_long_as_there_are_rows_for_packs() -> None:
+    tags = (
+        tag(start=0, virtual=20.0),
+        tag("standard", start=15.0, virtual=9.0),
+        tag("standard", "tnt_a", start=5.0, virtual=7.0),
+        tag("standard", "tnt_a", "batch_a", start=4.0),
+        tag("standard", "tnt_gone", start=5.0),
+    )
+    # All of its rows are in packs.
+    packed = replace(backlog("batch_a").shards[0], rows_packed=ENDLESS_ROWS)
+
+    waiting, away = recalled(*tags), recalled(*tags, shards=(packed,))
+
+    assert (waiting["standard",], waiting["standard", "tnt_a"], waiting["standard", "tnt_a", "batch_a"]) == (15, 5, 4)
+    assert waiting["standard", "tnt_gone"] == 9
+    assert (away["standard",], away["standard", "tnt_a"]) == (20, 9)
+    assert ("standard", "tnt_a", "batch_a") not in away
+
+
+def test_the_debt_of_who_has_no_rows_halves_with_time() -> None:
+    tags = (
+        tag(start=0, virtual=20.0),
+        tag("standard", start=20.0, virtual=10.0),
+        replace(tag("standard", "tnt_a", start=90.0), at_us=NOW_US - 200_000_000),
+        replace(tag("standard", "tnt_gone", start=90.0), at_us=NOW_US - 200_000_000),
+        tag("standard", "tnt_timeless", start=90.0),
+    )
+
+    found = recalled(*tags)
+
+    assert found["standard", "tnt_a"] == 90
+    assert found["standard", "tnt_gone"] == pytest.approx(10.0 + 80.0 / 4)
+    assert found["standard", "tnt_timeless"] == 90
 
 
 def test_a_pack_that_was_withdrawn_costs_nothing() -> None:
@@ -88,9 +131,9 @@ def test_a_pack_that_was_withdrawn_costs_nothing() -> None:
         estimated=NOTHING, actual=NOTHING, lengths={},
     )  # fmt: skip
 
-    (_, tenant) = true_up((tag(start=0), tag("standard", start=6.0)), [ended(0.0, withdrawn)], Policy())
+    after = starts(true_up((tag(start=0), tag("standard", start=6.0)), [ended(0.0, withdrawn)], Policy()))
 
-    assert tenant.start_seconds == pytest.approx(5.0)
+    assert after["standard",] == pytest.approx(5.0)
 
 
 def test_a_batch_that_has_left_gets_no_tag() -> None:
@@ -98,7 +141,7 @@ def test_a_batch_that_has_left_gets_no_tag() -> None:
         (tag(start=0), tag("standard", start=0)), [ended(8.0, share("gone", predicted=1.0, tokens=1))], Policy()
     )
 
-    assert all(len(each.path) < 3 for each in recall(tags, Lineup.of([backlog("batch_a")])))
+    assert all(len(each.path) < 3 for each in recall(tags, Lineup.of([backlog("batch_a")]), Policy(), now_us=NOW_US))
 
 
 def test_a_plan_settles_what_ended_and_says_what_it_learned() -> None:
@@ -108,24 +151,3 @@ def test_a_plan_settles_what_ended_and_says_what_it_learned() -> None:
 
     assert plan.settled == (pack.pack_id,)
     assert {entry.kind for entry in plan.learned} == {"pace", "tokens"}
-
-
-def test_a_batch_that_takes_twice_what_was_predicted_gets_half_the_packs_of_its_equal() -> None:
-    """Two tenants, equals; one's rows take twice their prediction. True-ups make their times equal, not their packs."""
-    took = {"tnt_a": 0.0, "tnt_b": 0.0}
-    tags: tuple[FairTag, ...] = ()
-    last: tuple[EndedPack, ...] = ()
-    backlogs = [backlog("batch_a"), backlog("batch_b", tenant_id=TenantId("tnt_b"), model="model-b")]
-    pool = PoolView(pool="cpu", workers=1, offers=references(["model-a", "model-b"]), packs_waiting=0)
-    for _ in range(60):
-        seen = snapshot(backlogs, fair_tags=tags, ended=last, pools=(pool,))
-        plan = plan_of(seen, Policy(pack_rows_min=1, packs_ahead_per_worker=1))
-        tags = plan.fair_tags
-        (pack,) = plan.packs
-        seconds = pack.predicted_seconds * (2 if pack.model == "model-a" else 1)
-        tenant = "tnt_a" if pack.model == "model-a" else "tnt_b"
-        took[tenant] += seconds
-        batch = pack.slices[0].batch_id
-        last = (ended(seconds, share(batch, predicted=pack.predicted_seconds, tokens=1, tenant=tenant)),)
-
-    assert took["tnt_a"] == pytest.approx(took["tnt_b"], rel=0.1)

@@ -84,7 +84,7 @@ class EncoderEngine:
         self._tokens_max = tokens_max
         self._bounds = bounds
         self._rows_waiting_max = rows_waiting_max
-        self._costs = CostModel()
+        self._costs = CostModel(tokens_max=bounds.tokens_max)
         #: Rows that have parts waiting or running.
         self._rows: dict[int, _Row] = {}
         self._arrived: list[_Part] = []
@@ -128,10 +128,10 @@ class EncoderEngine:
             return results
         done = wait(self._running, return_when=FIRST_COMPLETED).done
         finished = [(future.result(), self._running.pop(future)) for future in done]
+        self._learn(finished)
         # Before the answers are written, which takes a while: the device must not wait for that.
         self._start()
         for batch, parts in finished:
-            self._costs.note(len(parts), batch.length, batch.seconds)
             self._count(batch.length, parts)
             results += self._completed(batch, parts)
         return results
@@ -207,6 +207,15 @@ class EncoderEngine:
         for size in packed([len(part.tokens.ids) for part in parts], self._costs.cost(), self._bounds):
             self._planned.append(parts[start : start + size])
             start += size
+
+    def _learn(self, finished: Sequence[tuple[_Done, list[_Part]]]) -> None:
+        """Note what batches cost; as soon as that tells something, what was planned by assumption is planned again."""
+        was_learned = self._costs.is_learned
+        for batch, parts in finished:
+            self._costs.note(len(parts), batch.length, batch.seconds)
+        if self._costs.is_learned and not was_learned:
+            self._arrived += [part for parts in self._planned for part in parts]
+            self._planned = []
 
     def _run(self, tokens: list[Tokens]) -> _Done:
         batch = padded(tokens, pad_id=self._tokenizer.pad_id)

@@ -26,7 +26,7 @@ from workers.engine.generation import options_of
 from workers.engine.models import published
 from workers.engine.quiet import quiet_transformers
 
-_BATCH_ROWS_MAX: Final = 1024
+BATCH_ROWS_MAX: Final = 1024
 _CLASSIFIER: Final = "ForSequenceClassification"
 
 
@@ -67,7 +67,7 @@ def load(
         tokenizer=TextTokenizer(tokenizer),
         head=_head(spec.name, config, options, forward.width, is_classifier=is_classifier),
         tokens_max=tokens_max,
-        bounds=BatchBounds(tokens_max=plan.batch_tokens, rows_max=_BATCH_ROWS_MAX),
+        bounds=BatchBounds(tokens_max=plan.batch_tokens, rows_max=BATCH_ROWS_MAX),
         rows_waiting_max=options.rows_waiting_max,
         identity=_identity(plan, revision),
     )

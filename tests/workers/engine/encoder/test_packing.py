@@ -80,7 +80,7 @@ def test_no_texts_make_no_batches() -> None:
 
 
 def test_the_cost_of_batches_is_found_from_their_times() -> None:
-    model, rng = CostModel(), random.Random(5)
+    model, rng = CostModel(tokens_max=2048), random.Random(5)
     for _ in range(40):
         rows, length = rng.randint(1, 64), rng.randint(3, 256)
         time = 0.002 + 2e-6 * rows * length + 1e-9 * rows * length**2
@@ -94,7 +94,7 @@ def test_the_cost_of_batches_is_found_from_their_times() -> None:
 
 
 def test_times_that_say_a_batch_is_free_never_make_a_cost_negative() -> None:
-    model = CostModel()
+    model = CostModel(tokens_max=2048)
     for rows in range(1, 30):
         # Larger batches seem cheaper by the token, and the smallest cheaper than none.
         model.note(rows, 8, 1e-6 * rows * rows)
