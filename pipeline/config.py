@@ -7,13 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from pipeline.domain.addresses import Reach, policy_of
 from pipeline.domain.errors import UsageError
 from pipeline.domain.limits import RATE_MICROS_PER_HOUR_MAX
 from pipeline.domain.money import MICROS_PER_UNIT
+from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
+from pipeline.domain.windows import parse_window
 
 _RATE_MAX = Decimal(RATE_MICROS_PER_HOUR_MAX) / MICROS_PER_UNIT
 
@@ -24,6 +26,44 @@ def _check_hosts(hosts: list[str]) -> list[str]:
     except UsageError as error:
         raise ValueError(str(error)) from None
     return hosts
+
+
+def _check_window(window: str | None) -> str | None:
+    try:
+        if window is not None:
+            parse_window(window)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return window
+
+
+class TierSettings(BaseModel):
+    """Terms of one tier that are not as they come."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        default=None, description="Share of a contended pool, relative to the other tiers' weights."
+    )
+    floor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Least share of a contended pool, whatever the weights say."
+    )
+    window: Annotated[str | None, AfterValidator(_check_window)] = Field(
+        default=None, description="Completion window of batches that name none, such as 6h."
+    )
+
+
+class TenantSettings(BaseModel):
+    """Terms of one tenant that are not as they come."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        default=1.0, description="Share of its tier, relative to the other tenants' weights."
+    )
+    limit: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Share of a pool's workers that it may have at once, however idle the others are."
+    )
 
 
 class Settings(BaseSettings):
@@ -89,6 +129,20 @@ class Settings(BaseSettings):
     pack_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=10.0, description="Predicted work of one pack."
     )
+    tiers: dict[Tier, TierSettings] = Field(
+        default_factory=dict,
+        description="Terms of tiers, a table each: weight, floor (a least share), window. Weights as they come: urgent 8, "
+        "standard 4, bulk 2, nightly 1.",
+    )
+    tenants: dict[str, TenantSettings] = Field(
+        default_factory=dict,
+        description="Terms of tenants by id, a table each: weight (1), limit (the share of a pool's workers that it may have "
+        "at once).",
+    )
+    debt_half_life_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
+        default=6.0,
+        description="In what time that which a tenant used ahead of its share counts half, while it has no rows.",
+    )
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         default=1.0, description="How often a worker looks for a pack without having been told of one."
     )
@@ -118,6 +172,11 @@ class Settings(BaseSettings):
     def rate_micros_per_hour(self) -> int:
         """Return the rate in micro-units."""
         return int(self.rate_per_hour * MICROS_PER_UNIT)
+
+    def window_of(self, tier: Tier) -> str:
+        """Return the completion window of a tier's batches that name none."""
+        terms = self.tiers.get(tier)
+        return DEFAULT_WINDOWS[tier] if terms is None or terms.window is None else terms.window
 
     @property
     def engine_threads(self) -> int:

@@ -83,14 +83,14 @@ def decide(
                 now_us=snapshot.now_us,
                 virtual_seconds=snapshot.virtual_seconds,
             )
-            queues[pool.pool].press(pressing[pool.pool])
+            queues[pool.pool].press(pressing[pool.pool].places, packs=pressing[pool.pool].packs)
     # 6. Pack, 7. admit: fill packs in that order while the pools have room.
     rooms = {pool.pool: packs_admitted(pool, policy) for pool in snapshot.pools if pool.pool in queues}
     packs = _fill_pools(queues, rooms, outlook, policy, new_pack_id)
     return CyclePlan(
         packs=packs,
         standings=_standings_of(lineup, refusals, cursors),
-        pressing=_pressing_of(lineup, pressing.values()),
+        pressing=_pressing_of(lineup, [each.places for each in pressing.values() if each.is_dire]),
         promises=answers,
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),

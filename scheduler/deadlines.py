@@ -116,6 +116,13 @@ class Book:
         last = short[-1] + 1 if len(short) else 0
         return np.flatnonzero(self._is_claimed[:last])
 
+    def is_short(self, capacity: Capacity, *, short_seconds: float) -> bool:
+        """Say whether any claim's slack would be no more than `short_seconds` if the pool were good for `capacity`."""
+        claimed = np.flatnonzero(self._is_claimed)
+        asked = self._until[claimed] - self._slack[claimed]
+        slack = capacity.seconds_until(self._deadlines_us[claimed]) - asked
+        return bool((slack <= short_seconds).any())
+
     def earliest(self, seconds: float) -> int | None:
         """Return the first deadline by which so many more seconds can be promised beside the claims.
 

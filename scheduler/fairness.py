@@ -170,14 +170,19 @@ class FairQueue:
         self._is_queued[places] = True
         #: Places of the backlogs that go before all others, whatever their tags say; the first due first.
         self._pressing: deque[int] = deque()
+        self._pressing_packs = 0.0
 
-    def press(self, places: Integers) -> None:
-        """Let these backlogs go before all others, in this order. They are charged as ever, so others get it back."""
+    def press(self, places: Integers, *, packs: float) -> None:
+        """Let these backlogs go before all others, in this order, for so many packs.
+
+        They are charged as ever, so others get it back.
+        """
         self._pressing = deque(places[self._is_queued[places]].tolist())
+        self._pressing_packs = packs
 
     def first(self) -> Turn | None:
         """Return whose turn it is, or None when no row is left."""
-        while self._pressing:
+        while self._pressing and self._pressing_packs > 0:
             place = self._pressing[0]
             if not self._cursors.at(place).is_spent:
                 return self._turn_at(place)
@@ -196,6 +201,7 @@ class FairQueue:
         presses moves no virtual time, for others would be lifted and lose their claim; its ordinal is before them all.
         """
         if turn.is_pressing:
+            self._pressing_packs -= 1
             return pressing_ordinal(turn.cursor.backlog.deadline_at_us)
         for parent, child in pairwise(turn.accounts):
             parent.virtual_seconds = max(parent.virtual_seconds, child.start_seconds)

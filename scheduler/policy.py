@@ -86,3 +86,23 @@ class Policy:
     def weights_of(self, tier: Tier, tenant_id: TenantId) -> tuple[float, float, float]:
         """Return the weights of a tier, of a tenant in it, and of each of that tenant's batches."""
         return self.tier_weight(tier), self.tenant_weight(tenant_id), 1.0
+
+
+def floored(weights: Mapping[Tier, float], floors: Mapping[Tier, float]) -> dict[Tier, float]:
+    """Return weights by which each tier has its floor of a pool that all contend for, and the others share the rest.
+
+    Floors are shares, no more than 1 together; the others keep their proportions.
+    """
+    found = dict(weights)
+    whole = sum(weights.values())
+    at_floor: set[Tier] = set()
+    while True:
+        rest = whole * (1 - sum(floors[tier] for tier in at_floor))
+        free = sum(weight for tier, weight in weights.items() if tier not in at_floor)
+        found = {
+            tier: whole * floors[tier] if tier in at_floor else rest * weight / free for tier, weight in weights.items()
+        }
+        below = {tier for tier, floor in floors.items() if found[tier] < whole * floor - 1e-9 * whole}
+        if not below:
+            return {tier: max(weight, 1e-9 * whole) for tier, weight in found.items()}
+        at_floor |= below

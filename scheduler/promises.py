@@ -19,6 +19,17 @@ from scheduler.policy import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pressing:
+    """Who must go before all others in one pool, the first due first."""
+
+    places: Integers
+    #: So many packs of theirs may do so now.
+    packs: float
+    #: Their packs that wait already must do so too.
+    is_dire: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Pool:
     """What one pool is good for, and what was promised of it."""
 
@@ -46,6 +57,7 @@ class Promises:
         )
         made = lineup.with_promise(Promise.MADE) & ~lineup.is_paused
         self._pools: dict[str, _Pool] = {}
+        self._views = {pool.pool: pool for pool in pools}
         for pool in pools:
             seconds = outlook.seconds_left(lineup, pool.pool)
             asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
@@ -69,12 +81,19 @@ class Promises:
             (batch_id, self._answer(places)) for batch_id, places in heard if all(map(self._is_served, places))
         )
 
-    def pressing(self, pool: str) -> Integers:
-        """Return the places of those that must go first in this pool now, the first due first."""
+    def pressing(self, pool: str) -> Pressing:
+        """Return those that must go first in this pool now."""
+        held, workers = self._pools[pool], self._views[pool].workers
+        short_seconds = workers * held.capacity.pack_seconds
         # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
         # late with the next one that is lost.
-        held = self._pools[pool]
-        return held.book.pressing(short_seconds=held.capacity.workers * held.capacity.pack_seconds)
+        places = held.book.pressing(short_seconds=short_seconds)
+        if held.book.is_short(held.capacity, short_seconds=short_seconds):
+            return Pressing(places=places, packs=math.inf, is_dire=True)
+        # While all workers together could still catch up, it goes on at the pace that was promised. A faster one
+        # would make room for more promises, and those for more, until nobody else had a turn.
+        packs = math.ceil(workers * self._policy.promised_share) - self._views[pool].packs_pressing
+        return Pressing(places=places, packs=packs, is_dire=False)
 
     def can_wait(self) -> Flags:
         """Return which can be held back a little longer and still be done in time, as far as can be told."""

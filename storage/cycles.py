@@ -5,7 +5,7 @@ Every write names the epoch its scheduler leads in, so a deposed one's are refus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.errors import ConflictError
-from pipeline.domain.ids import BatchId, PackId, WorkerId
+from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId
 from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
@@ -235,17 +235,20 @@ class Leadership:
 class CycleRepository:
     """What the leading scheduler reads and writes."""
 
-    def __init__(self, database: Database, *, silence: timedelta) -> None:
-        """Declare workers lost after `silence` without a heartbeat."""
+    def __init__(self, database: Database, *, silence: timedelta, limited: Collection[TenantId] = ()) -> None:
+        """Declare workers lost after `silence` without a heartbeat; count the packs of the `limited` tenants."""
         self._database = database
         self._silence = silence
+        self._limited = limited
         self._mirror = BacklogMirror()
         #: As they were stored last; None: to be read.
         self._fair_tags: tuple[FairTag, ...] | None = None
 
     def snapshot(self) -> Snapshot:
         """Return everything one cycle decides on."""
-        seen = self._database.run(lambda connection: read_snapshot(connection, self._mirror, fair_tags=self._fair_tags))
+        seen = self._database.run(
+            lambda connection: read_snapshot(connection, self._mirror, fair_tags=self._fair_tags, limited=self._limited)
+        )
         self._fair_tags = seen.fair_tags
         return seen
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from pipeline.ports.cycle import FairTag, PoolView, Snapshot
+from pipeline.domain.ids import TenantId
+from pipeline.ports.cycle import PRESSING_ORDINAL_MAX, FairTag, PoolView, Snapshot
 from storage.backlogs import BacklogMirror, epoch_us
 from storage.offers import offers_of, read_last_words
 from storage.predictions import read_ended
@@ -18,7 +20,11 @@ _SPEED_INTERVALS: Final = 32
 _POOLS = text("""
     -- Packs that no live worker can serve, and paused ones, do not count as waiting: they would take up the room of
     -- others.
-    SELECT pool, workers, served, rate_micros_per_hour, currency, (
+    SELECT pool, workers, served, rate_micros_per_hour, currency,
+           (SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state IN ('ready', 'retryable')
+               AND ordinal < :pressing_below)
+           + (SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state = 'leased' AND ordinal < :pressing_below)
+             AS packs_pressing, (
             SELECT count(*) FROM packs WHERE packs.pool = live.pool AND state IN ('ready', 'retryable')
                AND NOT is_convicted AND packs.variant = ANY(live.variants) AND packs.id NOT IN (SELECT id FROM paused_packs)) AS packs_waiting
       FROM (SELECT pool, count(DISTINCT workers.id) AS workers, array_agg(DISTINCT named.variant) AS variants,
@@ -28,6 +34,17 @@ _POOLS = text("""
              WHERE state NOT IN ('stopped', 'lost', 'draining') AND NOT must_stop
              GROUP BY pool) AS live
      ORDER BY pool
+""")
+
+_PACKS_OF_TENANTS = text("""
+    -- Of a pack of several tenants each has the part that its predicted seconds are of the pack's.
+    SELECT pool, held.tenant_id, sum(coalesce(held.predicted_seconds / nullif(moving.predicted_seconds, 0), 1)) AS packs
+      FROM (SELECT id, pool, predicted_seconds FROM packs WHERE state IN ('ready', 'retryable')
+            UNION ALL SELECT id, pool, predicted_seconds FROM packs WHERE state = 'leased') AS moving,
+      LATERAL (SELECT tenant_id, predicted_seconds FROM pack_slices JOIN batches ON batches.id = pack_slices.batch_id
+                WHERE pack_id = moving.id OFFSET 0) AS held
+     WHERE held.tenant_id = ANY(:tenants)
+     GROUP BY pool, held.tenant_id
 """)
 
 _SPEEDS = text("""
@@ -43,21 +60,31 @@ _CLOCK = text("SELECT clock_timestamp() AS now, (SELECT coalesce(max(ordinal), 0
 
 
 def read_snapshot(
-    connection: Connection, mirror: BacklogMirror, *, fair_tags: tuple[FairTag, ...] | None = None
+    connection: Connection,
+    mirror: BacklogMirror,
+    *,
+    fair_tags: tuple[FairTag, ...] | None = None,
+    limited: Collection[TenantId] = (),
 ) -> Snapshot:
-    """Return all batches with rows to run, the pools, and the memory of the last cycle, where it is not given."""
+    """Return all batches with rows to run, the pools, and the memory of the last cycle, where it is not given.
+
+    The packs of the `limited` tenants are counted.
+    """
     # First: what ended after it was read is settled next time, when the backlogs have what it did.
     ended = read_ended(connection)
     backlogs = mirror.read(connection)
-    fleet = _read_fleet(connection)
+    fleet = _read_fleet(connection, limited)
     if fair_tags is None:
         memory = connection.execute(text("SELECT fair_tags FROM leadership")).scalar_one_or_none()
         fair_tags = tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ())
     return replace(fleet, backlogs=backlogs, ended=ended, fair_tags=fair_tags)
 
 
-def _read_fleet(connection: Connection) -> Snapshot:
-    live = connection.execute(_POOLS).all()
+def _read_fleet(connection: Connection, limited: Collection[TenantId]) -> Snapshot:
+    live = connection.execute(_POOLS, {"pressing_below": PRESSING_ORDINAL_MAX}).all()
+    packs: dict[str, dict[TenantId, float]] = {}
+    for row in connection.execute(_PACKS_OF_TENANTS, {"tenants": sorted(limited)}) if limited else ():
+        packs.setdefault(row.pool, {})[TenantId(row.tenant_id)] = float(row.packs)
     variants = sorted({variant for row in live for variant, _key in row.served})
     words = read_last_words(connection, variants) if variants else ()
     pools = tuple(
@@ -68,6 +95,8 @@ def _read_fleet(connection: Connection) -> Snapshot:
             packs_waiting=row.packs_waiting,
             rate_micros_per_hour=row.rate_micros_per_hour,
             currency=row.currency,
+            packs_pressing=row.packs_pressing,
+            packs_of_tenants=packs.get(row.pool, {}),
         )
         for row in live
     )

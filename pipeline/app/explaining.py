@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
+from pipeline.app.policies import policy_of
 from pipeline.app.stack import Stack
 from pipeline.domain.errors import UsageError
 from pipeline.domain.reasons import SENTENCES
@@ -16,7 +17,6 @@ from scheduler.explain.batches import WORST_FIRST, explain_batch
 from scheduler.explain.forecast import Forecast
 from scheduler.explain.packs import explain_pack
 from scheduler.explain.pools import explain_pool
-from scheduler.policy import Policy
 from storage.facts import FactsRepository
 
 _ID: Final = re.compile(r"(?P<prefix>[a-z]+)_[0-9a-zA-Z_-]+")
@@ -69,7 +69,7 @@ def subject_of(given: str) -> Subject:
 def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explained:
     """Explain a batch, a pack or a pool; raises `NotFoundError` for one that is not there."""
     facts = _facts(stack)
-    policy = _policy(stack)
+    policy = policy_of(stack.settings)
     subject = subject_of(given)
     match subject:
         case Subject.BATCH:
@@ -95,7 +95,7 @@ def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explaine
 def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
     """Explain every pool, and the `limit` batches that most want a person's attention."""
     batches, total, seen = _facts(stack).unfinished(worst_first=WORST_FIRST, limit=limit)
-    forecast = Forecast(seen, _policy(stack))
+    forecast = Forecast(seen, policy_of(stack.settings))
     return OverviewExplained(
         now=seen.now,
         has_leader=seen.has_leader,
@@ -108,10 +108,6 @@ def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
 
 def _facts(stack: Stack) -> FactsRepository:
     return FactsRepository(stack.database, lease_for=timedelta(seconds=stack.settings.lease_seconds))
-
-
-def _policy(stack: Stack) -> Policy:
-    return Policy(pack_seconds_target=stack.settings.pack_seconds)
 
 
 def _batch_past(decided: Sequence[Decided], end: datetime) -> tuple[Past, ...]:

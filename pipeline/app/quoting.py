@@ -7,12 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.lending import lent_folder
+from pipeline.app.policies import policy_of
 from pipeline.app.stack import Stack
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.ports.batches import Rejected, Survey
 from pipeline.submit.intake import survey
-from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.quoting import Asked, TierQuote, quote
 from storage.cycles import CycleRepository
@@ -38,7 +38,7 @@ def quote_file(
         asked,
         cycles.snapshot(),
         Predictions.recalled(cycles.predictions()),
-        Policy(pack_seconds_target=stack.settings.pack_seconds),
+        policy_of(stack.settings),
         windows=windows,
         seed=_SEED,
     )

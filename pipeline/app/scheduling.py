@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from pipeline.app.batches import finalize_claimed, take_in_claimed
+from pipeline.app.policies import policy_of
 from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.config import Settings
@@ -20,7 +21,6 @@ from pipeline.domain.lifecycle import BatchState
 from scheduler.convictor import Convictor
 from scheduler.cycle import decide
 from scheduler.doers import Alarm, Doer, run_doers
-from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from storage.cycles import CycleRepository, Leadership
 from storage.firings import FiringRepository
@@ -95,8 +95,8 @@ class _Duties:
         self._sender = sender
         self._term_over = term_over
         self._alarm = alarm
-        self._cycles = CycleRepository(stack.database, silence=lease_for)
-        self._policy = Policy(pack_seconds_target=stack.settings.pack_seconds)
+        self._policy = policy_of(stack.settings)
+        self._cycles = CycleRepository(stack.database, silence=lease_for, limited=self._policy.tenant_limits)
         #: None: to be read again, because what is stored is not what was learned.
         self._predictions: Predictions | None = None
         self._expire_at = time.monotonic()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+
+#: Packs that go before all others, because a promised deadline is near, have ordinals below this.
+PRESSING_ORDINAL_MAX: Final = -1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,8 @@ class PoolView:
     #: What an hour of its dearest worker costs.
     rate_micros_per_hour: int = 0
     currency: str = "USD"
+    #: Packs that have not ended and that press.
+    packs_pressing: int = 0
     #: Packs that have not ended, by tenant, of a pack of several the part that each has in it; told of tenants with a
     #: limit.
     packs_of_tenants: Mapping[TenantId, float] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -9,7 +10,7 @@ from typing import Final, assert_never
 from pipeline.domain.figures import count, counted, money
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.reasons import Reason
-from pipeline.domain.tiers import WEIGHTS, Tier
+from pipeline.domain.tiers import Tier
 from pipeline.ports.explain import BatchFacts, Change, Explanation, Scheduling, Subject
 from scheduler.explain.budgets import over_budget
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
@@ -42,6 +43,8 @@ class _Case:
     facts: BatchFacts
     seen: Scheduling
     prospect: Prospect | None
+    #: Of a contended pool, relative to one another.
+    weights: Mapping[Tier, float]
 
     @property
     def command(self) -> str:
@@ -58,7 +61,8 @@ def explain_batch(facts: BatchFacts, seen: Scheduling, forecast: Forecast) -> Ex
     """Return why the batch stands where it stands."""
     view = facts.view
     is_open = view.state is BatchState.IN_PROGRESS
-    case = _Case(facts=facts, seen=seen, prospect=forecast.batch(view.batch_id) if is_open else None)
+    prospect = forecast.batch(view.batch_id) if is_open else None
+    case = _Case(facts=facts, seen=seen, prospect=prospect, weights=forecast.tier_weights)
     sentence, changes = _by_state(case)
     outcome = outcome_of(view, case.prospect, seen.now) if is_open else None
     if is_open:
@@ -157,8 +161,9 @@ def _faster(case: _Case, turn: Turn) -> tuple[Change, ...]:
     """Return what brings a turn sooner: a tier of greater weight, and more workers."""
     view = case.facts.view
     changes = []
-    if turn.others and (better := _next_better(view.tier)) is not None:
-        times = WEIGHTS[better] / WEIGHTS[view.tier]
+    weights = case.weights
+    if turn.others and (better := _next_better(view.tier, weights)) is not None:
+        times = weights[better] / weights[view.tier]
         changes.append(
             Change(
                 sentence=f"tier {better} has {times:g} times the share of {view.tier}",
@@ -173,9 +178,9 @@ def _more_workers(pool: str) -> Change:
     return Change(sentence=f"another worker in pool {pool}", command=f"nightrate worker --pool {pool}")
 
 
-def _next_better(tier: Tier) -> Tier | None:
-    better = [other for other in Tier if WEIGHTS[other] > WEIGHTS[tier]]
-    return min(better, key=lambda other: WEIGHTS[other], default=None)
+def _next_better(tier: Tier, weights: Mapping[Tier, float]) -> Tier | None:
+    better = [other for other in Tier if weights[other] > weights[tier]]
+    return min(better, key=lambda other: weights[other], default=None)
 
 
 def _paused(case: _Case) -> Told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -92,6 +92,11 @@ class Forecast:
         self._candidates: list[Backlog] = [self._lineup[place] for place in np.flatnonzero(refusals < 0).tolist()]
         self._lines = {name: self._line_of(name) for name in self._views}
 
+    @property
+    def tier_weights(self) -> Mapping[Tier, float]:
+        """Return the shares of a contended pool that tiers have, relative to one another."""
+        return self._policy.tier_weights
+
     def line(self, pool: str) -> Line | None:
         """Return who competes for a pool's packs; None for a pool without workers."""
         return self._lines.get(pool)
@@ -149,7 +154,7 @@ class Forecast:
 
     def _line_of(self, pool: str) -> Line:
         served = (each for each in self._candidates if self._variant(each, pool) is not None)
-        return Line(pool, [self._contender(each, pool) for each in served], self._seen.snapshot.fair_tags)
+        return Line(pool, [self._contender(each, pool) for each in served], self._seen.snapshot.fair_tags, self._policy)
 
     def _contender(self, backlog: Backlog, pool: str) -> Contender:
         variant = self._variant(backlog, pool)
@@ -194,7 +199,7 @@ class Forecast:
         me = next((each for each in line.contenders if each.batch_id == batch_id), None)
         if me is None:
             return None
-        pressing = [self._lineup[place].batch_id for place in self._promises.pressing(pool).tolist()]
+        pressing = [self._lineup[place].batch_id for place in self._promises.pressing(pool).places.tolist()]
         is_pressing = batch_id in pressing
         first = pressing[: pressing.index(batch_id)] if is_pressing else pressing
         urgent = [each for each in line.contenders if each.batch_id in set(first) - {batch_id}]

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.domain.ids import BatchId, TenantId
-from pipeline.domain.tiers import WEIGHTS, Tier
+from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import FairTag
+from scheduler.policy import Policy
 
 #: From the pool down, as in `FairTag`.
 _Path = tuple[str, ...]
@@ -61,13 +62,16 @@ class _Account:
     pack_seconds: float = 0.0
     children: dict[str, _Account] = field(default_factory=dict)
     tier: Tier
+    #: Of the first below it.
+    tenant_id: TenantId
 
 
 class Line:
     """Who competes for a pool's packs, in the order of their turns."""
 
-    def __init__(self, pool: str, contenders: Iterable[Contender], tags: Iterable[FairTag]) -> None:
+    def __init__(self, pool: str, contenders: Iterable[Contender], tags: Iterable[FairTag], policy: Policy) -> None:
         """Take them as they stand."""
+        self._policy = policy
         self._tags: dict[_Path, FairTag] = {tag.path: tag for tag in tags if tag.pool == pool}
         #: By rank, so that the first below an account gives it its best rank.
         self.contenders = sorted(contenders, key=lambda each: each.rank)
@@ -106,7 +110,7 @@ class Line:
         counts: dict[Tier, int] = {}
         # From the batch up: what goes before it in its tenant moves its tenant back among the tier's, and so on.
         for depth, (siblings, account) in reversed(list(enumerate(path))):
-            weight = float(WEIGHTS[me.tier]) if depth == 0 else 1.0
+            weight = self._weights(me.tier, me.tenant_id)[depth]
             start = account.start_seconds + seconds / weight
             for sibling in siblings.values():
                 served = 0.0 if sibling is account else self._served(start, account.rank, sibling, depth=depth)
@@ -120,9 +124,12 @@ class Line:
         """Return what another child is served before one that starts at `start`, in whole packs."""
         if (other.start_seconds, other.rank) > (start, rank):
             return 0.0
-        weight = float(WEIGHTS[other.tier]) if depth == 0 else 1.0
+        weight = self._weights(other.tier, other.tenant_id)[depth]
         packs = max(1, math.ceil((start - other.start_seconds) * weight / other.pack_seconds))
         return min(other.seconds, packs * other.pack_seconds)
+
+    def _weights(self, tier: Tier, tenant_id: TenantId) -> tuple[float, float, float]:
+        return self._policy.weights_of(tier, tenant_id)
 
     def _add(self, each: Contender) -> None:
         path = each.tier.value, each.tenant_id, each.batch_id
@@ -130,7 +137,9 @@ class Line:
         for depth, name in enumerate(path, start=1):
             account = level.get(name)
             if account is None:
-                account = _Account(start_seconds=self._start(path[:depth]), rank=each.rank, tier=each.tier)
+                account = _Account(
+                    start_seconds=self._start(path[:depth]), rank=each.rank, tier=each.tier, tenant_id=each.tenant_id
+                )
                 level[name] = account
             account.seconds += each.seconds
             account.pack_seconds = max(account.pack_seconds, each.pack_seconds)
@@ -139,7 +148,7 @@ class Line:
     def _start(self, path: _Path) -> float:
         parent, tag = self._tags.get(path[:-1]), self._tags.get(path)
         virtual = 0.0 if parent is None else parent.virtual_seconds
-        return virtual if tag is None else max(tag.start_seconds, virtual)
+        return virtual if tag is None else tag.start_seconds
 
 
 def _batches_below(account: _Account, depth: int) -> int:

@@ -14,6 +14,7 @@ from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.limits import SHARD_ROWS_MAX
 from pipeline.domain.sketches import bucket_of
 from pipeline.ports.cycle import (
+    PRESSING_ORDINAL_MAX,
     EndedPack,
     EndedShare,
     FairTag,
@@ -176,6 +177,7 @@ class Simulation:
                     workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
                     offers=pool.offers,
                     packs_waiting=len(self._waiting[pool.name]),
+                    packs_pressing=sum(ordinal < PRESSING_ORDINAL_MAX for ordinal in self._ordinals(pool.name)),
                 )
                 for pool in self._fleet.pools
             ),
@@ -184,6 +186,11 @@ class Simulation:
             fair_tags=self._tags,
             ended=ended,
         )
+
+    def _ordinals(self, pool: str) -> Iterable[float]:
+        """Return the ordinals of the packs that have not ended."""
+        yield from (ordinal for ordinal, _, _ in self._waiting[pool])
+        yield from (each.pack.ordinal for each in self._workers if each.pool.name == pool and each.pack is not None)
 
     def _press(self, ordinals: Mapping[BatchId, float]) -> None:
         for waiting in self._waiting.values() if ordinals else ():
@@ -209,7 +216,8 @@ class Simulation:
         for worker in self._workers:
             waiting = self._waiting[worker.pool.name]
             while worker.is_here and worker.pack is None and waiting:
-                _, _, pack = heapq.heappop(waiting)
+                ordinal, _, pack = heapq.heappop(waiting)
+                pack.ordinal = ordinal
                 pack.left = [part for part in pack.left if self._batches[part.batch_id].is_open]
                 if pack.left:
                     self._begin(worker, pack)

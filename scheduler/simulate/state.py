@@ -94,6 +94,8 @@ class SimulatedPack:
     done: dict[BatchId, int] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 0
+    #: As it was leased with.
+    ordinal: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -6,19 +6,19 @@ import pytest
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ConflictError, NotLeaderError
-from pipeline.domain.ids import BatchId, WorkerId, new_pack_id, new_worker_id
+from pipeline.domain.ids import DEFAULT_TENANT, BatchId, WorkerId, new_pack_id, new_worker_id
 from pipeline.domain.lifecycle import AttemptOutcome, WorkerState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.retry import Verdict
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted
-from pipeline.ports.cycle import CyclePlan, FairTag, PackDraft, SliceDraft, Standing
+from pipeline.ports.cycle import PRESSING_ORDINAL_MAX, CyclePlan, FairTag, PackDraft, SliceDraft, Standing
 from pipeline.ports.packs import WorkerRegistration
 from scheduler.cycle import decide
 from scheduler.policy import Policy
-from storage.cycles import Leadership
+from storage.cycles import CycleRepository, Leadership
 from tests.services import connect, eventually
-from tests.storage.world import World
+from tests.storage.world import LEASE, World
 
 AGAIN = timedelta(minutes=5)
 
@@ -220,6 +220,21 @@ def test_the_fair_queues_memory_comes_back_as_it_was_written(world: World) -> No
     world.cycles.dispatch(world.leadership.epoch, CyclePlan(packs=(), standings=()))
 
     assert world.cycles.snapshot().fair_tags == tags
+
+
+def test_packs_of_tenants_with_a_limit_and_packs_that_press_are_counted(world: World) -> None:
+    batch = world.admit(10)
+    (shard,) = world.shard_ids(batch)
+    worker = world.worker()
+    world.pack((batch, shard, 0, 2), ordinal=PRESSING_ORDINAL_MAX - 1)
+    world.pack((batch, shard, 2, 4))
+    world.lease(worker)
+
+    (plain,) = world.cycles.snapshot().pools
+    (counted,) = CycleRepository(world.database, silence=LEASE, limited=[DEFAULT_TENANT]).snapshot().pools
+
+    assert (plain.packs_pressing, plain.packs_of_tenants) == (1, {})
+    assert counted.packs_of_tenants == {DEFAULT_TENANT: 2.0}
 
 
 # --- dispatching ------------------------------------------------------------------------------

@@ -220,7 +220,14 @@ CASES = (
     case("changed batches", backlogs._CHANGED, "ix_batches_changed_by", since=2**62),
     case("batches that move", backlogs._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
     case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
-    case("pools", snapshots._POOLS, "ix_packs_waiting"),
+    case("pools", snapshots._POOLS, "ix_packs_waiting", 1500, pressing_below=-1e9),
+    case(
+        "packs of tenants",
+        snapshots._PACKS_OF_TENANTS,
+        "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id",
+        1500,
+        tenants=["tnt_default"],
+    ),
     case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", variants=["echo", "chat"], intervals=32),
     case("highest ordinal", snapshots._CLOCK, "ix_packs_ordinal"),
     case(

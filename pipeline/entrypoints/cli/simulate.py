@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -64,7 +65,8 @@ def simulate(  # noqa: PLR0913 -- each is one thing of the world that a person m
     as_json: AsJson = False,
 ) -> int:
     """Run the scheduler's own decisions over arrivals on a virtual clock; starts and changes nothing."""
-    from scheduler.policy import Policy
+    from pipeline.app.policies import policy_of
+    from pipeline.config import load_settings
     from scheduler.simulate.arrivals import Workload, made_up
     from scheduler.simulate.fleet import Trouble
     from scheduler.simulate.simulation import Simulation
@@ -86,7 +88,8 @@ def simulate(  # noqa: PLR0913 -- each is one thing of the world that a person m
         lost_share=lost_share,
         seed=seed,
     )
-    record = Simulation(arrivals, fleet, Policy(pack_seconds_target=pack_seconds), seed=seed).run()
+    policy = replace(policy_of(load_settings()), pack_seconds_target=pack_seconds)
+    record = Simulation(arrivals, fleet, policy, seed=seed).run()
     if report is not None:
         from scheduler.simulate.timeline import page_of
 

@@ -8,11 +8,12 @@ from datetime import datetime
 
 from pipeline.app.batches import store_input, submit
 from pipeline.app.stack import Stack, collect_seldom
+from pipeline.config import load_settings
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
 from pipeline.domain.moments import parse_moment
-from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
+from pipeline.domain.tiers import Tier
 from pipeline.domain.windows import parse_window
 from pipeline.entrypoints.cli.figures import micros_of
 from pipeline.ports.batches import BatchView, Submission
@@ -42,7 +43,7 @@ def parse_terms(
 ) -> Terms:
     """Return the terms, or raise `UsageError` for the first option that makes no sense."""
     chosen = tier_of(tier)
-    window = window or DEFAULT_WINDOWS[chosen]
+    window = window or load_settings().window_of(chosen)
     parse_window(window)
     for text in (*(meta or ()), idempotency_key or ""):
         check_text(text)

@@ -27,7 +27,7 @@ def contender(
 
 
 def line(*contenders: Contender, tags: tuple[FairTag, ...] = ()) -> Line:
-    return Line("cpu", contenders, tags)
+    return Line("cpu", contenders, tags, Policy())
 
 
 def tag(*path: str, start: float = 0.0, virtual: float = 0.0) -> FairTag:
@@ -103,7 +103,7 @@ def test_what_is_told_is_what_the_cycle_then_does() -> None:
             )
             for each in seen.backlogs
         ]
-        queue = Line("cpu", contenders, seen.fair_tags)
+        queue = Line("cpu", contenders, seen.fair_tags, Policy())
         told = {each.batch_id: queue.before(each).seconds for each in contenders}
         first = queue.first()
         begun = len(world.dispatched)

@@ -6,6 +6,7 @@ policy's insides; the others replace one function.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ from tests.scheduler.world import hold
 Check = Callable[[int], None]
 Mutant = Callable[[], AbstractContextManager[object]]
 _decide, _pressing, _peer = cycle.decide, deadlines.Book.pressing, fairness.FairQueue.peer
+_press = fairness.FairQueue.press
 _RANKS = {tier: rank for rank, tier in enumerate((Tier.NIGHTLY, Tier.BULK, Tier.STANDARD, Tier.URGENT))}
 
 
@@ -240,3 +242,13 @@ def no_guard() -> AbstractContextManager[object]:
 def latest_deadline_first() -> AbstractContextManager[object]:
     """Let the last due of those that press go first."""
     return patch.object(deadlines.Book, "pressing", lambda *given, **more: _pressing(*given, **more)[::-1])
+
+
+def guard_without_measure() -> AbstractContextManager[object]:
+    """Let all who press do so with every worker."""
+
+    def boundless(self: Any, places: Any, *, packs: float) -> None:  # noqa: ANN401 -- whatever the places become
+        del packs
+        _press(self, places, packs=math.inf)
+
+    return patch.object(fairness.FairQueue, "press", boundless)

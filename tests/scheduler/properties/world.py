@@ -17,6 +17,7 @@ from typing import Final
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.ports.cycle import (
+    PRESSING_ORDINAL_MAX,
     Backlog,
     CyclePlan,
     EndedPack,
@@ -46,6 +47,8 @@ class _Pack:
     seconds: float
     charged: dict[str, float]
     tokens: dict[str, float]
+    #: As it waits, or as it was leased with.
+    ordinal: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -158,8 +161,9 @@ class World:
         for batch_id, promise in plan.promises:
             self.batches[batch_id].promise = promise
         self._press(plan)
-        first = frozenset(ordinal for _, ordinal in plan.pressing)
-        dispatches = tuple(self._publish(draft, is_pressing=draft.ordinal in first) for draft in plan.packs)
+        dispatches = tuple(
+            self._publish(draft, is_pressing=draft.ordinal < PRESSING_ORDINAL_MAX) for draft in plan.packs
+        )
         after = self._packable()
         for look in self._watchers:
             look()
@@ -193,6 +197,7 @@ class World:
                     workers=self.live(pool.name),
                     offers=pool.offers,
                     packs_waiting=len(self._waiting[pool.name]),
+                    packs_pressing=sum(pack.ordinal < PRESSING_ORDINAL_MAX for pack in self._open(pool.name)),
                     rate_micros_per_hour=pool.rate_micros_per_hour,
                 )
                 for pool in self.pools.values()
@@ -202,6 +207,11 @@ class World:
             fair_tags=self._tags,
             ended=ended,
         )
+
+    def _open(self, pool: str) -> list[_Pack]:
+        """Return the packs that have not ended."""
+        leased = (worker.pack for worker in self._workers if worker.pool.name == pool)
+        return [pack for _, _, pack in self._waiting[pool]] + [pack for pack in leased if pack is not None]
 
     def _backlog(self, batch: Batch) -> Backlog:
         rows_left = batch.rows - batch.rows_done
@@ -249,7 +259,8 @@ class World:
         for waiting in self._waiting.values():
             for place, (ordinal, number, pack) in enumerate(waiting):
                 pressed = [pressing[BatchId(name)] for name in pack.tokens if BatchId(name) in pressing]
-                waiting[place] = (min([ordinal, *pressed]), number, pack)
+                pack.ordinal = min([ordinal, *pressed])
+                waiting[place] = (pack.ordinal, number, pack)
             heapq.heapify(waiting)
 
     def _publish(self, draft: PackDraft, *, is_pressing: bool) -> Dispatch:
@@ -268,6 +279,7 @@ class World:
         pack = _Pack(draft, seconds * self._random.uniform(1 - self._noise, 1 + self._noise), charged, tokens)
         if not is_pressing:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)
+        pack.ordinal = draft.ordinal
         heapq.heappush(self._waiting[draft.pool], (draft.ordinal, next(self._numbers), pack))
         charges = {self.batches[name].path: amount for name, amount in charged.items()}
         return Dispatch(pool=draft.pool, charges=charges, is_pressing=is_pressing)
@@ -332,7 +344,7 @@ class World:
         worker.run_no += 1
         pack, worker.pack = worker.pack, None
         if pack is not None:
-            again = (pack.draft.ordinal, next(self._numbers), pack)
+            again = (pack.ordinal, next(self._numbers), pack)
             self.plan(self.now + self._lease_seconds, lambda: heapq.heappush(self._waiting[worker.pool.name], again))
 
     def _new_pack_id(self) -> PackId:
