@@ -228,6 +228,7 @@ def test_packs_of_tenants_with_a_limit_and_packs_that_press_are_counted(world: W
     worker = world.worker()
     world.pack((batch, shard, 0, 2), ordinal=PRESSING_ORDINAL_MAX - 1)
     world.pack((batch, shard, 2, 4))
+    world.execute("UPDATE pack_slices SET predicted_seconds = 1")
     world.lease(worker)
 
     (plain,) = world.cycles.snapshot().pools
