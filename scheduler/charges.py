@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from pipeline.domain.ids import BatchId
-from pipeline.ports.cycle import EndedPack, EndedShare, FairTag
+from pipeline.ports.cycle import EndedPack, FairTag
 from scheduler.lineup import Lineup
 from scheduler.policy import Policy
 
@@ -34,14 +34,17 @@ def recall(tags: Iterable[FairTag], lineup: Lineup, policy: Policy, *, now_us: i
 def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy) -> tuple[FairTag, ...]:
     """Return the tags with what packs took instead of what was charged for them at dispatch.
 
+    What a pack took is split among its batches by the rule of the bill (`pipeline.domain.shares`).
     An account without a tag stood at its parent's virtual time, and gets one. Who took less than it was charged gets
     the difference back, and may then stand behind the virtual time: as long as it has rows, and no longer.
     """
     known = {(tag.pool, tag.path): tag for tag in tags}
     for pack in ended:
-        tokens = sum(_tokens(share) for share in pack.shares)
-        for share in pack.shares:
-            took = pack.seconds * _tokens(share) / tokens if tokens else 0.0
+        sizes = [share.actual for share in pack.shares]
+        weights = pack.unit_costs.weights((size.rows, size.input_tokens, size.output_tokens) for size in sizes)
+        whole = sum(weights)
+        for share, own in zip(pack.shares, weights, strict=True):
+            took = pack.seconds * own / whole if whole else 0.0
             path = (pack.tier.value, share.tenant_id, share.batch_id)
             for depth, weight in enumerate(policy.weights_of(pack.tier, share.tenant_id), start=1):
                 _correct(known, pack.pool, path[:depth], (took - share.predicted_seconds) / weight)
@@ -94,10 +97,6 @@ def _is_waiting(path: Path, lineup: Lineup) -> bool:
         return False
     # With all rows in packs it never wants a turn again; one of several models may.
     return not lineup.is_packed[place] or len(lineup.place_of_batch) < len(lineup)
-
-
-def _tokens(share: EndedShare) -> float:
-    return share.actual.input_tokens + share.actual.output_tokens
 
 
 def _correct(known: dict[tuple[str, Path], FairTag], pool: str, path: Path, seconds: float) -> None:

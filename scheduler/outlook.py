@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, Snapshot, WorkSize
 from scheduler.columns import Flags, Floats, Sizes
@@ -70,6 +71,10 @@ class Outlook:
             return max(seconds) / shard.rows_total
 
         return row_seconds
+
+    def unit_costs(self, variant: str, pool: str) -> UnitCosts:
+        """Return what the seconds of the variant's rows are made of there, as far as it is known."""
+        return self._predictions.unit_costs(variant=variant, pool=pool, tokens_per_second=self._speed(variant))
 
     def seconds_left(self, lineup: Lineup, pool: str) -> Floats:
         """Return upper bounds of the worker-seconds of all rows without a result, of each backlog, in one pool.

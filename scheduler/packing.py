@@ -35,6 +35,7 @@ def pack_next(
         ordinal=ordinal,
         predicted_seconds=seconds,
         slices=slices,
+        unit_costs=outlook.unit_costs(variant, queue.pool),
     )
 
 

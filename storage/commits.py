@@ -10,12 +10,14 @@ from sqlalchemy import Connection, text
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import WorkerId
 from pipeline.ports.packs import PartDraft, WorkCommit
-from storage.ledger import record_work
+from storage.ledger import record_work, unit_costs_of
 from storage.multiranges import to_literal
 
 #: Locks the pack, for whoever still has its lease.
 OWN: Final = text("""
-    SELECT failures, lone_failures, unreads, is_suspect FROM packs
+    SELECT failures, lone_failures, unreads, is_suspect,
+           row_picoseconds, input_token_picoseconds, output_token_picoseconds
+      FROM packs
      WHERE id = :pack_id AND state = 'leased' AND lease_token = :lease_token FOR NO KEY UPDATE
 """)
 
@@ -68,7 +70,7 @@ def commit_parts(connection: Connection, worker_id: WorkerId | None, commit: Wor
     connection.execute(_COUNT_DONE, sorted(counts, key=lambda count: count["shard_id"]))
     if commit.interval is not None:
         assert worker_id is not None, "an interval is some worker's"
-        record_work(connection, worker_id, commit)
+        record_work(connection, worker_id, commit, unit_costs_of(own))
 
 
 def _add_part(connection: Connection, commit: WorkCommit, part: PartDraft) -> None:

@@ -37,12 +37,16 @@ _ELECT = text("""
 """)
 
 _ADD_PACKS = text("""
-    INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds)
-    SELECT id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds
+    INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds,
+                       row_picoseconds, input_token_picoseconds, output_token_picoseconds)
+    SELECT id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds,
+           row_picoseconds, input_token_picoseconds, output_token_picoseconds
       FROM unnest(CAST(:id AS text[]), CAST(:pool AS text[]), CAST(:model AS text[]), CAST(:variant AS text[]),
                   CAST(:endpoint AS text[]), CAST(:tier AS text[]), CAST(:ordinal AS float[]),
-                  CAST(:predicted_seconds AS float[]))
-        AS wanted (id, pool, model, variant, endpoint, tier, ordinal, predicted_seconds)
+                  CAST(:predicted_seconds AS float[]), CAST(:row_picoseconds AS bigint[]),
+                  CAST(:input_token_picoseconds AS bigint[]), CAST(:output_token_picoseconds AS bigint[]))
+        AS wanted (id, pool, model, variant, endpoint, tier, ordinal, predicted_seconds,
+                   row_picoseconds, input_token_picoseconds, output_token_picoseconds)
 """)
 
 _ADD_SLICES = text("""
@@ -348,6 +352,10 @@ def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
             **{
                 name: [getattr(pack, name) for pack in packs]
                 for name in ("pool", "model", "variant", "endpoint", "tier", "ordinal", "predicted_seconds")
+            },
+            **{
+                name: [getattr(pack.unit_costs, name) for pack in packs]
+                for name in ("row_picoseconds", "input_token_picoseconds", "output_token_picoseconds")
             },
         },
     )

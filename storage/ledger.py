@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Row, text
 from pipeline.domain.errors import LeaseLostError, NotFoundError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerState
-from pipeline.domain.money import metered_cost_micros, split_by_weight
+from pipeline.domain.money import metered_cost_micros
+from pipeline.domain.shares import SplitRule, UnitCosts
 from pipeline.ports.packs import Interval, WorkCommit
 
 _METER = text("""
@@ -24,36 +25,37 @@ _METER = text("""
 
 _ADD_INTERVAL = text("""
     INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, pack_id, lease_token, model, variant,
-                                  tokens, rate_micros_per_hour, cost_micros)
+                                  tokens, rate_micros_per_hour, cost_micros, split_rule)
     VALUES (:worker_id, :start_us, :stop_us, :kind, CAST(:pack_id AS text), :lease_token,
             (SELECT model FROM packs WHERE id = CAST(:pack_id AS text)),
-            (SELECT variant FROM packs WHERE id = CAST(:pack_id AS text)), :tokens, :rate_micros_per_hour, :cost_micros)
+            (SELECT variant FROM packs WHERE id = CAST(:pack_id AS text)), :tokens, :rate_micros_per_hour, :cost_micros,
+            CAST(:split_rule AS text))
 """)
 
 _ADD_ENTRY = text("""
-    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, tokens, amount_micros, currency)
-    VALUES (:worker_id, :start_us, :account, :batch_id, :kind, :tokens, :amount_micros, :currency)
+    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, row_count, input_tokens, output_tokens, tokens,
+                        amount_micros, currency)
+    VALUES (:worker_id, :start_us, :account, :batch_id, :kind, :row_count, :input_tokens, :output_tokens, :tokens,
+            :amount_micros, :currency)
 """)
 
 
-def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit) -> None:
-    """Charge the commit's span to the batches of its parts, by the tokens their rows took."""
+def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit, unit_costs: UnitCosts) -> None:
+    """Charge the commit's span to the batches of its parts, by what their rows were to cost in the pack."""
     interval = commit.interval
     assert interval is not None
     assert interval.kind is IntervalKind.WORK
-    tokens_of: dict[str, int] = {}
-    for part in commit.parts:
-        tokens = part.input_tokens + part.output_tokens
-        tokens_of[part.batch_id] = tokens_of.get(part.batch_id, 0) + tokens
+    works = commit.works()
     cost_micros, currency = _add_interval(
         connection,
         worker_id,
         interval,
         pack_id=commit.pack_id,
         lease_token=commit.lease_token,
-        tokens=sum(tokens_of.values()),
+        tokens=sum(inputs + outputs for _, inputs, outputs in works.values()),
+        split_rule=SplitRule.PREDICTED_COST,
     )
-    amounts = split_by_weight(cost_micros, list(tokens_of.values()))
+    amounts = unit_costs.split(cost_micros, works)
     connection.execute(
         _ADD_ENTRY,
         [
@@ -63,12 +65,24 @@ def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit)
                 "account": batch_id,
                 "batch_id": batch_id,
                 "kind": interval.kind,
-                "tokens": tokens,
-                "amount_micros": amount,
+                "row_count": rows,
+                "input_tokens": inputs,
+                "output_tokens": outputs,
+                "tokens": inputs + outputs,
+                "amount_micros": amounts[batch_id],
                 "currency": currency,
             }
-            for (batch_id, tokens), amount in zip(tokens_of.items(), amounts, strict=True)
+            for batch_id, (rows, inputs, outputs) in works.items()
         ],
+    )
+
+
+def unit_costs_of(pack: Row[Any]) -> UnitCosts:
+    """Return what the pack's time is split by."""
+    return UnitCosts(
+        row_picoseconds=pack.row_picoseconds,
+        input_token_picoseconds=pack.input_token_picoseconds,
+        output_token_picoseconds=pack.output_token_picoseconds,
     )
 
 
@@ -95,6 +109,9 @@ def record_overhead(connection: Connection, worker_id: WorkerId, interval: Inter
             "account": f"overhead:{interval.kind}",
             "batch_id": None,
             "kind": interval.kind,
+            "row_count": 0,
+            "input_tokens": 0,
+            "output_tokens": 0,
             "tokens": 0,
             "amount_micros": cost_micros,
             "currency": currency,
@@ -117,6 +134,7 @@ def _add_interval(
     pack_id: str | None = None,
     lease_token: int | None = None,
     tokens: int = 0,
+    split_rule: SplitRule | None = None,
 ) -> tuple[int, str]:
     meter = _meter_of(connection, worker_id)
     cost_micros = metered_cost_micros(meter.rate_micros_per_hour, interval.start_us, interval.stop_us)
@@ -132,6 +150,7 @@ def _add_interval(
             "tokens": tokens,
             "rate_micros_per_hour": meter.rate_micros_per_hour,
             "cost_micros": cost_micros,
+            "split_rule": split_rule,
         },
     )
     return cost_micros, meter.currency

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.lifecycle import IntervalKind
 from pipeline.domain.reasons import Reason
+from pipeline.domain.shares import SplitRule
 from pipeline.ports.cycle import LearnedKind
 from storage.base import Base, one_of
 from storage.tables import BatchRow, PackRow, WorkerRow
@@ -30,6 +31,8 @@ class IntervalRow(Base):
     tokens: Mapped[int] = mapped_column(server_default="0")
     rate_micros_per_hour: Mapped[int]
     cost_micros: Mapped[int]
+    #: How its price was split over batches; none where no batch pays, and where tokens did before there were rules.
+    split_rule: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     __table_args__ = (
         one_of("kind", IntervalKind),
@@ -41,6 +44,8 @@ class IntervalRow(Base):
             name="price",
         ),
         CheckConstraint("(kind = 'work') = (pack_id IS NOT NULL)", name="work_has_pack"),
+        one_of("split_rule", SplitRule),
+        CheckConstraint("kind = 'work' OR split_rule IS NULL", name="work_is_split"),
         Index("ix_worker_intervals_speed", "variant", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
         Index("ix_worker_intervals_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
     )
@@ -56,6 +61,10 @@ class LedgerRow(Base):
     account: Mapped[str] = mapped_column(primary_key=True)
     batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
     kind: Mapped[str]
+    #: What its share was worked out from, with the costs kept with the interval's pack.
+    row_count: Mapped[int] = mapped_column(server_default="0")
+    input_tokens: Mapped[int] = mapped_column(server_default="0")
+    output_tokens: Mapped[int] = mapped_column(server_default="0")
     tokens: Mapped[int] = mapped_column(server_default="0")
     amount_micros: Mapped[int]
     currency: Mapped[str]
@@ -64,6 +73,7 @@ class LedgerRow(Base):
         ForeignKeyConstraint(["worker_id", "start_us"], [IntervalRow.worker_id, IntervalRow.start_us]),
         one_of("kind", IntervalKind),
         CheckConstraint("amount_micros >= 0", name="amount"),
+        CheckConstraint("least(row_count, input_tokens, output_tokens) >= 0", name="work"),
         CheckConstraint("(kind = 'work') = (batch_id IS NOT NULL)", name="work_is_charged"),
         CheckConstraint("account = coalesce(batch_id, 'overhead:' || kind)", name="account"),
         Index("ix_ledger_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),

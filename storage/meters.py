@@ -30,18 +30,25 @@ _RECORD = text("""
 """)
 
 _OF_BATCH = text("""
-    -- A pack may hold rows of several batches. What its attempt used is shared by the tokens of the parts, as its
-    -- price is; attempts that committed nothing of the batch are not among them.
-    WITH shared AS (
-        SELECT attempts.*,
-               sum(parts.input_tokens + parts.output_tokens) FILTER (WHERE parts.batch_id = :batch_id) AS own_tokens,
-               sum(parts.input_tokens + parts.output_tokens) AS all_tokens
-          FROM attempts JOIN parts USING (pack_id, lease_token)
+    -- A pack may hold rows of several batches. What its attempt used is shared by the rule that its price is
+    -- (pipeline.domain.shares); attempts that committed nothing of the batch are not among them.
+    WITH work AS (
+        SELECT parts.pack_id, parts.lease_token, batch_id, input_tokens + output_tokens AS tokens,
+               rows_succeeded + rows_errored AS row_count,
+               row_picoseconds::numeric * (rows_succeeded + rows_errored)
+               + input_token_picoseconds::numeric * input_tokens
+               + output_token_picoseconds::numeric * output_tokens AS weight
+          FROM parts JOIN packs ON packs.id = parts.pack_id),
+    shared AS (
+        SELECT attempts.*, sum(tokens) FILTER (WHERE batch_id = :batch_id) AS own_tokens,
+               sum(weight) FILTER (WHERE batch_id = :batch_id) AS own_weight, sum(weight) AS all_weight,
+               sum(row_count) FILTER (WHERE batch_id = :batch_id) AS own_rows, sum(row_count) AS all_rows
+          FROM attempts JOIN work USING (pack_id, lease_token)
          WHERE (pack_id, lease_token) IN (SELECT pack_id, lease_token FROM parts WHERE batch_id = :batch_id)
            AND attempts.bubble_us IS NOT NULL
          GROUP BY attempts.pack_id, attempts.lease_token),
     weighted AS (
-        SELECT *, CASE WHEN all_tokens > 0 THEN own_tokens::numeric / all_tokens ELSE 1 END AS share FROM shared)
+        SELECT *, coalesce(own_weight / nullif(all_weight, 0), own_rows / nullif(all_rows, 0), 1) AS share FROM shared)
     SELECT count(*) AS attempts,
            array_agg(DISTINCT fingerprint ORDER BY fingerprint) FILTER (WHERE fingerprint IS NOT NULL) AS fingerprints,
            array_agg(DISTINCT energy_source) FILTER (WHERE energy_source IS NOT NULL) AS energy_sources,
@@ -64,7 +71,7 @@ _OF_BATCH = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchMeters:
-    """What a batch took of its attempts, shared by tokens; None where nothing measured it."""
+    """What a batch took of its attempts, shared as their price is; None where nothing measured it."""
 
     #: Attempts that have ended and committed something of the batch.
     attempts: int

@@ -11,6 +11,7 @@ from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.sketches import LengthSketch
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import CyclePlan, EndedPack, EndedShare, Learned, LearnedKind, WorkSize
+from storage.ledger import unit_costs_of
 
 #: Packs that one cycle settles; the others wait for the next.
 _PACKS_A_CYCLE: Final = 256
@@ -21,7 +22,8 @@ _ENDED: Final = text("""
     SELECT id, pool, model, variant, tier,
            (SELECT coalesce(sum(stop_us - start_us), 0) / 1e6 FROM worker_intervals
              WHERE worker_intervals.pack_id = packs.id) AS seconds,
-           state = 'committed' AND parent_id IS NULL AND lease_token = 1 AS is_clean
+           state = 'committed' AND parent_id IS NULL AND lease_token = 1 AS is_clean,
+           row_picoseconds, input_token_picoseconds, output_token_picoseconds
       FROM packs WHERE ended_at IS NOT NULL AND settled_at IS NULL
      ORDER BY ended_at LIMIT :limit
 """)
@@ -90,6 +92,7 @@ def read_ended(connection: Connection) -> tuple[EndedPack, ...]:
             seconds=float(row.seconds),
             is_clean=row.is_clean,
             shares=tuple(shares[row.id]),
+            unit_costs=unit_costs_of(row),
         )
         for row in rows
     )

@@ -259,6 +259,10 @@ class PackRow(Base):
     ended_at: Mapped[datetime | None]
     #: When a cycle learned what it took.
     settled_at: Mapped[datetime | None]
+    #: What its worker's time is split by among its batches: see `pipeline.domain.shares`.
+    row_picoseconds: Mapped[int] = mapped_column(server_default="0")
+    input_token_picoseconds: Mapped[int] = mapped_column(server_default="1")
+    output_token_picoseconds: Mapped[int] = mapped_column(server_default="1")
     __table_args__ = (
         one_of("state", PackState),
         one_of("tier", Tier),
@@ -266,6 +270,11 @@ class PackRow(Base):
         CheckConstraint("variant = model OR starts_with(variant, model || '@')", name="variant"),
         CheckConstraint("(state = 'leased') = (lease_expires_at IS NOT NULL)", name="lease"),
         CheckConstraint("(state IN ('committed', 'discarded')) = (ended_at IS NOT NULL)", name="ended"),
+        CheckConstraint(
+            "least(row_picoseconds, input_token_picoseconds, output_token_picoseconds) >= 0"
+            " AND greatest(row_picoseconds, input_token_picoseconds, output_token_picoseconds) > 0",
+            name="unit_costs",
+        ),
         Index(
             "ix_packs_waiting",
             "pool",

@@ -11,6 +11,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
+from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
 from pipeline.domain.tiers import Tier
 
 #: Packs that go before all others, because a promised deadline is near, have ordinals below this.
@@ -149,6 +150,8 @@ class EndedPack:
     #: Its first attempt ran all of its rows: what it took says how fast such packs are.
     is_clean: bool
     shares: tuple[EndedShare, ...]
+    #: What its seconds are split by.
+    unit_costs: UnitCosts = TOKENS_ALIKE
 
 
 class LearnedKind(StrEnum):
@@ -216,6 +219,8 @@ class PackDraft:
     ordinal: float
     predicted_seconds: float
     slices: tuple[SliceDraft, ...]
+    #: What its worker's time will be split by among its batches.
+    unit_costs: UnitCosts = TOKENS_ALIKE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,10 +113,19 @@ class WorkCommit:
     pack_id: PackId
     lease_token: int
     parts: tuple[PartDraft, ...]
-    #: Charged to the parts' batches by tokens; None when there is no worker to charge for.
+    #: Charged to the parts' batches as `pipeline.domain.shares` says; None when there is no worker to charge for.
     interval: Interval | None
     #: Of the variant that ran, where there are rows to be judged.
     gate_key: str = ""
+
+    def works(self) -> dict[BatchId, tuple[int, int, int]]:
+        """Return the rows, input tokens and output tokens of each batch."""
+        works: dict[BatchId, tuple[int, int, int]] = {}
+        for part in self.parts:
+            rows, inputs, outputs = works.get(part.batch_id, (0, 0, 0))
+            rows += sum(shard.rows_succeeded + shard.rows_errored for shard in part.shards)
+            works[part.batch_id] = rows, inputs + part.input_tokens, outputs + part.output_tokens
+        return works
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.domain.shares import UnitCosts
 from pipeline.ports.cycle import WorkSize
 from scheduler.columns import Floats, Sizes
 
@@ -81,6 +82,11 @@ class Pace:
         """Return the same for each of many sizes."""
         a, b, c = self._fitted(tokens_per_second)
         return a * sizes.rows + b * sizes.input_tokens + c * sizes.output_tokens
+
+    def unit_costs(self, *, tokens_per_second: float) -> UnitCosts:
+        """Return what these seconds are made of."""
+        a, b, c = self._fitted(tokens_per_second)
+        return UnitCosts.of_seconds(row=a, input_token=b, output_token=c)
 
     def upper_factors(self, packs: Floats, *, assumed: float) -> Floats:
         """Return what to multiply predicted seconds by for a bound that holds for most, for each number of packs.

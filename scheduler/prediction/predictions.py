@@ -7,6 +7,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from pipeline.domain.shares import UnitCosts
 from pipeline.domain.sketches import LengthSketch
 from pipeline.ports.cycle import EndedPack, Learned, LearnedKind, WorkSize
 from scheduler.columns import Floats, Integers, Sizes
@@ -102,6 +103,10 @@ class Predictions:
     def seconds_of_each(self, sizes: Sizes, *, variant: str, pool: str, tokens_per_second: float) -> Floats:
         """Return the same as `seconds` for many."""
         return self._pace(variant, pool).seconds_of_each(sizes, tokens_per_second=tokens_per_second)
+
+    def unit_costs(self, *, variant: str, pool: str, tokens_per_second: float) -> UnitCosts:
+        """Return what the predicted seconds are made of."""
+        return self._pace(variant, pool).unit_costs(tokens_per_second=tokens_per_second)
 
     def upper_factors(self, *, variant: str, pool: str, packs: Floats, assumed: float) -> Floats:
         """Return what to multiply predicted seconds by for a bound; see `Pace.upper_factors`."""

@@ -243,12 +243,17 @@ class Simulation:
         is_whole = _rows_of(pack.left) == _rows_of(pack.draft.slices)
         left: list[SliceDraft] = []
         room = math.inf if rows is None else rows
-        weights: dict[BatchId, float] = {}
+        works: dict[BatchId, tuple[float, float, float]] = {}
         for part in pack.left:
             done = round(min(room, part.row_stop - part.row_start))
             room -= done
             size = self._batches[part.batch_id].actual(done)
-            weights[part.batch_id] = weights.get(part.batch_id, 0.0) + size.input_tokens + size.output_tokens
+            rows_before, inputs, outputs = works.get(part.batch_id, (0.0, 0.0, 0.0))
+            works[part.batch_id] = (
+                rows_before + size.rows,
+                inputs + size.input_tokens,
+                outputs + size.output_tokens,
+            )
             pack.done[part.batch_id] = pack.done.get(part.batch_id, 0) + done
             self._finish_rows(part.batch_id, done)
             if done < part.row_stop - part.row_start:
@@ -256,7 +261,8 @@ class Simulation:
         pack.left = left
         seconds = self._now - worker.began_at
         pack.seconds += seconds
-        whole = sum(weights.values())
+        weights = pack.draft.unit_costs.weights(works.values())
+        whole = sum(weights)
         self.record.packs.append(
             PackRecord(
                 pool=worker.pool.name,
@@ -270,7 +276,7 @@ class Simulation:
                 is_whole=rows is None and is_whole,
                 shares=tuple(
                     (self._batches[batch].arrival.tenant_id, batch, seconds * weight / whole)
-                    for batch, weight in weights.items()
+                    for batch, weight in zip(works, weights, strict=True)
                     if whole
                 ),
             )
@@ -297,6 +303,7 @@ class Simulation:
                 tier=pack.draft.tier,
                 seconds=pack.seconds,
                 is_clean=pack.attempts == 1 and sum(pack.done.values()) == _rows_of(pack.draft.slices),
+                unit_costs=pack.draft.unit_costs,
                 shares=tuple(self._share_of(batch, seconds, pack) for batch, seconds in predicted.items()),
             )
         )

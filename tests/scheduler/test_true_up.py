@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import EndedPack, EndedShare, FairTag, WorkSize
 from scheduler.charges import recall, true_up
@@ -64,6 +65,33 @@ def test_a_pack_of_several_batches_is_split_by_their_tokens() -> None:
     )
 
     assert (after["standard", "tnt_a"], after["standard", "tnt_b"]) == (pytest.approx(12.0), pytest.approx(10.0))
+
+
+def test_a_true_up_splits_as_the_bill_does() -> None:
+    tags = (tag(start=0), tag("standard", start=0), *(tag("standard", f"tnt_{one}", start=9.0) for one in "ab"))
+    prompts = replace(share("a", predicted=1.0, tokens=0), actual=WorkSize(rows=1, input_tokens=900, output_tokens=10))
+    answers = replace(
+        share("b", predicted=1.0, tokens=0, tenant="tnt_b"),
+        actual=WorkSize(rows=1, input_tokens=10, output_tokens=100),
+    )
+    costs = UnitCosts(row_picoseconds=0, input_token_picoseconds=1, output_token_picoseconds=10)
+
+    after = starts(true_up(tags, [replace(ended(8.0, prompts, answers), unit_costs=costs)], Policy()))
+
+    # Predicted costs are 1,000 and 1,010 of 2,010; by tokens alike the prompts would bear 7.1 of the 8 seconds.
+    assert after["standard", "tnt_a"] == pytest.approx(9.0 + 8 * 1000 / 2010 - 1.0)
+    assert after["standard", "tnt_b"] == pytest.approx(9.0 + 8 * 1010 / 2010 - 1.0)
+
+
+def test_rows_without_tokens_share_a_pack_by_their_number() -> None:
+    tags = (tag(start=0), tag("standard", start=0), *(tag("standard", f"tnt_{one}", start=9.0) for one in "ab"))
+    one = share("a", predicted=0.0, tokens=0)
+    three = share("b", predicted=0.0, tokens=0, tenant="tnt_b")
+    three = replace(three, actual=replace(three.actual, rows=3))
+
+    after = starts(true_up(tags, [ended(8.0, one, three)], Policy()))
+
+    assert (after["standard", "tnt_a"], after["standard", "tnt_b"]) == (pytest.approx(11.0), pytest.approx(15.0))
 
 
 def test_who_took_less_gets_the_rest_back() -> None:

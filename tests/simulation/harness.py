@@ -8,6 +8,7 @@ from typing import Final
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import PackDraft, SliceDraft
 from tests.simulation.invariants import check
@@ -140,6 +141,7 @@ def _pack(number: int, ordinal: int, slices: tuple[SliceDraft, ...]) -> PackDraf
         ordinal=float(ordinal),
         predicted_seconds=1.0,
         slices=slices,
+        unit_costs=UnitCosts(row_picoseconds=7, input_token_picoseconds=2, output_token_picoseconds=20),
     )
 
 

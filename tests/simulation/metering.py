@@ -8,7 +8,8 @@ from typing import Final
 from pipeline.domain.errors import ConflictError, LeaseLostError
 from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerState
-from pipeline.domain.money import metered_cost_micros, split_by_weight
+from pipeline.domain.money import metered_cost_micros
+from pipeline.domain.shares import UnitCosts
 from pipeline.ports.packs import Interval
 from tests.simulation.layers import Layers
 from tests.simulation.records import Span, WorkerRecord
@@ -43,14 +44,20 @@ class Meter:
                 start_us = max(start_us, worker.metered_until_us)
         self.charge_overhead(worker, Interval(kind=interval.kind, start_us=start_us, stop_us=interval.stop_us))
 
-    def charge_work(self, worker: WorkerRecord, interval: Interval, weights: Mapping[BatchId, int]) -> None:
-        """Record a span and split its cost over batches by weight."""
+    def charge_work(
+        self,
+        worker: WorkerRecord,
+        interval: Interval,
+        works: Mapping[BatchId, tuple[int, int, int]],
+        unit_costs: UnitCosts,
+    ) -> None:
+        """Record a span and split its cost over batches by what their rows cost."""
         cost = self._append(worker, interval)
-        if self.layers.splits_exactly:
-            shares = split_by_weight(cost, list(weights.values()))
-        else:
-            shares = [cost * weight // sum(weights.values()) for weight in weights.values()]
-        for batch_id, micros in zip(weights, shares, strict=True):
+        shares = unit_costs.split(cost, works)
+        if not self.layers.splits_exactly:
+            weights = unit_costs.weights(works.values())
+            shares = {batch: cost * weight // sum(weights) for batch, weight in zip(works, weights, strict=True)}
+        for batch_id, micros in shares.items():
             self._enter(worker, interval.start_us, batch_id, micros)
 
     def charge_overhead(self, worker: WorkerRecord, interval: Interval) -> None:

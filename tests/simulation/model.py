@@ -67,7 +67,9 @@ class ModelStore(Meter):
         rows: Rows = {}
         for piece in draft.slices:
             rows[piece.shard_id] = rows.get(piece.shard_id, 0) | mask_of(((piece.row_start, piece.row_stop),))
-        self._add_pack(Pack(draft.pack_id, draft.pool, draft.model, draft.endpoint, draft.ordinal, rows))
+        self._add_pack(
+            Pack(draft.pack_id, draft.pool, draft.model, draft.endpoint, draft.ordinal, rows, draft.unit_costs)
+        )
 
     def _add_pack(self, pack: Pack) -> None:
         assert pack.pack_id not in self.packs
@@ -191,10 +193,8 @@ class ModelStore(Meter):
         if commit.interval is None:
             return
         assert worker_id is not None
-        weights: dict[BatchId, int] = {}
-        for part in commit.parts:
-            weights[part.batch_id] = weights.get(part.batch_id, 0) + part.input_tokens + part.output_tokens
-        self.charge_work(self.workers[worker_id], commit.interval, weights)
+        unit_costs = self.packs[commit.pack_id].unit_costs
+        self.charge_work(self.workers[worker_id], commit.interval, commit.works(), unit_costs)
 
     def _add_part(self, part: PartDraft, worker_id: WorkerId | None, commit: WorkCommit, *, is_stale: bool) -> None:
         rows: Rows = {}
@@ -281,6 +281,7 @@ class ModelStore(Meter):
                     pack.endpoint,
                     pack.ordinal,
                     {shard_id: mask_of(ranges) for shard_id, ranges in half},
+                    pack.unit_costs,
                     is_suspect=self.layers.children_are_suspect,
                 )
             )

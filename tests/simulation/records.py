@@ -9,6 +9,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, PackState, WorkerState
 from pipeline.domain.ranges import Ranges
+from pipeline.domain.shares import UnitCosts
 
 #: Shard id → rows.
 Rows = dict[int, int]
@@ -69,6 +70,7 @@ class Pack:
     endpoint: Endpoint
     ordinal: float
     rows: Rows
+    unit_costs: UnitCosts
     is_suspect: bool = False
     state: PackState = PackState.READY
     lease_token: int = 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,8 +9,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
-from pipeline.ports.packs import Interval
+from pipeline.domain.retry import Verdict
+from pipeline.domain.shares import UnitCosts
+from pipeline.ports.packs import Interval, PackLease, WorkCommit
 from tests.storage.world import World
 
 
@@ -48,6 +52,102 @@ def test_every_workers_entries_sum_to_its_seconds_times_its_rate(world: World, s
     )
     assert sums == [True]
     world.execute("UPDATE packs SET state = 'discarded', ended_at = now() WHERE state <> 'committed'")
+
+
+_PROMPTS_AND_ANSWERS = ((0, 900, 10), (1, 10, 100))
+_COSTS = UnitCosts(row_picoseconds=5_000, input_token_picoseconds=1_000, output_token_picoseconds=10_000)
+
+
+def mixed_commit(world: World, worker: WorkerId, lease: PackLease, *batches: BatchId) -> WorkCommit:
+    """Return a commit of a row of long prompt and a row of long answer, one for each batch."""
+    rows = [(batch, world.shard_ids(batch)[0], ((0, 1),), 0) for batch in batches]
+    work = world.work(worker, lease, *rows)
+    parts = tuple(
+        replace(part, input_tokens=inputs, output_tokens=outputs)
+        for part, (_, inputs, outputs) in zip(work.parts, _PROMPTS_AND_ANSWERS, strict=True)
+    )
+    return replace(work, parts=parts)
+
+
+def test_a_mixed_pack_is_billed_by_what_the_rows_of_each_batch_were_to_cost(world: World) -> None:
+    prompts, answers = world.admit(1), world.admit(1)
+    world.pack(
+        (prompts, world.shard_ids(prompts)[0], 0, 1), (answers, world.shard_ids(answers)[0], 0, 1), unit_costs=_COSTS
+    )
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+
+    world.packs.commit(worker, mixed_commit(world, worker, world.lease(worker), prompts, answers))
+
+    # 5 + 900 + 100 = 1,005 and 5 + 10 + 1,000 = 1,015 of 2,020; by tokens the prompts would pay 892,157 micros.
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    assert bill == {prompts: 497_525, answers: 502_475}
+    assert world.scalars("SELECT split_rule FROM worker_intervals") == ["predicted_cost_v1"]
+
+
+def test_a_bill_can_be_worked_out_again_from_what_is_stored(world: World) -> None:
+    prompts, answers = world.admit(1), world.admit(1)
+    world.pack(
+        (prompts, world.shard_ids(prompts)[0], 0, 1), (answers, world.shard_ids(answers)[0], 0, 1), unit_costs=_COSTS
+    )
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+    world.packs.commit(worker, mixed_commit(world, worker, world.lease(worker), prompts, answers))
+
+    off_by = world.scalars("""
+        WITH weighted AS (
+            SELECT amount_micros, cost_micros, row_picoseconds::numeric * row_count
+                   + input_token_picoseconds::numeric * input_tokens
+                   + output_token_picoseconds::numeric * output_tokens AS weight
+              FROM ledger JOIN worker_intervals USING (worker_id, start_us) JOIN packs ON packs.id = pack_id)
+        SELECT abs(amount_micros - cost_micros * weight / sum(weight) OVER ()) < 1 FROM weighted
+    """)
+
+    assert off_by == [True, True]
+
+
+def test_halves_of_a_pack_are_billed_at_the_costs_of_the_whole(world: World) -> None:
+    batch = world.admit(2)
+    world.pack((batch, world.shard_ids(batch)[0], 0, 2), unit_costs=_COSTS)
+    worker = world.worker()
+    for _ in range(10):
+        world.execute("UPDATE packs SET available_at = now() - interval '1 s' WHERE ended_at IS NULL")
+        lease = world.lease(worker)
+        if world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.FAILED, "broke") is Verdict.BISECT:
+            break
+
+    costs = world.rows("""
+        SELECT row_picoseconds, input_token_picoseconds, output_token_picoseconds
+          FROM packs WHERE parent_id IS NOT NULL
+    """)
+    assert [tuple(each) for each in costs] == [(5_000, 1_000, 10_000)] * 2
+
+
+def test_rows_without_tokens_are_billed_by_their_number(world: World) -> None:
+    one, three = world.admit(1), world.admit(3)
+    shards = {batch: world.shard_ids(batch)[0] for batch in (one, three)}
+    world.pack((one, shards[one], 0, 1), (three, shards[three], 0, 3))
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+    lease = world.lease(worker)
+
+    rows = [(one, shards[one], ((0, 1),), 0), (three, shards[three], ((0, 3),), 0)]
+    world.packs.commit(worker, world.work(worker, lease, *rows))
+
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    assert bill == {one: 250_000, three: 750_000}
+
+
+@pytest.mark.parametrize("costs", [(0, 0, 0), (-1, 1, 1)])
+def test_a_pack_that_nobody_could_be_charged_for_is_refused(world: World, costs: tuple[int, int, int]) -> None:
+    batch = world.admit(1)
+    world.pack((batch, world.shard_ids(batch)[0], 0, 1))
+
+    with pytest.raises(DBAPIError, match="unit_costs"):
+        world.execute(
+            """UPDATE packs SET row_picoseconds = :row, input_token_picoseconds = :input,
+                                output_token_picoseconds = :output""",
+            row=costs[0],
+            input=costs[1],
+            output=costs[2],
+        )
 
 
 @pytest.mark.parametrize(

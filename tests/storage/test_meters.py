@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId
 from pipeline.domain.lifecycle import AttemptOutcome
+from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
 from pipeline.ports.meters import AttemptMeters, EnergySource, EngineIdentity
 from storage.meters import MeterRepository
 from tests.storage.world import World
@@ -29,10 +30,17 @@ USED = AttemptMeters(
 )
 
 
-def ran(world: World, batches: dict[BatchId, int], meters: AttemptMeters | None, *, start: int = 0) -> None:
+def ran(
+    world: World,
+    batches: dict[BatchId, int],
+    meters: AttemptMeters | None,
+    *,
+    start: int = 0,
+    unit_costs: UnitCosts = TOKENS_ALIKE,
+) -> None:
     """Run one pack of ten rows of each batch, at so many tokens, and end it with these figures."""
     rows = {batch: (batch, world.shard_ids(batch)[0]) for batch in batches}
-    world.pack(*((*rows[batch], start, start + 10) for batch in batches))
+    world.pack(*((*rows[batch], start, start + 10) for batch in batches), unit_costs=unit_costs)
     worker = world.worker()
     lease = world.lease(worker)
     parts = [(*rows[batch], ((start, start + 10),), tokens) for batch, tokens in batches.items()]
@@ -55,6 +63,19 @@ def test_what_a_pack_used_is_shared_by_the_tokens_of_its_batches(world: World) -
     assert mine.memory_peak_bytes == 2**30
     assert mine.energy_sources == ("rapl",)
     assert (mine.attempts, mine.tokens) == (1, 300)
+
+
+def test_what_a_pack_used_is_shared_as_its_price_is(world: World) -> None:
+    large, small = world.admit(10), world.admit(10)
+    costs = UnitCosts(row_picoseconds=10, input_token_picoseconds=1, output_token_picoseconds=7)
+    ran(world, {large: 200, small: 0}, USED, unit_costs=costs)
+    meters = MeterRepository(world.database)
+
+    # Weights are 10 * 10 + 200 and 10 * 10.
+    assert meters.batch_meters(large).engine_us == 3_000_000
+    assert meters.batch_meters(small).engine_us == 1_000_000
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    assert bill[large] == 3 * bill[small]
 
 
 def test_energy_that_is_not_known_of_every_attempt_is_not_known(world: World) -> None:

@@ -18,6 +18,7 @@ from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.recurring import CatchUp, FiringOutcome, Overlap
 from pipeline.domain.shadow import SampleState
+from pipeline.domain.shares import SplitRule
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
@@ -56,6 +57,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_variants_recipe": Recipe,
     "ck_watches_tier": Tier,
     "ck_worker_intervals_kind": IntervalKind,
+    "ck_worker_intervals_split_rule": SplitRule,
     "ck_workers_state": WorkerState,
 }
 
@@ -133,7 +135,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -24,6 +24,7 @@ from pipeline.domain.ids import (
 )
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
 from pipeline.domain.ranges import Ranges, count_rows
+from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, BatchClaim, ShardDraft, Submission
 from pipeline.ports.cycle import CyclePlan, PackDraft, SliceDraft
@@ -103,7 +104,9 @@ class World:
     def shard_ids(self, batch_id: BatchId) -> list[int]:
         return list(self.scalars("SELECT id FROM shards WHERE batch_id = :id ORDER BY shard_no", id=batch_id))
 
-    def pack(self, *rows: tuple[BatchId, int, int, int], ordinal: float = 0.0) -> PackId:
+    def pack(
+        self, *rows: tuple[BatchId, int, int, int], ordinal: float = 0.0, unit_costs: UnitCosts = TOKENS_ALIKE
+    ) -> PackId:
         """Dispatch one pack of (batch, shard id, start, stop) slices."""
         pack_id = new_pack_id()
         draft = PackDraft(
@@ -119,6 +122,7 @@ class World:
                 SliceDraft(batch_id=batch_id, shard_id=shard_id, row_start=start, row_stop=stop)
                 for batch_id, shard_id, start, stop in rows
             ),
+            unit_costs=unit_costs,
         )
         self.cycles.dispatch(self.leadership.epoch, CyclePlan(packs=(draft,), standings=()))
         return pack_id

@@ -13,6 +13,8 @@ from pipeline.entrypoints.cli.options import AsJson
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the simulation is imported by the command
+    from collections.abc import Mapping
+
     from scheduler.simulate.arrivals import Arrival
     from scheduler.simulate.fleet import Fleet, Speed
     from scheduler.simulate.record import Record, TierFigures
@@ -39,11 +41,20 @@ def simulate(  # noqa: PLR0913 -- each is one thing of the world that a person m
         Path | None, typer.Argument(metavar="[TRACE]", help="Recorded arrivals, as JSON lines. Default: made up.")
     ] = None,
     *,
-    hours: Annotated[float, typer.Option("--hours", min=0.01, max=8760, help="How long batches arrive.")] = 24.0,
+    hours: Annotated[
+        float | None,
+        typer.Option("--hours", min=0.01, max=8760, help="How long batches arrive, without a TRACE.  [default: 24]"),
+    ] = None,
     batches_an_hour: Annotated[
-        float, typer.Option("--batches-an-hour", min=0.01, max=1e6, help="Mean rate of arrivals.")
-    ] = 20.0,
-    tenants: Annotated[int, typer.Option("--tenants", min=1, max=100_000, help="Whose batches they are.")] = 8,
+        float | None,
+        typer.Option(
+            "--batches-an-hour", min=0.01, max=1e6, help="Mean rate of arrivals, without a TRACE.  [default: 20]"
+        ),
+    ] = None,
+    tenants: Annotated[
+        int | None,
+        typer.Option("--tenants", min=1, max=100_000, help="Whose batches they are, without a TRACE.  [default: 8]"),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=10_000, help="Workers in the pool.")] = 4,
     pool_speed: Annotated[
         str, typer.Option("--pool-speed", metavar="IN:OUT", help="Tokens a second a worker reads, and writes.")
@@ -67,17 +78,13 @@ def simulate(  # noqa: PLR0913 -- each is one thing of the world that a person m
     """Run the scheduler's own decisions over arrivals on a virtual clock; starts and changes nothing."""
     from pipeline.app.policies import policy_of
     from pipeline.config import load_settings
-    from scheduler.simulate.arrivals import Workload, made_up
     from scheduler.simulate.fleet import Trouble
     from scheduler.simulate.simulation import Simulation
-    from scheduler.simulate.trace import read_trace
 
     speed = _speed_of(pool_speed)
-    if trace is None:
-        workload = Workload(hours=hours, batches_an_hour=batches_an_hour, tenants=tenants)
-        arrivals = made_up(workload, seed=seed)
-    else:
-        arrivals = read_trace(trace)
+    arrivals = _arrivals_of(
+        trace, {"--hours": hours, "--batches-an-hour": batches_an_hour, "--tenants": tenants}, seed=seed
+    )
     rows = round(sum(arrival.estimated.rows for arrival in arrivals))
     say(f"{len(arrivals):,} batches, {rows:,} rows on {workers:,} workers …")
     fleet = _fleet_of(
@@ -103,6 +110,24 @@ def simulate(  # noqa: PLR0913 -- each is one thing of the world that a person m
         print_line("")
         print_facts(_facts_of(record))
     return ExitCode.OK
+
+
+def _arrivals_of(trace: Path | None, asked: Mapping[str, float | None], *, seed: int) -> tuple[Arrival, ...]:
+    """Return recorded arrivals, or made-up ones as `asked` by option; a trace says itself what the options ask for."""
+    from pipeline.domain.errors import UsageError
+    from scheduler.simulate.arrivals import Workload, made_up
+    from scheduler.simulate.trace import read_trace
+
+    given = {option: value for option, value in asked.items() if value is not None}
+    if trace is None:
+        names = {option.removeprefix("--").replace("-", "_"): value for option, value in given.items()}
+        return made_up(Workload(**names), seed=seed)  # type: ignore[arg-type] # an option for each field, in its type
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} cannot be combined with a trace, which has its own batches, times and tenants",
+            hint=f"leave out {trace} to make arrivals up, or the options to run it as it was recorded",
+        )
+    return read_trace(trace)
 
 
 def _speed_of(text: str) -> Speed:

@@ -58,6 +58,18 @@ def test_a_trace_is_run_with_the_speed_given(ran: Ran, tmp_path: Path) -> None:
     assert tier["worker_seconds"] == pytest.approx(11.0)
 
 
+@pytest.mark.parametrize("option", ["--hours", "--batches-an-hour", "--tenants"])
+def test_what_a_trace_says_itself_cannot_be_asked_for_beside_it(ran: Ran, tmp_path: Path, option: str) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"at": 0, "rows": 100, "input_tokens": 1000, "output_tokens": 1000}\n')
+
+    code, out, err = ran(str(trace), option, "5")
+
+    assert (code, out) == (2, "")
+    assert f"{option} cannot be combined with a trace" in err
+    assert "leave out" in err
+
+
 @pytest.mark.parametrize("speed", ["fast", "0:1", "1", "nan:1", "1:inf"])
 def test_a_speed_that_is_none_is_refused(ran: Ran, speed: str) -> None:
     code, _, err = ran("--pool-speed", speed)
