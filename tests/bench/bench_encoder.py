@@ -42,6 +42,7 @@ from pipeline.domain.models import Recipe as VariantRecipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from tests.bench.sentences import sentences
+from workers.engine.drive import driven
 from workers.engine.encoder.openvino_export import FILE, Recipe, Task, export
 from workers.engine.models import content_hash, prepared_folder, published
 from workers.engine.registry import load_engine
@@ -67,13 +68,9 @@ def nightrate(args: argparse.Namespace, recipe: VariantRecipe = VariantRecipe.NA
             for key, text in enumerate(texts)
         ]
         vectors: list[Any] = [None] * len(rows)
-        while rows or engine.in_flight():
-            if rows and (room := engine.room()):
-                engine.add(rows[:room])
-                del rows[:room]
-            for result in engine.step():
-                assert result.status_code == 200, result.body
-                vectors[result.key] = result.body["data"][0]["embedding"]
+        for result in driven(engine, rows):
+            assert result.status_code == 200, result.body
+            vectors[result.key] = result.body["data"][0]["embedding"]
         return np.array(vectors, dtype=np.float32)
 
     return run

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.ports.engine import Engine, EngineRequest
+from workers.engine.drive import driven
 from workers.gate.answer_reader import GREEDY_BOUNDS, Reading
 
 _OK: Final = 200
@@ -34,11 +35,7 @@ class EngineReference:
 
     def read(self, endpoint: Endpoint, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Reading | None:
         """Return what the reference makes of the response body `answer`; None where it has no answer of its own."""
-        self._engine.add([EngineRequest(0, endpoint, {**body, "model": self._engine.model})])
-        results = list(self._engine.step())
-        while self._engine.in_flight():
-            results += self._engine.step()
-        (own,) = results
+        (own,) = driven(self._engine, [EngineRequest(0, endpoint, {**body, "model": self._engine.model})])
         if own.status_code != _OK:
             return None
         x = float(np.clip(loss(endpoint, own.body, answer), *GREEDY_BOUNDS))
