@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from pipeline.ports.cycle import FairTag, PoolView, Snapshot
 from storage.backlogs import BacklogMirror, epoch_us
-from storage.offers import offers_of, read_last_words
 from storage.predictions import read_ended
+from storage.servings import read_last_words, servings_of
 
 #: Work intervals that a variant's speed is measured over.
 _SPEED_INTERVALS: Final = 32
@@ -64,7 +64,7 @@ def _read_fleet(connection: Connection) -> Snapshot:
         PoolView(
             pool=row.pool,
             workers=row.workers,
-            offers=offers_of([(variant, key) for variant, key in row.served], words),
+            servings=servings_of([(variant, key) for variant, key in row.served], words),
             packs_waiting=row.packs_waiting,
             rate_micros_per_hour=row.rate_micros_per_hour,
             currency=row.currency,

@@ -174,7 +174,7 @@ class Simulation:
                 PoolView(
                     pool=pool.name,
                     workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
-                    offers=pool.offers,
+                    servings=pool.servings,
                     packs_waiting=len(self._waiting[pool.name]),
                 )
                 for pool in self._fleet.pools

@@ -116,7 +116,7 @@ def test_a_batch_that_takes_twice_what_was_predicted_gets_half_the_packs_of_its_
     tags: tuple[FairTag, ...] = ()
     last: tuple[EndedPack, ...] = ()
     backlogs = [backlog("batch_a"), backlog("batch_b", tenant_id=TenantId("tnt_b"), model="model-b")]
-    pool = PoolView(pool="cpu", workers=1, offers=references(["model-a", "model-b"]), packs_waiting=0)
+    pool = PoolView(pool="cpu", workers=1, servings=references(["model-a", "model-b"]), packs_waiting=0)
     for _ in range(60):
         seen = snapshot(backlogs, fair_tags=tags, ended=last, pools=(pool,))
         plan = plan_of(seen, Policy(pack_rows_min=1, packs_ahead_per_worker=1))
