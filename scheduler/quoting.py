@@ -235,22 +235,22 @@ def _ratios_of(snapshot: Snapshot, predictions: Predictions) -> tuple[float, ...
     return tuple(
         ratio
         for pool in snapshot.pools
-        for offer in pool.offers
-        for ratio in predictions.ratios(offer.variant, pool.pool)
+        for serving in pool.servings
+        for ratio in predictions.ratios(serving.variant, pool.pool)
     )
 
 
 def _pool_of(pool: PoolView, snapshot: Snapshot, predictions: Predictions, policy: Policy) -> Pool:
     speeds = {
-        offer.variant: _Predicted(
+        serving.variant: _Predicted(
             predictions,
-            offer.variant,
+            serving.variant,
             pool.pool,
-            snapshot.tokens_per_second.get(offer.variant, policy.default_tokens_per_second),
+            snapshot.tokens_per_second.get(serving.variant, policy.default_tokens_per_second),
         )
-        for offer in pool.offers
+        for serving in pool.servings
     }
-    return Pool(name=pool.pool, workers=pool.workers, speeds=speeds, offers=pool.offers)
+    return Pool(name=pool.pool, workers=pool.workers, speeds=speeds, servings=pool.servings)
 
 
 def _backlog_of(asked: Asked, tier: Tier, now_us: int) -> Backlog:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Offer, PoolView
+from pipeline.ports.cycle import PoolView, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Routes:
         variants: dict[tuple[str, str, Tier], str] = {}
         for pool in pools:
             # The dearest first, so that the cheapest is what stays.
-            for offer in sorted(pool.offers, key=_preference, reverse=True) if pool.workers > 0 else ():
-                variants.update({(pool.pool, offer.model, tier): offer.variant for tier in offer.tiers})
+            for serving in sorted(pool.servings, key=_preference, reverse=True) if pool.workers > 0 else ():
+                variants.update({(pool.pool, serving.model, tier): serving.variant for tier in serving.tiers})
         return cls(variants, frozenset((model, tier) for _pool, model, tier in variants))
 
     def variant_for(self, model: str, tier: Tier, pool: str) -> str | None:
@@ -32,5 +32,5 @@ class Routes:
         return self.variants.get((pool, model, tier))
 
 
-def _preference(offer: Offer) -> tuple[float, str]:
-    return offer.relative_cost, offer.variant
+def _preference(serving: Serving) -> tuple[float, str]:
+    return serving.relative_cost, serving.variant

@@ -13,8 +13,8 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import BatchView
 from pipeline.ports.explain import BatchFacts, Candidate, Waiting
 from storage.batch_views import view_of
-from storage.offers import held_words, read_last_words
 from storage.pack_facts import read_lines
+from storage.servings import held_words, read_last_words
 
 _OWN: Final = text("SELECT reason_at FROM batches WHERE id = :batch_id")
 

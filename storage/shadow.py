@@ -20,7 +20,7 @@ from pipeline.domain.tiers import ACCURACY_MARGIN_POINTS, Tier
 from pipeline.ports.shadow import Finding, Rollback, ShadowSample, Watched
 from pipeline.ports.variants import Qualification
 from storage.database import Database
-from storage.offers import held_words, read_last_words
+from storage.servings import held_words, read_last_words
 from storage.variants import record_qualifications
 
 _CLAIM: Final = text("""

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from pipeline.domain.ids import TenantId
 from pipeline.ports.cycle import PRESSING_ORDINAL_MAX, FairTag, PoolView, Snapshot
 from storage.backlogs import BacklogMirror, epoch_us
-from storage.offers import offers_of, read_last_words
 from storage.predictions import read_ended
+from storage.servings import read_last_words, servings_of
 
 #: Work intervals that a variant's speed is measured over.
 _SPEED_INTERVALS: Final = 32
@@ -91,7 +91,7 @@ def _read_fleet(connection: Connection, limited: Collection[TenantId]) -> Snapsh
         PoolView(
             pool=row.pool,
             workers=row.workers,
-            offers=offers_of([(variant, key) for variant, key in row.served], words),
+            servings=servings_of([(variant, key) for variant, key in row.served], words),
             packs_waiting=row.packs_waiting,
             rate_micros_per_hour=row.rate_micros_per_hour,
             currency=row.currency,

@@ -36,8 +36,13 @@ def refuse(message: str, code: str, name: str) -> NoReturn:
 
 def refuse_type(name: str, value: object, expected: str) -> NoReturn:
     """Refuse a `value` of another type than `expected`."""
-    given = _KIND_NAMES.get(type(value), "a value of another type")
-    refuse(f"Invalid type for '{name or 'body'}': expected {expected}, but got {given} instead.", "invalid_type", name)
+    message = f"Invalid type for '{name or 'body'}': expected {expected}, but got {kind_of(value)} instead."
+    refuse(message, "invalid_type", name)
+
+
+def kind_of(value: object) -> str:
+    """Return what JSON calls the type of a `value`."""
+    return _KIND_NAMES.get(type(value), "a value of another type")
 
 
 def refuse_value(name: str, wanted: str) -> NoReturn:

@@ -71,7 +71,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Serving:
     """A variant that a pool's workers serve, and whose rows may run on it."""
 
     variant: str
@@ -89,7 +89,7 @@ class PoolView:
     pool: str
     workers: int
     #: What its workers serve.
-    offers: tuple[Offer, ...]
+    servings: tuple[Serving, ...]
     #: Packs published and not leased yet, and their predicted seconds.
     packs_waiting: int
     #: What an hour of its dearest worker costs.

@@ -39,6 +39,7 @@ from typing import Any, Final
 
 import orjson
 
+from pipeline.domain.checks import kind_of
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.limits import CUSTOM_ID_CHARS_MAX, LINE_BYTES_MAX, NESTING_MAX
 from pipeline.submit import strict
@@ -67,14 +68,6 @@ _TITLES: Final[Mapping[Endpoint, str]] = {
     Endpoint.SCORE: "Score",
     Endpoint.RERANK: "Rerank",
     Endpoint.CLASSIFY: "Classify",
-}
-_KINDS: Final[Mapping[type, str]] = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
 }
 assert set(_REQUIRED) == set(_TITLES) == set(Endpoint)
 
@@ -254,10 +247,8 @@ def _missing(key: str) -> BadLineError:
 
 
 def _wrong_type(name: str, expected: str, value: object) -> BadLineError:
-    given = _KINDS[type(value)]
-    return BadLineError(
-        "invalid_type", f"Invalid type for '{name}': expected {expected}, but got {given} instead.", name
-    )
+    message = f"Invalid type for '{name}': expected {expected}, but got {kind_of(value)} instead."
+    return BadLineError("invalid_type", message, name)
 
 
 def _shown(text: str) -> str:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Final, Protocol
 
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Offer, WorkSize
+from pipeline.ports.cycle import Serving, WorkSize
 
 _MICROS: Final = 1_000_000
 
@@ -62,16 +62,16 @@ class Pool:
     workers: int
     #: What each variant served really takes.
     speeds: Mapping[str, Pacing]
-    offers: tuple[Offer, ...]
+    servings: tuple[Serving, ...]
     rate_micros_per_hour: int = _MICROS
     absences: tuple[Absence, ...] = ()
 
     @classmethod
     def of_model(cls, name: str, *, workers: int, model: str, speed: Speed | None = None, **others: object) -> Pool:
         """Return a pool that serves one model's reference."""
-        offer = Offer(variant=model, model=model, tiers=frozenset(Tier))
+        serving = Serving(variant=model, model=model, tiers=frozenset(Tier))
         speeds = {model: speed or Speed()}
-        return cls(name=name, workers=workers, speeds=speeds, offers=(offer,), **others)  # type: ignore[arg-type]
+        return cls(name=name, workers=workers, speeds=speeds, servings=(serving,), **others)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

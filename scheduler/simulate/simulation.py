@@ -175,7 +175,7 @@ class Simulation:
                 PoolView(
                     pool=pool.name,
                     workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
-                    offers=pool.offers,
+                    servings=pool.servings,
                     packs_waiting=len(self._waiting[pool.name]),
                     packs_pressing=sum(ordinal < PRESSING_ORDINAL_MAX for ordinal in self._ordinals(pool.name)),
                 )

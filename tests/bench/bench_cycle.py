@@ -144,7 +144,7 @@ def snapshot_of(case: Case, fair_tags: tuple[FairTag, ...] = ()) -> Snapshot:
         now_us=NOW_US,
         backlogs=backlogs,
         pools=(
-            PoolView(pool="gpu", workers=case.workers, offers=references(MODELS), packs_waiting=case.packs_waiting),
+            PoolView(pool="gpu", workers=case.workers, servings=references(MODELS), packs_waiting=case.packs_waiting),
         ),
         tokens_per_second=dict.fromkeys(MODELS, 5000.0),
         virtual_seconds=0.0,

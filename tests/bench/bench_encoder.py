@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_encoder [--sentences 5000] [--rounds 3] [--threads 2] [--only …]
 
-`nightrate` is the engine as it comes, `nightrate_float32` on OpenVINO without 8-bit integers. The others get the
+`nightrate_int8` is the recipe `int8`, `nightrate_float32` the engine as it comes where OpenVINO is installed. The others get the
 texts sorted by length in batches of 32, pool by mean and normalize:
 
 * `sentence_transformers`: that package where it is installed, else the loop of its `encode` on transformers.
@@ -42,6 +42,7 @@ from pipeline.domain.models import Recipe as VariantRecipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from tests.bench.sentences import sentences
+from workers.engine.drive import driven
 from workers.engine.encoder.openvino_export import FILE, Recipe, Task, export
 from workers.engine.models import content_hash, prepared_folder, published
 from workers.engine.registry import load_engine
@@ -67,13 +68,9 @@ def nightrate(args: argparse.Namespace, recipe: VariantRecipe = VariantRecipe.NA
             for key, text in enumerate(texts)
         ]
         vectors: list[Any] = [None] * len(rows)
-        while rows or engine.in_flight():
-            if rows and (room := engine.room()):
-                engine.add(rows[:room])
-                del rows[:room]
-            for result in engine.step():
-                assert result.status_code == 200, result.body
-                vectors[result.key] = result.body["data"][0]["embedding"]
+        for result in driven(engine, rows):
+            assert result.status_code == 200, result.body
+            vectors[result.key] = result.body["data"][0]["embedding"]
         return np.array(vectors, dtype=np.float32)
 
     return run
@@ -165,11 +162,11 @@ def batches(tokenizer: Any, texts: list[str]) -> Batches:  # noqa: ANN401 -- tra
 # --- the comparison ----------------------------------------------------------------------------
 
 Make = Callable[[argparse.Namespace], Run]
-OURS = ("nightrate", "nightrate_float32")
+OURS = ("nightrate_int8", "nightrate_float32")
 #: Their threads spin while they wait, so that their processor seconds say little.
 SPINNING = ("sentence_transformers", "torch_dynamic_int8")
 MAKERS: dict[str, Make] = {
-    "nightrate": nightrate,
+    "nightrate_int8": lambda args: nightrate(args, VariantRecipe.INT8),
     "nightrate_float32": lambda args: nightrate(args, VariantRecipe.FLOAT32, backend="openvino"),
     "sentence_transformers": sentence_transformers,
     "torch_dynamic_int8": torch_dynamic_int8,

@@ -28,6 +28,7 @@ from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
 from workers.bench.workload import mixed_asks
 from workers.engine.choice import are_installed
+from workers.engine.drive import driven
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
@@ -91,13 +92,9 @@ def run_engine(spec: ModelSpec, pairs: list[tuple[str, int]], args: argparse.Nam
 
     def work() -> tuple[int, int]:
         used = made = 0
-        while rows or engine.in_flight():
-            if room := engine.room():
-                engine.add(rows[:room])
-                del rows[:room]
-            for result in engine.step():
-                assert result.status_code == 200, result.body
-                used, made = used + result.input_tokens, made + result.output_tokens
+        for result in driven(engine, rows):
+            assert result.status_code == 200, result.body
+            used, made = used + result.input_tokens, made + result.output_tokens
         return used, made
 
     figures = measured(work) | {"load_seconds": round(load_seconds, 1)}

@@ -25,6 +25,7 @@ from pipeline.domain.models import BUILT_IN, EngineKind, ModelSpec
 from pipeline.ports.engine import EngineRequest
 from tests.bench.bench_prefix_order import locality_of
 from tests.bench.machine import machine
+from workers.engine.drive import driven
 from workers.engine.registry import load_engine
 
 SPEC = BUILT_IN["smollm2-135m-instruct"]
@@ -104,14 +105,10 @@ def run(bodies: Sequence[dict[str, Any]], args: argparse.Namespace, *, shares_pr
     rows = [EngineRequest(key, Endpoint.CHAT_COMPLETIONS, body) for key, body in enumerate(bodies)]
     started, answers = time.perf_counter(), {}
     used = 0
-    while rows or engine.in_flight():
-        if room := engine.room():
-            engine.add(rows[:room])
-            del rows[:room]
-        for result in engine.step():
-            assert result.status_code == 200, result.body
-            used += result.input_tokens
-            answers[result.key] = result.body["choices"][0]["message"]["content"]
+    for result in driven(engine, rows):
+        assert result.status_code == 200, result.body
+        used += result.input_tokens
+        answers[result.key] = result.body["choices"][0]["message"]["content"]
     seconds = time.perf_counter() - started
     engine.close()
     return {

@@ -36,6 +36,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import EngineRequest
 from tests.bench.machine import machine
+from workers.engine.drive import driven
 from workers.engine.registry import load_engine
 
 SCALES = {
@@ -81,14 +82,9 @@ def nightrate(folder: Path, args: argparse.Namespace, recipe: Recipe) -> Run:
 
     def run(files: list[Path]) -> list[str]:
         labels = [""] * len(files)
-        taken = 0
-        while taken < len(files) or engine.in_flight():
-            if taken < len(files) and (room := engine.room()):
-                engine.add([request(taken + n, file) for n, file in enumerate(files[taken : taken + room])])
-                taken = min(len(files), taken + room)
-            for result in engine.step():
-                assert result.status_code == 200, result.body
-                labels[result.key] = result.body["data"][0]["label"]
+        for result in driven(engine, (request(key, file) for key, file in enumerate(files))):
+            assert result.status_code == 200, result.body
+            labels[result.key] = result.body["data"][0]["label"]
         return labels
 
     return run

@@ -18,7 +18,7 @@ from scheduler.deadlines import is_overdue
 from scheduler.policy import Policy
 from tests.scheduler.world import HOUR_US, NOW_US, World, backlog, plan_of, references, snapshot
 
-ONE_WORKER = (PoolView(pool="cpu", workers=1, offers=references(["model-a", "model-b"]), packs_waiting=0),)
+ONE_WORKER = (PoolView(pool="cpu", workers=1, servings=references(["model-a", "model-b"]), packs_waiting=0),)
 
 
 def reasons_of(*backlogs: Backlog, pools: tuple[PoolView, ...] = ONE_WORKER) -> dict[str, Reason]:
@@ -139,7 +139,7 @@ def test_rows_without_tokens_still_cost_a_turn() -> None:
 
 
 def test_pools_that_serve_the_same_model_share_a_short_backlog() -> None:
-    pools = tuple(PoolView(pool=name, workers=1, offers=references(["model-a"]), packs_waiting=0) for name in "ab")
+    pools = tuple(PoolView(pool=name, workers=1, servings=references(["model-a"]), packs_waiting=0) for name in "ab")
 
     plan = plan_of(snapshot([backlog("batch_a", rows=20)], pools=pools))
 

@@ -15,7 +15,7 @@ from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, Offer, OpenShard, PoolView, SliceDraft, Snapshot, WorkSize
+from pipeline.ports.cycle import Backlog, OpenShard, PoolView, Serving, SliceDraft, Snapshot, WorkSize
 from scheduler import cursor, cycle, deadlines, fairness, lineup, nominate, packing, promises, routing
 from scheduler.policy import Policy
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of, references
@@ -68,10 +68,10 @@ def backlogs_of_a_batch(random: Random, number: int) -> list[Backlog]:
     ]
 
 
-def offers_of(random: Random) -> tuple[Offer, ...]:
+def servings_of(random: Random) -> tuple[Serving, ...]:
     """Return references of some models, and of some of all models a variant that some tiers may use."""
     return references(random.sample(ALL_MODELS, random.randint(0, 3))) + tuple(
-        Offer(
+        Serving(
             variant=f"{model}@int8",
             model=model,
             tiers=frozenset(random.sample(list(Tier), random.randint(0, 4))),
@@ -88,7 +88,7 @@ def snapshot_of(seed: int) -> Snapshot:
         PoolView(
             pool=f"pool_{number}",
             workers=random.choice([0, 1, 2, 3]),
-            offers=offers_of(random),
+            servings=servings_of(random),
             packs_waiting=random.choice([0, 0, random.randint(0, 4)]),
         )
         for number in range(random.randint(0, 3))
@@ -124,8 +124,8 @@ def worker_seconds(seen: Snapshot, each: Backlog) -> dict[str, float]:
     """Return what the backlog may ask of each pool at worst, worked out apart from the scheduler."""
     chosen = {
         pool.pool: min(
-            (offer for offer in pool.offers if offer.model == each.model and each.tier in offer.tiers),
-            key=lambda offer: (offer.relative_cost, offer.variant),
+            (serving for serving in pool.servings if serving.model == each.model and each.tier in serving.tiers),
+            key=lambda serving: (serving.relative_cost, serving.variant),
         )
         for pool in seen.pools
         if (each.model, each.tier) in lanes_of(pool)
@@ -136,19 +136,19 @@ def worker_seconds(seen: Snapshot, each: Backlog) -> dict[str, float]:
         * (each.left.input_tokens + each.left.output_tokens)
         * workers[pool]
         / sum(workers.values())
-        / speed_of(seen, offer)
-        for pool, offer in chosen.items()
+        / speed_of(seen, serving)
+        for pool, serving in chosen.items()
     }
 
 
-def speed_of(seen: Snapshot, offer: Offer) -> float:
-    speed = seen.tokens_per_second.get(offer.variant, 0.0)
+def speed_of(seen: Snapshot, serving: Serving) -> float:
+    speed = seen.tokens_per_second.get(serving.variant, 0.0)
     return speed if speed >= 0.001 else POLICY.default_tokens_per_second
 
 
 def lanes_of(pool: PoolView) -> set[tuple[str, Tier]]:
     """Return the models and tiers that the pool may run."""
-    return {(offer.model, tier) for offer in pool.offers if pool.workers for tier in offer.tiers}
+    return {(serving.model, tier) for serving in pool.servings if pool.workers for tier in serving.tiers}
 
 
 def no_row_is_in_two_slices(seen: Snapshot) -> None:
@@ -224,7 +224,7 @@ def packs_run_on_the_cheapest_variant_that_may_run_them(seen: Snapshot) -> None:
     pools = {pool.pool: pool for pool in seen.pools}
 
     for pack in plan_of(seen, POLICY).packs:
-        fitting = [each for each in pools[pack.pool].offers if each.model == pack.model and pack.tier in each.tiers]
+        fitting = [each for each in pools[pack.pool].servings if each.model == pack.model and pack.tier in each.tiers]
         cheapest = min(each.relative_cost for each in fitting) if fitting else None
         assert [each.relative_cost for each in fitting if each.variant == pack.variant] == [cheapest]
 
@@ -366,7 +366,9 @@ def peer_of_any_lane(self: fairness.FairQueue, _: object, *, lead_seconds: float
 def routes_without_tiers(pools: Iterable[PoolView]) -> routing.Routes:
     """Let every tier run on every variant."""
     every = frozenset(Tier)
-    opened = [replace(pool, offers=tuple(replace(offer, tiers=every) for offer in pool.offers)) for pool in pools]
+    opened = [
+        replace(pool, servings=tuple(replace(serving, tiers=every) for serving in pool.servings)) for pool in pools
+    ]
     return MADE_OVER(opened)
 
 
@@ -397,7 +399,7 @@ MUTANTS = [
     (packs_are_of_one_lane_and_within_their_limits, fairness.FairQueue, "peer", peer_of_any_lane),
     (packs_are_of_one_lane_and_within_their_limits, cursor, "rows_that_fit", lambda *_: 3),
     (packs_are_of_one_lane_and_within_their_limits, packing, "seconds_target", lambda *_, **__: 10.0),
-    (packs_run_on_the_cheapest_variant_that_may_run_them, routing, "_preference", lambda offer: offer.variant),
+    (packs_run_on_the_cheapest_variant_that_may_run_them, routing, "_preference", lambda serving: serving.variant),
     (packs_run_on_the_cheapest_variant_that_may_run_them, routing.Routes, "over", routes_without_tiers),
     (
         nothing_is_dispatched_that_is_paused_over_budget_or_past_the_deadline,

@@ -51,7 +51,7 @@ def planned(*, limit: float, on_their_way: float, others: bool = True) -> CycleP
     pool = PoolView(
         pool="cpu",
         workers=4,
-        offers=references(ALL_MODELS),
+        servings=references(ALL_MODELS),
         packs_waiting=0,
         packs_of_tenants={ONE: on_their_way} if on_their_way else {},
     )
@@ -81,7 +81,9 @@ def test_a_tenant_has_no_more_packs_on_their_way_than_its_limit(
 
 def test_a_tenant_at_its_limit_does_not_fill_up_packs_of_others_either() -> None:
     short = [backlog(f"batch_b{number}", rows=1, tenant_id=OTHER) for number in range(8)]
-    pool = PoolView(pool="cpu", workers=4, offers=references(ALL_MODELS), packs_waiting=0, packs_of_tenants={ONE: 4.0})
+    pool = PoolView(
+        pool="cpu", workers=4, servings=references(ALL_MODELS), packs_waiting=0, packs_of_tenants={ONE: 4.0}
+    )
 
     plan = plan_of(
         snapshot([*short, backlog("batch_a", rows=5)], pools=(pool,)),

@@ -18,7 +18,9 @@ from tests.scheduler.world import NOW_US, backlog, references, snapshot
 HOUR = 3600.0
 POLICY = Policy(pack_rows_min=1)
 #: Two workers at a dollar an hour.
-POOL = PoolView(pool="cpu", workers=2, offers=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=1_000_000)
+POOL = PoolView(
+    pool="cpu", workers=2, servings=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=1_000_000
+)
 
 
 def asked(*, rows: int = 1000, window: float = HOUR, model: str = "model-a") -> Asked:

@@ -14,7 +14,17 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, CyclePlan, FairTag, Offer, OpenShard, PackDraft, PoolView, Snapshot, WorkSize
+from pipeline.ports.cycle import (
+    Backlog,
+    CyclePlan,
+    FairTag,
+    OpenShard,
+    PackDraft,
+    PoolView,
+    Serving,
+    Snapshot,
+    WorkSize,
+)
 from scheduler.cycle import decide
 from scheduler.policy import Policy
 
@@ -55,9 +65,9 @@ def backlog(name: str, *, rows: int = ENDLESS_ROWS, row_tokens: int = 100, **cha
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def references(models: Iterable[str]) -> tuple[Offer, ...]:
-    """Return what a pool offers that serves each of `models` without quantization."""
-    return tuple(Offer(variant=model, model=model, tiers=frozenset(Tier)) for model in models)
+def references(models: Iterable[str]) -> tuple[Serving, ...]:
+    """Return the servings of a pool that serves each of `models` without quantization."""
+    return tuple(Serving(variant=model, model=model, tiers=frozenset(Tier)) for model in models)
 
 
 def snapshot(backlogs: Iterable[Backlog], **changes: object) -> Snapshot:
@@ -65,7 +75,7 @@ def snapshot(backlogs: Iterable[Backlog], **changes: object) -> Snapshot:
     plain = Snapshot(
         now_us=NOW_US,
         backlogs=tuple(backlogs),
-        pools=(PoolView(pool="cpu", workers=2, offers=references(ALL_MODELS), packs_waiting=0),),
+        pools=(PoolView(pool="cpu", workers=2, servings=references(ALL_MODELS), packs_waiting=0),),
         tokens_per_second=dict.fromkeys(ALL_MODELS, 100.0),
         virtual_seconds=0.0,
     )
@@ -136,7 +146,7 @@ class World:
             if name not in self.away
         ]
         pool = PoolView(
-            pool="cpu", workers=self.workers, offers=references(ALL_MODELS), packs_waiting=len(self.waiting)
+            pool="cpu", workers=self.workers, servings=references(ALL_MODELS), packs_waiting=len(self.waiting)
         )
         return snapshot(
             [each for each in here if any(shard.rows_packed < shard.rows_total for shard in each.shards)],

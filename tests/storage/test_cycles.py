@@ -190,7 +190,7 @@ def test_pools_and_models_are_kept_apart(world: World) -> None:
     snapshot = world.cycles.snapshot()
     assert {(one.batch_id, one.model) for one in snapshot.backlogs} == {(chat, "chat"), (embed, "embed")}
     assert [
-        (pool.pool, pool.workers, {offer.variant for offer in pool.offers}, pool.packs_waiting)
+        (pool.pool, pool.workers, {serving.variant for serving in pool.servings}, pool.packs_waiting)
         for pool in snapshot.pools
     ] == [
         ("cpu", 1, {"embed"}, 1),

@@ -10,7 +10,7 @@ from pipeline.domain.gates import GateVerdict, gate_key
 from pipeline.domain.ids import WorkerId, new_pack_id, new_worker_id
 from pipeline.domain.models import DeviceClass, EngineKind, ModelSpec, Recipe
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import CyclePlan, Offer, PackDraft, SliceDraft
+from pipeline.ports.cycle import CyclePlan, PackDraft, Serving, SliceDraft
 from pipeline.ports.packs import WorkerRegistration
 from pipeline.ports.variants import Qualification, Tuning
 from storage.variants import VariantRepository
@@ -63,9 +63,9 @@ def serve(world: World, **variants: str) -> WorkerId:
     return worker_id
 
 
-def offers(world: World) -> Sequence[Offer]:
+def servings(world: World) -> Sequence[Serving]:
     (pool,) = world.cycles.snapshot().pools
-    return pool.offers
+    return pool.servings
 
 
 def test_a_variant_is_kept_as_it_was_added(world: World) -> None:
@@ -95,7 +95,7 @@ def test_a_removed_variant_makes_room_for_another_of_its_name(world: World) -> N
 
 def test_a_reference_serves_every_tier_and_a_variant_those_it_was_accepted_for(world: World) -> None:
     serve(world, chat="", chat_int8="key-1")
-    assert offers(world) == (Offer(variant="chat", model="chat", tiers=frozenset(Tier)),)
+    assert servings(world) == (Serving(variant="chat", model="chat", tiers=frozenset(Tier)),)
 
     registry(world).qualify(
         [
@@ -106,7 +106,7 @@ def test_a_reference_serves_every_tier_and_a_variant_those_it_was_accepted_for(w
         ]
     )
 
-    assert offers(world)[1] == Offer(
+    assert servings(world)[1] == Serving(
         variant="chat@int8", model="chat", tiers=frozenset({Tier.BULK, Tier.NIGHTLY}), relative_cost=0.4
     )
 
@@ -115,20 +115,20 @@ def test_a_verdict_holds_for_its_key_alone(world: World) -> None:
     serve(world, chat="", chat_int8="key-2")
     registry(world).qualify([said(Tier.BULK, GateVerdict.ACCEPTED, key="key-1")])
 
-    assert [offer.variant for offer in offers(world)] == ["chat"]
+    assert [serving.variant for serving in servings(world)] == ["chat"]
 
 
 def test_the_last_word_holds_whoever_said_it(world: World) -> None:
     serve(world, chat="", chat_int8="key-1")
     registry(world).qualify([said(Tier.BULK, GateVerdict.REJECTED)])
     registry(world).qualify([said(Tier.BULK, GateVerdict.ALLOWED, key=None, cost=None)])
-    assert offers(world)[1].relative_cost == 0.0
+    assert servings(world)[1].relative_cost == 0.0
 
     registry(world).qualify([said(Tier.BULK, GateVerdict.REJECTED, key=None, cost=None)])
-    assert len(offers(world)) == 1
+    assert len(servings(world)) == 1
 
     registry(world).qualify([said(Tier.BULK, GateVerdict.ACCEPTED)])
-    assert offers(world)[1].relative_cost == 0.5
+    assert servings(world)[1].relative_cost == 0.5
 
 
 def waiting_pack(world: World, variant: str) -> None:

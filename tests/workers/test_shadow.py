@@ -283,10 +283,10 @@ def test_a_broken_variant_is_rolled_back_by_itself_and_a_healthy_one_is_not(
 
     with floor.working(ScriptedEngine(), ScriptedEngine(VARIANT), settings=EAGER, judging=judging(Scripted(x))):
         eventually(lambda: judged(floor) == 10)
-        offered = {offer.variant for pool in floor.world.cycles.snapshot().pools for offer in pool.offers}
+        served = {serving.variant for pool in floor.world.cycles.snapshot().pools for serving in pool.servings}
 
     assert last_words(floor) == {word}
-    assert (VARIANT in offered) == (word is GateVerdict.ALLOWED)
+    assert (VARIANT in served) == (word is GateVerdict.ALLOWED)
 
 
 # --- real engines ------------------------------------------------------------------------------

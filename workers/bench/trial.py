@@ -18,6 +18,7 @@ from pipeline.domain.models import DeviceClass, ModelSpec, Recipe
 from workers.bench.roofline import Roofline, measure_roofline, need_of
 from workers.bench.workload import chat_requests, mixed_asks
 from workers.engine.choice import device_class
+from workers.engine.drive import driven
 from workers.engine.models import prepared_folder
 from workers.engine.registry import load_engine
 
@@ -109,17 +110,13 @@ def _trial(spec: ModelSpec, task: Task) -> Trial:
     answers: dict[int, str] = {}
     used = made = 0
     began_at = time.perf_counter()
-    while rows or engine.in_flight():
-        if room := engine.room():
-            engine.add(rows[:room])
-            del rows[:room]
-        for result in engine.step():
-            if result.status_code != _OK:
-                said = result.body.get("error", {}).get("message", result.status_code)
-                raise ModelUnavailableError(f"{spec.variant} cannot run the workload: {said}")
-            choice = result.body["choices"][0]
-            answers[result.key] = choice["message"]["content"] if chats else choice["text"]
-            used, made = used + result.input_tokens, made + result.output_tokens
+    for result in driven(engine, rows):
+        if result.status_code != _OK:
+            said = result.body.get("error", {}).get("message", result.status_code)
+            raise ModelUnavailableError(f"{spec.variant} cannot run the workload: {said}")
+        choice = result.body["choices"][0]
+        answers[result.key] = choice["message"]["content"] if chats else choice["text"]
+        used, made = used + result.input_tokens, made + result.output_tokens
     seconds = time.perf_counter() - began_at
     memory_peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     steps = engine.meters().engine_steps

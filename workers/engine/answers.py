@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from pipeline.domain.errors import RequestRefusedError
 from pipeline.ports.engine import EngineRequest, EngineResult
 
 T = TypeVar("T")
+Given = TypeVar("Given")
+Draft = TypeVar("Draft")
 
 #: The status of a row that was fine as asked and failed here.
 SERVER_ERROR = 500
@@ -91,8 +93,39 @@ def generation_usage(input_tokens: int, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def unwrapped(outcome: T | Exception) -> T:
-    """Return the outcome of one row of a bulk call, or raise what went wrong with that row."""
+def attempted(call: Callable[[Given], T], given: Given) -> T | Exception:
+    """Return what `call` makes of one row, or what went wrong with that row."""
+    try:
+        return call(given)
+    except Exception as error:  # noqa: BLE001 -- a refusal, a defect, or an author's template: either way that row's
+        return error
+
+
+def drafted(
+    requests: Sequence[EngineRequest],
+    prepared: Iterable[T | Exception],
+    draft: Callable[[EngineRequest, T], Draft],
+) -> tuple[list[Draft], list[EngineResult]]:
+    """Return what `draft` makes of each row that can be run, and the results of those that cannot.
+
+    Args:
+        requests: Rows that came together.
+        prepared: What each of them was turned into beforehand, or what went wrong with that one.
+        draft: Makes of a row and what it was turned into whatever the engine keeps of it.
+    """
+    drafts: list[Draft] = []
+    ended: list[EngineResult] = []
+    for request, outcome in zip(requests, prepared, strict=True):
+        try:
+            drafts.append(draft(request, _unwrapped(outcome)))
+        except RequestRefusedError as error:
+            ended.append(refusal(request, error))
+        except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
+            ended.append(failure(request, error))
+    return drafts, ended
+
+
+def _unwrapped(outcome: T | Exception) -> T:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -17,6 +17,7 @@ from workers.engine.answers import (
     generation_usage,
     seed_of,
 )
+from workers.engine.generation import check_tokens, ends_of, output_bound
 from workers.engine.logprobs import TokenLogprobs, answer_logprobs, tokens_of_text
 from workers.engine.pieces import Pieces
 from workers.engine.text import answer_text
@@ -39,6 +40,26 @@ class Asked:
     _output_tokens: int = 0
     _errors: dict[int, Exception] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        request: EngineRequest,
+        sampling: Sampling,
+        prompt: list[int],
+        *,
+        vocabulary: int,
+        tokens_max: int,
+        end_tokens: frozenset[int],
+    ) -> Asked:
+        """Return a request to a model with these `end_tokens`, which has `tokens_max` for the prompt and a choice.
+
+        Raises:
+            RequestRefusedError: It names a token beyond the `vocabulary`, is empty, or leaves no room for an answer.
+        """
+        check_tokens(sampling, vocabulary)
+        output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
+        return cls(request, sampling, prompt, output_max, ends_of(sampling, end_tokens))
+
     def __post_init__(self) -> None:
         self.digest = body_digest(self.request.body)
         self._seed = seed_of(self.digest) if self.sampling.seed is None else self.sampling.seed
@@ -52,6 +73,14 @@ class Asked:
     def is_over(self) -> bool:
         """Say whether every choice has ended."""
         return len(self._choices) + len(self._errors) == self.sampling.n
+
+    @property
+    def length_order(self) -> tuple[int, int]:
+        """Return the key by which requests that came together are sorted, what may run longest first.
+
+        A long row started last would run alone at the end, with every other slot empty.
+        """
+        return -self.output_max, -len(self.prompt)
 
     def seed(self, index: int) -> int:
         """Return the sampling seed of a choice, signed and of 64 bits: others for each, the same in a rerun."""

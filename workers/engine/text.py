@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import prompt_of, text_of
 from pipeline.ports.engine import EngineRequest
+from workers.engine.answers import attempted
 
 #: What decoding puts for bytes that are not yet, or never will be, a character.
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -26,12 +28,7 @@ def prompts_of(tokenizer: Any, requests: Sequence[EngineRequest]) -> list[list[i
 
 
 def _prompts(tokenizer: Any, endpoint: Endpoint, requests: Sequence[EngineRequest]) -> list[list[int] | Exception]:  # noqa: ANN401 -- as above
-    texts: list[str | Exception] = []
-    for request in requests:
-        try:
-            texts.append(_prompt_text(tokenizer, request))
-        except Exception as error:  # noqa: BLE001 -- a template is the model author's program; its failure is this row's
-            texts.append(error)
+    texts = [attempted(partial(_prompt_text, tokenizer), request) for request in requests]
     # A chat template writes the begin token itself.
     special = endpoint is Endpoint.COMPLETIONS
     good = [text for text in texts if isinstance(text, str)]

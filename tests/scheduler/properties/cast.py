@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Offer
+from pipeline.ports.cycle import Serving
 
 #: More than any run gets through.
 ENDLESS_ROWS: Final = 10_000_000
@@ -23,7 +23,7 @@ class Pool:
 
     name: str
     workers: int
-    offers: tuple[Offer, ...]
+    servings: tuple[Serving, ...]
     #: What a pack takes here, over what its variant's speed says.
     pace: float = 1.0
     rate_micros_per_hour: int = 3_600_000

@@ -100,8 +100,8 @@ def one_pool_each() -> AbstractContextManager[object]:
         taken: set[str] = set()
         pools = []
         for pool in sorted(seen.pools, key=lambda pool: pool.pool):
-            pools.append(replace(pool, offers=tuple(each for each in pool.offers if each.model not in taken)))
-            taken |= {each.model for each in pool.offers}
+            pools.append(replace(pool, servings=tuple(each for each in pool.servings if each.model not in taken)))
+            taken |= {each.model for each in pool.servings}
         return replace(seen, pools=tuple(pools))
 
     return _around(before=parted)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import EndedPack, EndedShare, Offer, WorkSize
+from pipeline.ports.cycle import EndedPack, EndedShare, Serving, WorkSize
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from tests.scheduler.properties.cast import Batch, Pool
@@ -20,15 +20,15 @@ ALL_TIERS: Final = frozenset(Tier)
 ROW_TOKENS: Final = (1, 40, 300, 1500)
 
 
-def offer(variant: str, *, tiers: frozenset[Tier] = ALL_TIERS, relative_cost: float = 1.0) -> Offer:
+def serving(variant: str, *, tiers: frozenset[Tier] = ALL_TIERS, relative_cost: float = 1.0) -> Serving:
     """Return a variant as pools offer it."""
-    return Offer(variant=variant, model=variant.partition("@")[0], tiers=tiers, relative_cost=relative_cost)
+    return Serving(variant=variant, model=variant.partition("@")[0], tiers=tiers, relative_cost=relative_cost)
 
 
-CHAT: Final = offer("chat")
-INT8: Final = offer("chat@int8", tiers=ALL_TIERS - {Tier.URGENT}, relative_cost=0.6)
-SMALL: Final = offer("small")
-EMBED: Final = offer("embed")
+CHAT: Final = serving("chat")
+INT8: Final = serving("chat@int8", tiers=ALL_TIERS - {Tier.URGENT}, relative_cost=0.6)
+SMALL: Final = serving("small")
+EMBED: Final = serving("embed")
 
 
 def pools_of(random: Random) -> tuple[Pool, ...]:
@@ -36,13 +36,13 @@ def pools_of(random: Random) -> tuple[Pool, ...]:
     dear = Pool(
         name="dear",
         workers=random.randint(1, 3),
-        offers=(CHAT, INT8, SMALL, EMBED),
+        servings=(CHAT, INT8, SMALL, EMBED),
         rate_micros_per_hour=9_000_000,
     )
     cheap = Pool(
         name="cheap",
         workers=random.randint(1, 2),
-        offers=random.choice([(INT8, EMBED), (SMALL,), (CHAT, SMALL)]),
+        servings=random.choice([(INT8, EMBED), (SMALL,), (CHAT, SMALL)]),
         pace=random.choice([0.5, 1.0, 2.0]),
         rate_micros_per_hour=1_000_000,
     )
@@ -95,13 +95,13 @@ def experienced(pools: Sequence[Pool]) -> Predictions:
     """Return predictions that know the pools' paces and learn no more; of errors they know nothing."""
     known = Predictions()
     for pool in pools:
-        for each in pool.offers:
+        for each in pool.servings:
             for number, tokens in enumerate((500.0, 1000.0, 2000.0)):
                 known.learn(_ran(pool, each, tokens, number))
     return known.frozen()
 
 
-def _ran(pool: Pool, ran: Offer, tokens: float, number: int) -> EndedPack:
+def _ran(pool: Pool, ran: Serving, tokens: float, number: int) -> EndedPack:
     size = WorkSize(rows=tokens / 100, input_tokens=tokens, output_tokens=0)
     share = EndedShare(
         tenant_id=TenantId("tnt_past"), batch_id=BatchId("batch_past"), template=0, predicted_seconds=0.0,

@@ -71,7 +71,7 @@ def what_packs_took_keeps_within_the_bound(seed: int) -> None:
         Batch(name=f"batch_{tenant}", tenant=tenant, tier=Tier.STANDARD, model=model, row_tokens=rows, cost_ratio=ratio)
         for tenant, model, ratio in (("tnt_dear", "chat", random.uniform(1.5, 3)), ("tnt_plain", "small", 1.0))
     ]
-    pool = Pool(name="dear", workers=random.randint(1, 3), offers=(CHAT, SMALL))
+    pool = Pool(name="dear", workers=random.randint(1, 3), servings=(CHAT, SMALL))
     world = World((pool,), batches, policy, speeds=SPEEDS, seed=seed, settles=True).run(3 * SECONDS)
 
     packs = list(steps(world, "dear", (Tier.STANDARD.value,)))
@@ -90,7 +90,7 @@ def who_takes_less_keeps_within_the_bound(seed: int) -> None:
         Batch(name=f"batch_{tenant}", tenant=tenant, tier=Tier.STANDARD, model=model, cost_ratio=ratio)
         for tenant, model, ratio in (("tnt_cheap", "chat", 0.4), ("tnt_plain", "small", 1.0))
     ]
-    pool = Pool(name="dear", workers=1, offers=(CHAT, SMALL))
+    pool = Pool(name="dear", workers=1, servings=(CHAT, SMALL))
     world = World((pool,), batches, policy, speeds=SPEEDS, seed=seed, settles=True).run(5 * SECONDS)
 
     packs = list(steps(world, "dear", (Tier.STANDARD.value,)))

@@ -41,8 +41,8 @@ SECONDS = 250.0
 WINDOWS = (100.0, 300.0)
 POLICY = Policy(pack_seconds_target=8.0, pack_rows_min=1, promise_margin_seconds=20.0, top_up_lead_seconds=5.0)
 POOLS = (
-    Pool(name="dear", workers=4, offers=(CHAT, SMALL)),
-    Pool(name="cheap", workers=4, offers=(INT8, SMALL), pace=1.6),
+    Pool(name="dear", workers=4, servings=(CHAT, SMALL)),
+    Pool(name="cheap", workers=4, servings=(INT8, SMALL), pace=1.6),
 )
 
 

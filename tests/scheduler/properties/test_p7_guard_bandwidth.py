@@ -43,8 +43,8 @@ POLICY = Policy(
 #: Seconds of the longest window asked for where asking does not end.
 LONGEST = 75.0
 POOLS = (
-    Pool(name="dear", workers=3, offers=(CHAT, SMALL), rate_micros_per_hour=9_000_000),
-    Pool(name="cheap", workers=2, offers=(SMALL, EMBED), rate_micros_per_hour=1_000_000),
+    Pool(name="dear", workers=3, servings=(CHAT, SMALL), rate_micros_per_hour=9_000_000),
+    Pool(name="cheap", workers=2, servings=(SMALL, EMBED), rate_micros_per_hour=1_000_000),
 )
 
 
@@ -101,7 +101,7 @@ def one_wave_leaves_the_rest(seed: int) -> None:
 def promises_without_end_leave_the_rest(seed: int) -> None:
     """From any time on: what may have been promised ahead by then, and the share of what was run since."""
     random = Random(seed)
-    pool = Pool(name="dear", workers=4, offers=(CHAT,))
+    pool = Pool(name="dear", workers=4, servings=(CHAT,))
     stream = [
         Batch(
             name=f"batch_{number:04d}",

@@ -23,10 +23,10 @@ from pipeline.ports.cycle import (
     EndedPack,
     EndedShare,
     FairTag,
-    Offer,
     OpenShard,
     PackDraft,
     PoolView,
+    Serving,
     SliceDraft,
     Snapshot,
     WorkSize,
@@ -132,9 +132,9 @@ class World:
 
     # --- what a property may ask -----------------------------------------------------------------
 
-    def variant_for(self, batch: Batch, pool: Pool) -> Offer | None:
+    def variant_for(self, batch: Batch, pool: Pool) -> Serving | None:
         """Return the cheapest of the pool's offers that may run the batch."""
-        fitting = (each for each in pool.offers if each.model == batch.model and batch.tier in each.tiers)
+        fitting = (each for each in pool.servings if each.model == batch.model and batch.tier in each.tiers)
         return min(fitting, key=lambda each: (each.relative_cost, each.variant), default=None)
 
     def live(self, pool: str) -> int:
@@ -195,7 +195,7 @@ class World:
                 PoolView(
                     pool=pool.name,
                     workers=self.live(pool.name),
-                    offers=pool.offers,
+                    servings=pool.servings,
                     packs_waiting=len(self._waiting[pool.name]),
                     packs_pressing=sum(pack.ordinal < PRESSING_ORDINAL_MAX for pack in self._open(pool.name)),
                     rate_micros_per_hour=pool.rate_micros_per_hour,

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.domain.parameters import Sampling
 from workers.engine.torch_chat.adjustments import is_adjusting
-from workers.engine.torch_chat.sampler import _gumbel, _mix, _nucleus, choose
+from workers.engine.torch_chat.sampler import _gumbel, _nucleus, choose, mixed
 
 
 @dataclass
@@ -33,9 +33,9 @@ def murmur(value: int) -> int:
 def test_the_hash_is_murmurs_finalizer() -> None:
     values = [0, 1, 2, 12345, 2**31 - 1, 2**31, 2**32 - 1]
 
-    mixed = _mix(torch.tensor(values, dtype=torch.int64).to(torch.int32))
+    found = mixed(torch.tensor(values, dtype=torch.int64).to(torch.int32))
 
-    assert [value & 0xFFFFFFFF for value in mixed.tolist()] == [murmur(value) for value in values]
+    assert [value & 0xFFFFFFFF for value in found.tolist()] == [murmur(value) for value in values]
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -48,7 +48,7 @@ def test_draws_follow_the_softmax() -> None:
 
 
 def test_noise_depends_on_seed_and_position() -> None:
-    lanes = _mix(torch.arange(50_000, dtype=torch.int32))
+    lanes = mixed(torch.arange(50_000, dtype=torch.int32))
     noise = [_gumbel(lanes, seed, position) for seed, position in ((1, 0), (1, 1), (2, 0))]
 
     assert torch.equal(noise[0], _gumbel(lanes, 1, 0))

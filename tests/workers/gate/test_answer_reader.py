@@ -13,6 +13,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.models import EngineKind, ModelSpec, Recipe
 from pipeline.ports.engine import Engine, EngineRequest
 from tests.workers.letters import letters_folder
+from workers.engine.drive import driven
 from workers.engine.registry import load_engine
 from workers.gate.answer_reader import GREEDY_BOUNDS, SAMPLED_BOUNDS, AnswerReader
 from workers.gate.logits import open_reader
@@ -50,10 +51,8 @@ def asks(**more: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- fields of a bo
 
 
 def answered(engine: Engine, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    engine.add([EngineRequest(key, Endpoint.CHAT_COMPLETIONS, body) for key, body in enumerate(bodies)])
-    found: dict[int, dict[str, Any]] = {}
-    while engine.in_flight():
-        found |= {result.key: dict(result.body) for result in engine.step()}
+    requests = [EngineRequest(key, Endpoint.CHAT_COMPLETIONS, body) for key, body in enumerate(bodies)]
+    found = {result.key: dict(result.body) for result in driven(engine, requests)}
     return [found[key] for key in range(len(bodies))]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import failure, refusal, unwrapped
+from workers.engine.answers import attempted, drafted, failure
 from workers.engine.encoder.batch import Text, TextTokenizer, Tokens, padded
 from workers.engine.encoder.costs import CostModel
 from workers.engine.encoder.forward import Forward
@@ -106,19 +106,12 @@ class EncoderEngine:
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk; they wait for the next packing. Batches that run go on meanwhile."""
-        texts = [self._texts(request) for request in requests]
-        for request, outcome in zip(requests, self._tokenized(texts), strict=True):
-            try:
-                tokens = unwrapped(outcome)
-                self._refuse_what_is_too_long(request, tokens)
-            except RequestRefusedError as error:
-                self._ended.append(refusal(request, error))
-            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
-                self._ended.append(failure(request, error))
-            else:
-                vectors = np.empty((len(tokens), self._forward.width), dtype=np.float32)
-                row = self._rows[request.key] = _Row(request, tokens, vectors, len(tokens))
-                self._arrived += [_Part(row, index) for index in range(len(tokens))]
+        texts = [attempted(self._head.texts, request) for request in requests]
+        rows, ended = drafted(requests, self._tokenized(texts), self._row)
+        self._ended += ended
+        for row in rows:
+            self._rows[row.request.key] = row
+            self._arrived += [_Part(row, index) for index in range(len(row.tokens))]
 
     def step(self) -> Sequence[EngineResult]:
         """Wait for a batch, the longest texts first, and return the rows that are whole now."""
@@ -160,12 +153,6 @@ class EncoderEngine:
 
     # --- entering ------------------------------------------------------------------------------
 
-    def _texts(self, request: EngineRequest) -> list[Text] | Exception:
-        try:
-            return self._head.texts(request)
-        except Exception as error:  # noqa: BLE001 -- a refusal or a defect: either way that row's
-            return error
-
     def _tokenized(self, texts: Sequence[list[Text] | Exception]) -> list[list[Tokens] | Exception]:
         """Return the tokens of each text of each row, or what went wrong with that row."""
         flat = [text for row in texts if not isinstance(row, Exception) for text in row]
@@ -177,6 +164,11 @@ class EncoderEngine:
             middle = len(texts) // 2
             return self._tokenized(texts[:middle]) + self._tokenized(texts[middle:])
         return [row if isinstance(row, Exception) else [next(tokens) for _ in row] for row in texts]
+
+    def _row(self, request: EngineRequest, tokens: list[Tokens]) -> _Row:
+        self._refuse_what_is_too_long(request, tokens)
+        vectors = np.empty((len(tokens), self._forward.width), dtype=np.float32)
+        return _Row(request, tokens, vectors, len(tokens))
 
     def _refuse_what_is_too_long(self, request: EngineRequest, tokens: list[Tokens]) -> None:
         longest = max(len(text.ids) for text in tokens)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,8 @@ from workers.engine.generation import options_of
 from workers.engine.models import published
 from workers.engine.quiet import quiet_transformers
 
+_LOG = logging.getLogger(__name__)
+
 BATCH_ROWS_MAX: Final = 1024
 _CLASSIFIER: Final = "ForSequenceClassification"
 
@@ -44,7 +48,7 @@ def load(
     options = options_of(EncoderOptions, dict(spec.options))
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     is_classifier = any(name.endswith(_CLASSIFIER) for name in config.get("architectures") or ())
-    plan = plan_of(options, recipe=spec.recipe, is_classifier=is_classifier, device=device, threads=threads)
+    plan = plan_of(options, recipe=spec.recipe, device=device, threads=threads)
     tokens_max = positions_of(config)
     pooling = None
     if not is_classifier:
@@ -55,8 +59,15 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             takes_types = "token_type_ids" in tokenizer.model_input_names
             if plan.backend is Backend.OPENVINO:
-                forward = _openvino_forward(folder, plan, pooling, cache_dir / "encoders", revision)
-            else:
+                try:
+                    forward = _openvino_forward(folder, plan, pooling, cache_dir / "encoders", revision)
+                except ModelUnavailableError as error:
+                    if options.backend or plan.precision is not Precision.FLOAT32:
+                        raise
+                    # Not every architecture has an export; in float32 torch runs anything.
+                    _LOG.warning("openvino_cannot_run_this", extra={"model": spec.name, "reason": error.message})
+                    plan = replace(plan, backend=Backend.TORCH)
+            if plan.backend is Backend.TORCH:
                 forward = _torch_forward(folder, plan, pooling, takes_types=takes_types)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]

@@ -75,16 +75,12 @@ class Plan:
     batch_tokens: int
 
 
-def plan_of(
-    options: EncoderOptions, *, recipe: Recipe, is_classifier: bool, device: str | None, threads: int | None
-) -> Plan:
+def plan_of(options: EncoderOptions, *, recipe: Recipe, device: str | None, threads: int | None) -> Plan:
     """Return how to run a model of these options under this recipe on this machine.
 
-    The native recipe is what suits the device.
-
-    On an accelerator that is torch in bfloat16. On a CPU embeddings run on torch in 8-bit integers, which measured
-    cheapest at a mean cosine of 0.997 to float32 (docs/benchmarks/encoder.json); classifiers, whose scores have no
-    such measure, run in float32, on OpenVINO where it is installed.
+    The native recipe is torch in bfloat16 on an accelerator. On a CPU it is float32, on OpenVINO where it is installed:
+    a model's reference may always run, so it is not where numbers are made coarser. 8-bit integers, on torch, are cheaper
+    and a recipe to ask the gate about.
 
     Raises:
         ModelUnavailableError: An option is unknown, or what it asks for is not to be had here.
@@ -94,7 +90,7 @@ def plan_of(
     cores = threads or torch.get_num_threads()
     streams = options.streams or (min(cores, _STREAMS_MAX) if is_cpu else 1)
     wanted = None if recipe is Recipe.NATIVE else _choice(Precision, "recipe", recipe)
-    backend, precision = _library(options, wanted, is_cpu=is_cpu, is_classifier=is_classifier)
+    backend, precision = _library(options, wanted, is_cpu=is_cpu)
     _refuse_what_is_not_here(backend, precision, place)
     return Plan(
         backend=backend,
@@ -106,26 +102,13 @@ def plan_of(
     )
 
 
-def _library(
-    options: EncoderOptions, precision: Precision | None, *, is_cpu: bool, is_classifier: bool
-) -> tuple[Backend, Precision]:
+def _library(options: EncoderOptions, wanted: Precision | None, *, is_cpu: bool) -> tuple[Backend, Precision]:
+    precision = wanted or (Precision.FLOAT32 if is_cpu else Precision.BFLOAT16)
     if options.backend:
-        backend = _choice(Backend, "backend", options.backend)
-        return backend, precision or _default_precision(backend, is_cpu=is_cpu, is_classifier=is_classifier)
+        return _choice(Backend, "backend", options.backend), precision
     if is_cpu and _has_openvino() and precision in {Precision.FLOAT32, Precision.INT8_WEIGHTS}:
         return Backend.OPENVINO, precision
-    if not is_cpu or precision is not None:
-        return Backend.TORCH, precision or Precision.BFLOAT16
-    if is_int8_available() and not is_classifier:
-        return Backend.TORCH, Precision.INT8
-    return Backend.OPENVINO if _has_openvino() else Backend.TORCH, Precision.FLOAT32
-
-
-def _default_precision(backend: Backend, *, is_cpu: bool, is_classifier: bool) -> Precision:
-    if not is_cpu:
-        return Precision.BFLOAT16
-    is_int8 = backend is Backend.TORCH and is_int8_available() and not is_classifier
-    return Precision.INT8 if is_int8 else Precision.FLOAT32
+    return Backend.TORCH, precision
 
 
 def _refuse_what_is_not_here(backend: Backend, precision: Precision, place: torch.device) -> None:

@@ -15,10 +15,10 @@ from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import Sampling, sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.answers import drafted, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.generation import endpoints_of
 from workers.engine.openvino_chat.leaders import Leaders
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, decoded, prompts_of
@@ -131,23 +131,10 @@ class OpenVinoEngine:
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk and queue them for the batcher, the longest first."""
-        drafts: list[Asked] = []
-        for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
-            try:
-                tokens = unwrapped(prompt)
-                sampling = sampling_of(request.endpoint, request.body)
-                _refuse_beyond(sampling)
-                output_max = output_bound(request, tokens, sampling, tokens_max=self._tokens_max)
-                check_tokens(sampling, self._vocabulary)
-                drafts.append(Asked(request, sampling, tokens, output_max, ends_of(sampling, self._end_tokens)))
-            except RequestRefusedError as error:
-                self._ended.append(refusal(request, error))
-            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
-                self._ended.append(failure(request, error))
-        # A long row started last would run alone at the end, with every other slot empty.
-        drafts.sort(key=lambda draft: (-draft.output_max, -len(draft.prompt)))
+        drafts, ended = drafted(requests, prompts_of(self._tokenizer, requests), self._draft)
+        self._ended += ended
         self._asked.update({draft.request.key: draft for draft in drafts})
-        self._waiting += drafts
+        self._waiting += sorted(drafts, key=lambda draft: draft.length_order)
 
     def step(self) -> Sequence[EngineResult]:
         """Hand rows to the batcher, run one step of it, and return the rows that finished."""
@@ -202,6 +189,18 @@ class OpenVinoEngine:
         self._pipeline = None
 
     # --- entering ------------------------------------------------------------------------------
+
+    def _draft(self, request: EngineRequest, prompt: list[int]) -> Asked:
+        sampling = sampling_of(request.endpoint, request.body)
+        _refuse_beyond(sampling)
+        return Asked.of(
+            request,
+            sampling,
+            prompt,
+            vocabulary=self._vocabulary,
+            tokens_max=self._tokens_max,
+            end_tokens=self._end_tokens,
+        )
 
     def _admit(self) -> None:
         """Hand over what waits, but for rows whose beginning another is computing just now."""

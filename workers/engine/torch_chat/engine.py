@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.answers import drafted, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.generation import endpoints_of
 from workers.engine.grammars import Grammars
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, prompts_of
@@ -106,13 +105,11 @@ class RowEngine:
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk and queue them, the longest of about as many as are in flight first."""
-        for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
-            try:
-                self._waiting += self._rows(request, unwrapped(prompt))
-            except RequestRefusedError as error:
-                self._ended.append(refusal(request, error))
-            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
-                self._ended.append(failure(request, error))
+        taken, ended = drafted(requests, prompts_of(self._tokenizer, requests), self._rows)
+        for rows in taken:
+            self._asked[rows[0].asked.request.key] = rows[0].asked
+            self._waiting += rows
+        self._ended += ended
         self._arrived += len(requests)
         # A long row started last would run alone at the end, with every other slot empty. Yet a short one that each
         # later long one overtook would hold its pack open, and with it the lease of the next: hence generations.
@@ -161,11 +158,15 @@ class RowEngine:
     def _rows(self, request: EngineRequest, prompt: list[int]) -> list[Row]:
         """Return a row for each choice; they wait side by side, so that all but the first share its prompt's keys."""
         sampling = sampling_of(request.endpoint, request.body)
-        check_tokens(sampling, self._vocabulary)
-        tokens_max = min(self._context_tokens, self._cache_tokens_max())
-        output_max = output_bound(request, prompt, sampling, tokens_max=tokens_max)
-        asked = Asked(request, sampling, prompt, output_max, ends_of(sampling, self._end_tokens))
-        rows = [
+        asked = Asked.of(
+            request,
+            sampling,
+            prompt,
+            vocabulary=self._vocabulary,
+            tokens_max=min(self._context_tokens, self._cache_tokens_max()),
+            end_tokens=self._end_tokens,
+        )
+        return [
             Row(
                 asked=asked,
                 index=index,
@@ -176,8 +177,6 @@ class RowEngine:
             )
             for index in range(sampling.n)
         ]
-        self._asked[request.key] = asked
-        return rows
 
     # --- leaving -------------------------------------------------------------------------------
 

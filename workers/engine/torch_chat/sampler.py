@@ -19,7 +19,7 @@ from pipeline.domain.parameters import Sampling
 from workers.engine.torch_chat.adjustments import NEVER, AdjustedRow, adjust
 
 #: Temperatures below this are greedy: dividing by them would overflow.
-_TEMPERATURE_MIN: Final = 1e-4
+TEMPERATURE_MIN: Final = 1e-4
 #: Entries that hold the nucleus of nearly every row; only rows that need more sort the whole vocabulary.
 _NUCLEUS_TRIED: Final = 512
 
@@ -51,13 +51,13 @@ def choose(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
 
 def is_greedy(sampling: Sampling) -> bool:
     """Say whether the likeliest token is taken."""
-    return sampling.temperature < _TEMPERATURE_MIN
+    return sampling.temperature < TEMPERATURE_MIN
 
 
 def _draw(logits: Tensor, rows: Sequence[SampledRow]) -> Tensor:
     """Return one draw per row of `logits` (rows, vocabulary)."""
     scores = drawn_from(logits, rows)
-    lanes = _mix(torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32))
+    lanes = mixed(torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32))
     for i, row in enumerate(rows):
         # Row by row: a row's vocabulary fits the second-level cache, all rows' together do not.
         scores[i] += _gumbel(lanes, row.seed, len(row.output))
@@ -111,18 +111,18 @@ def _nucleus(scores: Tensor, shares: Tensor) -> Tensor:
 
 _MASK_64: Final = 2**64 - 1
 #: 23 bits and a half are exact in float32 and never 0 or 1.
-_UNIFORM_MASK: Final = 2**23 - 1
+UNIFORM_MASK: Final = 2**23 - 1
 
 
 def _gumbel(lanes: Tensor, seed: int, position: int) -> Tensor:
     """Return Gumbel noise (vocabulary,) for a row's `position`-th output token."""
-    first, second = _keys(seed, position)
-    bits = _mix(_mix(lanes ^ first) ^ second) & _UNIFORM_MASK
-    uniform = (bits.to(torch.float32) + 0.5) / (_UNIFORM_MASK + 1)
+    first, second = noise_keys(seed, position)
+    bits = mixed(mixed(lanes ^ first) ^ second) & UNIFORM_MASK
+    uniform = (bits.to(torch.float32) + 0.5) / (UNIFORM_MASK + 1)
     return -(-uniform.log()).log()
 
 
-def _keys(seed: int, position: int) -> tuple[int, int]:
+def noise_keys(seed: int, position: int) -> tuple[int, int]:
     """Return two int32 keys of (seed, position) (SplitMix64; Steele, Lea and Flood, 2014)."""
     state = ((seed & _MASK_64) + 0x9E3779B97F4A7C15 * (position + 1)) & _MASK_64
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
@@ -135,7 +135,7 @@ def _signed(value: int) -> int:
     return value - 2**32 if value >= 2**31 else value
 
 
-def _mix(values: Tensor) -> Tensor:
+def mixed(values: Tensor) -> Tensor:
     """Return MurmurHash3's 32-bit finalizer of int32 `values`.
 
     torch shifts int32 arithmetically, hence the masks; its int32 product wraps, which a test pins.

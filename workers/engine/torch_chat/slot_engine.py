@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from pipeline.ports.engine import EngineResult
 from workers.engine.torch_chat.decoder import Decoder, Prefill
 from workers.engine.torch_chat.engine import RowEngine
+from workers.engine.torch_chat.prefixes import PREFIX_SOURCES_MAX, PREFIX_TOKENS_MIN, shared_tokens
 from workers.engine.torch_chat.rows import Row
 from workers.engine.torch_chat.slots import bucket
-
-#: A shared prefix shorter than this is cheaper to compute than to look for and copy.
-PREFIX_TOKENS_MIN: Final = 16
-#: Slots compared with a prompt for the longest shared prefix.
-PREFIX_SOURCES_MAX: Final = 8
 
 
 class TorchEngine(RowEngine):
@@ -130,7 +126,7 @@ class TorchEngine(RowEngine):
             other = self._slots[slot].prompt
             if other[:PREFIX_TOKENS_MIN] != head:
                 continue
-            shared = _shared(prompt, other)
+            shared = shared_tokens(prompt, other)
             if shared > best[1]:
                 best = (slot, shared)
             tried += 1
@@ -156,15 +152,3 @@ class TorchEngine(RowEngine):
                 # Everything but the newest token's keys, which its own next step writes.
                 self._decoder.cache.copy(len(self._slots), slot, len(last.prompt) + len(last.output) - 1)
                 self._slots[slot] = last
-
-
-def _shared(prompt: list[int], other: list[int]) -> int:
-    """Return how many leading tokens are equal, leaving at least one of `prompt` to compute."""
-    low, high = 0, min(len(prompt) - 1, len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if prompt[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
+from workers.engine.torch_chat.prefixes import PREFIX_SOURCES_MAX, PREFIX_TOKENS_MIN, shared_tokens
 from workers.engine.torch_chat.rows import Row
 from workers.engine.torch_flat.extents import Extents
 from workers.engine.torch_flat.launcher import Chunk, Step
 from workers.engine.torch_flat.sampling import Draw, is_plain, is_sampled
-
-#: A shared beginning shorter than this is cheaper to compute than to look for and copy.
-PREFIX_TOKENS_MIN: Final = 16
-#: Rows compared with a prompt for the longest shared beginning.
-PREFIX_SOURCES_MAX: Final = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +115,7 @@ class Flights:
             return ()
         best, length = None, PREFIX_TOKENS_MIN - 1
         for other in reversed(self._by_head.get(_head(sequence), [])[-PREFIX_SOURCES_MAX:]):
-            shared = min(_shared(sequence, other.sequence), other.reach)
+            shared = min(shared_tokens(sequence, other.sequence), other.reach)
             if shared > length:
                 best, length = other, shared
         return () if best is None else _pieces(best, length)
@@ -144,18 +139,6 @@ def _pieces(source: Flight, length: int) -> tuple[tuple[int, int], ...]:
 
 def _head(sequence: list[int]) -> tuple[int, ...]:
     return tuple(sequence[:PREFIX_TOKENS_MIN])
-
-
-def _shared(sequence: list[int], other: list[int]) -> int:
-    """Return how many leading tokens are equal, leaving at least one of `sequence` to compute."""
-    low, high = 0, min(len(sequence) - 1, len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sequence[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

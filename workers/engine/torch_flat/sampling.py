@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from pipeline.domain.parameters import Sampling
-from workers.engine.torch_chat.sampler import _keys as noise_keys
-from workers.engine.torch_chat.sampler import _mix as mixed
-
-#: Temperatures below this are greedy, as in `torch_chat.sampler`.
-_TEMPERATURE_MIN: Final = 1e-4
-_UNIFORM_MASK: Final = 2**23 - 1
+from workers.engine.torch_chat.sampler import TEMPERATURE_MIN, UNIFORM_MASK, mixed, noise_keys
 
 
 def is_plain(sampling: Sampling) -> bool:
@@ -48,7 +42,7 @@ class Draw:
 
 def is_sampled(sampling: Sampling) -> bool:
     """Return whether the row is drawn, not greedy."""
-    return sampling.temperature >= _TEMPERATURE_MIN
+    return sampling.temperature >= TEMPERATURE_MIN
 
 
 @torch.inference_mode()
@@ -82,8 +76,8 @@ def nucleus(scores: Tensor, shares: Tensor) -> Tensor:
 def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
     """Return Gumbel noise (rows, vocabulary) from each row's two int32 keys (rows, 2)."""
     lanes = mixed(torch.arange(vocabulary, device=keys.device, dtype=torch.int32))
-    bits = mixed(mixed(lanes ^ keys[:, :1]) ^ keys[:, 1:]) & _UNIFORM_MASK
-    uniform = (bits.to(torch.float32) + 0.5) / (_UNIFORM_MASK + 1)
+    bits = mixed(mixed(lanes ^ keys[:, :1]) ^ keys[:, 1:]) & UNIFORM_MASK
+    uniform = (bits.to(torch.float32) + 0.5) / (UNIFORM_MASK + 1)
     return -(-uniform.log()).log()
 
 

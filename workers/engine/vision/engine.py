@@ -17,7 +17,7 @@ from pipeline.domain.images import image_param
 from pipeline.domain.limits import LINE_BYTES_MAX
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import failure, refusal
+from workers.engine.answers import attempted, drafted, failure, refusal
 from workers.engine.counters import Counters
 from workers.engine.torch_chat.memory import MemoryLimit, is_out_of_memory, too_large
 from workers.engine.vision.forward import Seen, VisionForward
@@ -118,18 +118,12 @@ class VisionEngine:
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Take rows in and begin with their images."""
-        for request in requests:
-            try:
-                urls = self._head.urls(request)
-            except RequestRefusedError as error:
-                self._ended.append(refusal(request, error))
-            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
-                self._ended.append(failure(request, error))
-            else:
-                held_bytes = sum(map(len, urls))
-                row = self._rows[request.key] = _Row(request, urls, held_bytes, [None] * len(urls), len(urls))
-                self._held_bytes += held_bytes
-                self._waiting += [_Part(row, index) for index in range(len(urls))]
+        rows, ended = drafted(requests, [attempted(self._head.urls, request) for request in requests], _row)
+        self._ended += ended
+        for row in rows:
+            self._rows[row.request.key] = row
+            self._held_bytes += row.held_bytes
+            self._waiting += [_Part(row, index) for index in range(len(row.urls))]
         self._gather()
 
     def step(self) -> Sequence[EngineResult]:
@@ -314,3 +308,7 @@ class VisionEngine:
             shape: deque(image for image in images if not image[0].row.is_over) for shape, images in self._ready.items()
         }
         self._ready = {shape: images for shape, images in kept.items() if images}
+
+
+def _row(request: EngineRequest, urls: list[str]) -> _Row:
+    return _Row(request, urls, sum(map(len, urls)), [None] * len(urls), len(urls))

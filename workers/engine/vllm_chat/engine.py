@@ -13,10 +13,10 @@ from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.parameters import sampling_of
 from pipeline.ports.engine import EngineRequest, EngineResult
 from pipeline.ports.meters import EngineIdentity, EngineMeters
-from workers.engine.answers import failure, refusal, unwrapped, utc_now
+from workers.engine.answers import drafted, refusal, utc_now
 from workers.engine.asked import Asked
 from workers.engine.counters import Counters
-from workers.engine.generation import check_tokens, endpoints_of, ends_of, output_bound
+from workers.engine.generation import endpoints_of
 from workers.engine.logprobs import TokenLogprobs
 from workers.engine.pieces import Pieces
 from workers.engine.text import StopFinder, prompts_of
@@ -112,17 +112,9 @@ class VllmEngine:
 
     def add(self, requests: Sequence[EngineRequest]) -> None:
         """Tokenize rows in bulk and queue them, of those that came together the longest first."""
-        drafts: list[Asked] = []
-        for request, prompt in zip(requests, prompts_of(self._tokenizer, requests), strict=True):
-            try:
-                drafts.append(self._draft(request, unwrapped(prompt)))
-            except RequestRefusedError as error:
-                self._ended.append(refusal(request, error))
-            except Exception as error:  # noqa: BLE001 -- one row's failure is that row's error, never a raise
-                self._ended.append(failure(request, error))
-        # A long row started last would run alone at the end, with every other slot empty.
-        drafts.sort(key=lambda draft: (-draft.output_max, -len(draft.prompt)))
-        for draft in drafts:
+        drafts, ended = drafted(requests, prompts_of(self._tokenizer, requests), self._draft)
+        self._ended += ended
+        for draft in sorted(drafts, key=lambda draft: draft.length_order):
             self._asked[draft.request.key] = draft
             self._waiting += [self._row(draft, index) for index in range(draft.sampling.n)]
 
@@ -191,9 +183,14 @@ class VllmEngine:
     def _draft(self, request: EngineRequest, prompt: list[int]) -> Asked:
         sampling = sampling_of(request.endpoint, request.body)
         refuse_beyond(sampling)
-        check_tokens(sampling, self._vocabulary)
-        output_max = output_bound(request, prompt, sampling, tokens_max=self._tokens_max)
-        return Asked(request, sampling, prompt, output_max, ends_of(sampling, self._end_tokens))
+        return Asked.of(
+            request,
+            sampling,
+            prompt,
+            vocabulary=self._vocabulary,
+            tokens_max=self._tokens_max,
+            end_tokens=self._end_tokens,
+        )
 
     def _row(self, asked: Asked, index: int) -> _Row:
         sampling = asked.sampling

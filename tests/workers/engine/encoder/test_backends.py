@@ -11,7 +11,7 @@ from pipeline.domain.models import Recipe
 from pipeline.ports.engine import Engine, EngineRequest
 from tests.workers.engine.driving import answers
 from tests.workers.engine.encoder.conftest import Load
-from workers.engine.encoder import plan
+from workers.engine.encoder import loading, plan
 from workers.engine.encoder.int8_linear import Int8Linear, is_int8_available
 from workers.engine.encoder.plan import Backend, EncoderOptions, Precision, plan_of
 
@@ -101,23 +101,38 @@ def test_options_that_are_not_known_are_named(
 
 
 def test_defaults_follow_the_device_and_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(
-        device: str, *, is_classifier: bool = False, recipe: str = Recipe.NATIVE, **options: str
-    ) -> tuple[Backend, Precision]:
-        made = plan_of(
-            EncoderOptions(**options), recipe=Recipe(recipe), is_classifier=is_classifier, device=device, threads=2
-        )
+    def chosen(device: str, *, recipe: str = Recipe.NATIVE, **options: str) -> tuple[Backend, Precision]:
+        made = plan_of(EncoderOptions(**options), recipe=Recipe(recipe), device=device, threads=2)
         return made.backend, made.precision
 
     monkeypatch.setattr(plan, "is_int8_available", lambda: True)
     monkeypatch.setattr(plan, "_has_openvino", lambda: True)
     assert chosen("cuda:0") == (Backend.TORCH, Precision.BFLOAT16)
-    assert chosen("cpu") == (Backend.TORCH, Precision.INT8)
-    assert chosen("cpu", is_classifier=True) == (Backend.OPENVINO, Precision.FLOAT32)
-    assert chosen("cpu", recipe="float32") == (Backend.OPENVINO, Precision.FLOAT32)
+    # The reference asks nobody whether it may run, so it is never the coarser one.
+    assert chosen("cpu") == chosen("cpu", recipe="float32") == (Backend.OPENVINO, Precision.FLOAT32)
+    assert chosen("cpu", backend="torch") == (Backend.TORCH, Precision.FLOAT32)
+    assert chosen("cpu", recipe="int8") == (Backend.TORCH, Precision.INT8)
 
     monkeypatch.setattr(plan, "is_int8_available", lambda: False)
     monkeypatch.setattr(plan, "_has_openvino", lambda: False)
     assert chosen("cpu") == (Backend.TORCH, Precision.FLOAT32)
     with pytest.raises(ModelUnavailableError, match="not installed"):
         chosen("cpu", backend="openvino")
+
+
+def test_what_openvino_cannot_take_over_runs_on_torch_unless_openvino_is_asked_for(
+    load_encoder: Load, bi_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise ModelUnavailableError("no such architecture there")
+
+    monkeypatch.setattr(plan, "_has_openvino", lambda: True)
+    monkeypatch.setattr(loading, "_openvino_forward", refused)
+
+    engine = load_encoder(bi_encoder)
+    assert (engine.identity.engine, engine.identity.precision) == ("encoder-torch", "float32")
+    assert vectors(engine, TEXTS).shape == (len(TEXTS), 64)
+
+    for asked in ({"backend": "openvino"}, {"recipe": "int8_weights"}):
+        with pytest.raises(ModelUnavailableError, match="no such architecture"):
+            load_encoder(bi_encoder, **asked)

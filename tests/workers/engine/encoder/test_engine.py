@@ -96,7 +96,9 @@ def test_aborted_rows_do_not_come_back(engine: Engine) -> None:
 
 
 def test_rows_that_do_not_fit_one_batch_come_back_as_batches_finish(tmp_path: Path) -> None:
-    engine = load_engine(replace(SPEC, options={"batch_tokens": 16}), cache_dir=tmp_path, device="cpu", threads=2)
+    engine = load_engine(
+        replace(SPEC, options={"backend": "torch", "batch_tokens": 16}), cache_dir=tmp_path, device="cpu", threads=2
+    )
     engine.add([row(i, "a cat " * (1 + i % 5)) for i in range(40)])
 
     sizes = []
@@ -108,7 +110,9 @@ def test_rows_that_do_not_fit_one_batch_come_back_as_batches_finish(tmp_path: Pa
 
 
 def test_rows_aborted_while_they_compute_do_not_come_back(tmp_path: Path) -> None:
-    engine = load_engine(replace(SPEC, options={"batch_tokens": 64}), cache_dir=tmp_path, device="cpu", threads=2)
+    engine = load_engine(
+        replace(SPEC, options={"backend": "torch", "batch_tokens": 64}), cache_dir=tmp_path, device="cpu", threads=2
+    )
     engine.add([row(i, "a cat") for i in range(200)])
     first = {result.key for result in engine.step()}
 
@@ -118,7 +122,7 @@ def test_rows_aborted_while_they_compute_do_not_come_back(tmp_path: Path) -> Non
 
 
 def test_an_engine_can_be_closed_with_rows_in_flight(tmp_path: Path) -> None:
-    engine = load_engine(SPEC, cache_dir=tmp_path, device="cpu")
+    engine = load_engine(replace(SPEC, options={"backend": "torch"}), cache_dir=tmp_path, device="cpu")
     engine.add([row(i, "a cat") for i in range(2000)])
     engine.step()
 
@@ -140,7 +144,7 @@ def test_pooling_without_sentence_transformers_files_is_mean_and_normalized(tmp_
 
 
 def test_its_counters_tell_steps_tokens_and_padding(tmp_path: Path) -> None:
-    engine = load_engine(SPEC, cache_dir=tmp_path, device="cpu")
+    engine = load_engine(replace(SPEC, options={"backend": "torch"}), cache_dir=tmp_path, device="cpu")
 
     results = answers(engine, [row(0, "a cat"), row(1, "night trains and a cat on them")])
 

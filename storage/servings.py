@@ -1,4 +1,4 @@
-"""What pools offer: the variants their workers serve, and the tiers that the gate's last words let run on them."""
+"""Servings of pools: the variants their workers serve, and the tiers that the gate's last words let run on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.models import split_variant
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Offer
+from pipeline.ports.cycle import Serving
 
 #: What a person allowed is wanted there, measured or not.
 _ALLOWED_COST: Final = 0.0
@@ -45,23 +45,23 @@ def read_last_words(connection: Connection, variants: Sequence[str]) -> tuple[La
     )
 
 
-def offers_of(served: Iterable[tuple[str, str]], words: Iterable[LastWord]) -> tuple[Offer, ...]:
-    """Return what workers that serve these (variant, gate key) pairs offer; a reference serves every tier."""
+def servings_of(served: Iterable[tuple[str, str]], words: Iterable[LastWord]) -> tuple[Serving, ...]:
+    """Return what workers that serve these (variant, gate key) pairs may run; a reference serves every tier."""
     by_variant: dict[str, list[LastWord]] = {}
     for word in words:
         by_variant.setdefault(word.variant, []).append(word)
-    offers = []
+    servings = []
     for variant, key in sorted(served):
         model, label = split_variant(variant)
         if not label:
-            offers.append(Offer(variant=variant, model=model, tiers=frozenset(Tier)))
+            servings.append(Serving(variant=variant, model=model, tiers=frozenset(Tier)))
             continue
         held = held_words(by_variant.get(variant, ()), key)
         tiers = frozenset(tier for tier, word in held.items() if word.verdict.lets_run)
         if tiers:
             cost = min(_cost_of(held[tier]) for tier in tiers)
-            offers.append(Offer(variant=variant, model=model, tiers=tiers, relative_cost=cost))
-    return tuple(offers)
+            servings.append(Serving(variant=variant, model=model, tiers=tiers, relative_cost=cost))
+    return tuple(servings)
 
 
 def held_words(words: Iterable[LastWord], key: str) -> dict[Tier, LastWord]:
