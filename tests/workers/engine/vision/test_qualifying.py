@@ -14,10 +14,16 @@ from pipeline.app.qualifying import Question, qualify_variant
 from pipeline.app.stack import Stack, open_stack
 from pipeline.app.tuning import tune_variant
 from pipeline.config import Settings
+from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import EvaluationFileError, UsageError
 from pipeline.domain.models import EngineKind, Recipe
 from pipeline.domain.tiers import Tier
+from pipeline.ports.engine import EngineRequest
 from tests.workers.engine.vision.pictures import inline
+from workers.engine.drive import driven
+from workers.engine.registry import load_engine
+from workers.gate.sides import Bench
+from workers.shadow.references import open_reference
 
 
 @pytest.fixture
@@ -72,3 +78,24 @@ def test_labels_are_not_compared_and_there_are_no_images_built_in(stack: Stack, 
         qualify_variant(stack, question(stack, None, tmp_path / "report"))
     with pytest.raises(UsageError, match="no batch to tune"):
         tune_variant(stack, known_variant(stack, "see"), on_probe=lambda _: None, window_seconds=1)
+
+
+def test_a_model_of_images_is_watched_by_its_own_vectors(stack: Stack, tmp_path: Path) -> None:
+    bench = Bench(cache_dir=tmp_path / "cache", device="cpu", threads=1)
+    spec = known_variant(stack, "see")
+    engine = load_engine(spec, cache_dir=bench.cache_dir, device=bench.device, threads=bench.threads)
+    requests = [EngineRequest(seed, Endpoint.EMBEDDINGS, {"model": "see", "input": inline(seed)}) for seed in (1, 2)]
+    own, other = (result.body for result in driven(engine, requests))
+    engine.close()
+    body = {"input": inline(1)}
+    reference = open_reference(spec, bench)
+    try:
+        same = reference.read(Endpoint.EMBEDDINGS, body, own)
+        another = reference.read(Endpoint.EMBEDDINGS, body, other)
+    finally:
+        reference.close()
+
+    assert same is not None
+    assert another is not None
+    assert same.x == pytest.approx(0.0, abs=1e-4)
+    assert another.x < same.x - 1e-4
