@@ -25,6 +25,7 @@ from scheduler.packing import pack_next
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.promises import Promises
+from scheduler.purses import Purses
 from scheduler.routing import Routes
 
 #: When the backlogs of one batch (one per model) have different reasons, the first of these is the
@@ -64,13 +65,20 @@ def decide(
     promises = Promises(snapshot, lineup, outlook, policy)
     answers = promises.answers()
     # 4. Nominate: who may compete.
-    refusals = refusals_of(lineup, outlook.routes, now_us=snapshot.now_us, can_wait=promises.can_wait())
+    purses = Purses(lineup, outlook)
+    refusals = refusals_of(
+        lineup,
+        outlook.routes,
+        now_us=snapshot.now_us,
+        can_wait=promises.can_wait(),
+        has_reached_budget=purses.is_reached,
+    )
     # 5. Order: one fair queue per pool, behind who presses.
-    cursors = Cursors(lineup, outlook)
+    cursors = Cursors(lineup, outlook, purses)
     pressing = {pool.pool: promises.pressing(pool.pool) for pool in snapshot.pools if pool.workers > 0}
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        places = np.flatnonzero((refusals < 0) & outlook.is_served(lineup, pool.pool))
+        places = np.flatnonzero((refusals < 0) & ~purses.is_waiting & outlook.is_served(lineup, pool.pool))
         if len(places):
             queues[pool.pool] = FairQueue(
                 pool.pool, lineup, places, cursors, tags, policy, virtual_seconds=snapshot.virtual_seconds

@@ -46,11 +46,12 @@ _ADD_PACKS = text("""
 """)
 
 _ADD_SLICES = text("""
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
-    SELECT pack_id, batch_id, shard_id, int4multirange(int4range(row_start, row_stop)), predicted_seconds
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds, reserved_micros)
+    SELECT pack_id, batch_id, shard_id, int4multirange(int4range(row_start, row_stop)), predicted_seconds, reserved_micros
       FROM unnest(CAST(:pack_id AS text[]), CAST(:batch_id AS text[]), CAST(:shard_id AS bigint[]),
-                  CAST(:row_start AS int[]), CAST(:row_stop AS int[]), CAST(:predicted_seconds AS float[]))
-        AS wanted (pack_id, batch_id, shard_id, row_start, row_stop, predicted_seconds)
+                  CAST(:row_start AS int[]), CAST(:row_stop AS int[]), CAST(:predicted_seconds AS float[]),
+                  CAST(:reserved_micros AS bigint[]))
+        AS wanted (pack_id, batch_id, shard_id, row_start, row_stop, predicted_seconds, reserved_micros)
 """)
 
 _TAKE_ROWS = text("""
@@ -367,7 +368,7 @@ def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
             "pack_id": [pack.pack_id for pack, _ in slices],
             **{
                 name: [getattr(part, name) for _, part in slices]
-                for name in ("batch_id", "shard_id", "row_start", "row_stop", "predicted_seconds")
+                for name in ("batch_id", "shard_id", "row_start", "row_stop", "predicted_seconds", "reserved_micros")
             },
         },
     )

@@ -32,7 +32,7 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
         Reason.USER_PAUSED: "The batch is paused; `nightrate resume` lets it go on.",
         Reason.HELD: "The batch is held back until the time it names, or until waiting longer would risk its deadline.",
-        Reason.BUDGET_REACHED: "The batch's budget is spent; raise it to go on.",
+        Reason.BUDGET_REACHED: "The batch's budget is spent, or what is left may not pay for another row; raise it to go on.",
         Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
         Reason.BAD_INPUT: "The input file has errors, listed by line.",
         Reason.DEADLINE_PASSED: "The completion window ended before the last row ran.",

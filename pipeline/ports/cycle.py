@@ -62,6 +62,8 @@ class Backlog:
     shards: tuple[OpenShard, ...]
     #: Rows of the batch that are in a pack and have no result yet.
     rows_in_flight: int = 0
+    #: What packs of the batch that have not ended may still cost it, at most.
+    reserved_micros: int = 0
     #: Why the batch stood where it stood after the last cycle.
     reason: Reason | None = None
 
@@ -189,6 +191,8 @@ class SliceDraft:
     row_stop: int
     #: What the batch was charged for them.
     predicted_seconds: float = 0.0
+    #: What they may cost it, at most: kept of its budget until the pack has ended.
+    reserved_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
         case Reason.HELD:
             return _held(case)
         case Reason.BUDGET_REACHED:
-            return over_budget(case.facts.view, case.prospect, rows_left=case.rows_left)
+            return over_budget(case.facts, case.prospect, rows_left=case.rows_left)
         case Reason.ALL_PACKED:
             return _all_packed(case)
         case Reason.BAD_INPUT | Reason.RESULTS_LOST:
@@ -214,6 +214,9 @@ def _running(case: _Case) -> Told:
         changes = _faster(case, turn)
         if turn.others:
             beside = f"; pool {turn.pool} is shared with {of_tiers(turn.others)}"
+    if case.prospect is not None and case.prospect.waits_for_budget:
+        beside = "; they may cost all that its budget leaves, so nothing new starts until one has ended"
+        changes = (Change(sentence="a higher budget, or none", command=f"{case.command} --max-cost none"),)
     if not facts.leased.packs:
         waiting = facts.waiting.packs
         if not waiting:

@@ -67,10 +67,11 @@ SEED = (
     """,
     """
     INSERT INTO batches (id, tenant_id, state, reason, endpoint, completion_window, tier, idempotency_key,
-                         input_file_id, errors, rows_total, rows_completed, rows_failed, created_at, deadline_at,
-                         in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at)
+                         input_file_id, errors, rows_total, rows_completed, rows_failed, budget_micros, created_at,
+                         deadline_at, in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at,
+                         cancelled_at)
     SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_default', state, 'all_committed', '/v1/chat/completions', '24h',
-           'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0,
+           'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0, CASE WHEN n % 2 = 0 THEN 1000 END,
            at, at + interval '1 day', at, at, at, at, at, at, at
       FROM generate_series(1, :rows) AS n,
            LATERAL (SELECT now() - (:rows - n) * interval '10 min' AS at,
@@ -105,8 +106,8 @@ SEED = (
                                 WHEN n % 20 = 0 THEN 'discarded' ELSE 'committed' END AS state) AS story
     """,
     """
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
-    SELECT 'pack_' || lpad(n::text, 9, '0'), 'batch_' || lpad(n::text, 9, '0'), n, '{[0,5)}'
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, reserved_micros)
+    SELECT 'pack_' || lpad(n::text, 9, '0'), 'batch_' || lpad(n::text, 9, '0'), n, '{[0,5)}', 100
       FROM generate_series(:rows - :slices + 1, :rows) AS n
     """,
     """
@@ -219,6 +220,13 @@ CASES = (
     ),
     case("changed batches", backlogs._CHANGED, "ix_batches_changed_by", since=2**62),
     case("batches that move", backlogs._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
+    case(
+        "reservations",
+        backlogs._RESERVED,
+        "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id ix_worker_intervals_pack_id pk_ledger",
+        3000,
+    ),
+    case("what a pack has reserved", packs._STILL_RESERVED, "ix_pack_slices_pack_id pk_ledger", pack_id=LEASED_PACK),
     case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting"),
     case("speeds", snapshots._SPEEDS, "ix_worker_intervals_speed", variants=["echo", "chat"], intervals=32),
