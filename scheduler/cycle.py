@@ -74,11 +74,13 @@ def decide(
         has_reached_budget=purses.is_reached,
     )
     # 5. Order: one fair queue per pool, behind who presses.
+    # What waits for a promise has none before this cycle's answer is stored.
+    is_competing = (refusals < 0) & ~purses.is_waiting & ~lineup.must_promise
     cursors = Cursors(lineup, outlook, purses)
     pressing = {pool.pool: promises.pressing(pool.pool) for pool in snapshot.pools if pool.workers > 0}
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        places = np.flatnonzero((refusals < 0) & ~purses.is_waiting & outlook.is_served(lineup, pool.pool))
+        places = np.flatnonzero(is_competing & outlook.is_served(lineup, pool.pool))
         if len(places):
             queues[pool.pool] = FairQueue(
                 pool.pool, lineup, places, cursors, tags, policy, virtual_seconds=snapshot.virtual_seconds
@@ -92,6 +94,7 @@ def decide(
         standings=_standings_of(lineup, refusals, cursors),
         pressing=_pressing_of(lineup, pressing.values()),
         promises=answers,
+        refused=promises.refused,
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),
         learned=predictions.changed(),

@@ -112,6 +112,11 @@ class Lineup(Sequence[Backlog]):
         return self._integers("reserved_micros")
 
     @cached_property
+    def must_promise(self) -> Flags:
+        """Which are not to run before their deadlines are promised; once one is, this is no longer asked."""
+        return self._flags(map(attrgetter("must_promise"), self._backlogs))
+
+    @cached_property
     def hold_until_us(self) -> Integers:
         """Until when they are held back, in microseconds since the Unix epoch; 0 where they are not."""
         return np.fromiter((each.hold_until_us or 0 for each in self._backlogs), np.int64)

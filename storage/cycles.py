@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
-from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
+from storage.admissions import answer
 from storage.backlogs import BacklogMirror
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
@@ -92,17 +92,6 @@ _PRESS = text("""
          WHERE state IN ('ready', 'retryable') AND least_ordinal < packs.ordinal
            FOR NO KEY UPDATE OF packs SKIP LOCKED)
     UPDATE packs SET ordinal = least_ordinal FROM pressing WHERE packs.id = pressing.id
-""")
-
-_PROMISE = text("""
-    -- Terms that were changed since the snapshot are asked about again.
-    WITH answered AS MATERIALIZED (
-        SELECT batches.id, wanted.promise
-          FROM unnest(CAST(:batch_ids AS text[]), CAST(:promises AS text[])) AS wanted (batch_id, promise)
-          JOIN batches ON batches.id = wanted.batch_id
-         WHERE batches.state = 'in_progress' AND batches.promise = 'pending'
-         ORDER BY batches.id FOR NO KEY UPDATE OF batches)
-    UPDATE batches SET promise = answered.promise FROM answered WHERE batches.id = answered.id
 """)
 
 _ADVANCE = """
@@ -274,7 +263,7 @@ class CycleRepository:
                 connection.execute(remember, {"fair_tags": tags})
                 settle(connection, plan)
             _stand(connection, epoch, plan.standings)
-            _promise(connection, plan.promises)
+            answer(connection, epoch, plan)
 
         # Until it is known to be stored, what is remembered may not be what is stored.
         before, self._fair_tags = self._fair_tags, None
@@ -377,14 +366,6 @@ def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
 def _press(connection: Connection, pressing: Sequence[tuple[BatchId, float]]) -> None:
     arguments = {"batch_ids": [batch for batch, _ in pressing], "ordinals": [ordinal for _, ordinal in pressing]}
     connection.execute(_PRESS, arguments)
-
-
-def _promise(connection: Connection, promises: Sequence[tuple[BatchId, Promise]]) -> None:
-    if promises:
-        connection.execute(
-            _PROMISE,
-            {"batch_ids": [batch for batch, _ in promises], "promises": [str(promise) for _, promise in promises]},
-        )
 
 
 def _stand(connection: Connection, epoch: int, standings: tuple[Standing, ...]) -> None:

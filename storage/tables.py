@@ -107,6 +107,8 @@ class BatchRow(Base):
     steered_at: Mapped[datetime | None]
     #: Whether the scheduler promised the deadline; asked once, and again when the terms change.
     promise: Mapped[str] = mapped_column(server_default="pending")
+    #: It is to fail, and nothing of it to start, unless its deadline is promised.
+    must_promise: Mapped[bool] = mapped_column(server_default="false")
     #: The transaction that changed it last; a trigger sets it.
     changed_by: Mapped[int] = mapped_column(server_default="0")
     in_progress_at: Mapped[datetime | None]

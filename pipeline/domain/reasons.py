@@ -23,6 +23,7 @@ class Reason(StrEnum):
     USER_CANCELLED = "user_cancelled"
     ALL_COMMITTED = "all_committed"
     RESULTS_LOST = "results_lost"
+    PROMISE_DECLINED = "promise_declined"
 
 
 SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -39,6 +40,7 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.USER_CANCELLED: "The batch was cancelled.",
         Reason.ALL_COMMITTED: "Every row has a result.",
         Reason.RESULTS_LOST: "The object store lost what the result files are made from; the errors name it.",
+        Reason.PROMISE_DECLINED: "Its deadline was to be promised or the batch refused, and it could not be promised.",
     }
 )
 

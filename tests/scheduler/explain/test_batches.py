@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 ENDS = {
     Reason.BAD_INPUT: BatchState.FAILED,
     Reason.RESULTS_LOST: BatchState.FAILED,
+    Reason.PROMISE_DECLINED: BatchState.FAILED,
     Reason.DEADLINE_PASSED: BatchState.EXPIRED,
     Reason.USER_CANCELLED: BatchState.CANCELLED,
     Reason.ALL_COMMITTED: BatchState.COMPLETED,
