@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pipeline.domain.errors import RefusedError
+from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.entrypoints.cli.figures import money
@@ -29,22 +31,27 @@ class NotAdmittedError(RefusedError):
 
     code = "not_admitted"
 
-    def __init__(self, message: str, *, hint: str | None, document: dict[str, object]) -> None:
-        """Keep the counter-offer, for people and for scripts."""
+    def __init__(
+        self, message: str, *, hint: str | None = None, batch_id: str | None = None, offers: Sequence[object] = ()
+    ) -> None:
+        """Keep the terms that would be accepted, and which batch was made and has failed (None: none was)."""
         super().__init__(message, hint=hint)
-        self.document = document
+        self.details = {"batch_id": batch_id, "offers": list(offers)}
 
 
 def check_admission(stack: Stack, source: Input, terms: Terms) -> None:
     """Raise `NotAdmittedError` for a file that would be refused now; nothing is stored.
 
-    A file with wrong lines passes: it is refused with all of them when it is taken in.
+    A file with wrong lines passes: it is refused with all of them when it is taken in. So does one that its idempotency
+    key has submitted before: it has its answer, or gets it, and must not be refused for the room that it takes itself.
     """
     from pipeline.app.quoting import quote_file
     from pipeline.domain.windows import parse_window
     from pipeline.ports.batches import Rejected
     from scheduler.admission import judge_admission
 
+    if terms.idempotency_key and stack.batches.made_by(DEFAULT_TENANT, terms.idempotency_key) is not None:
+        return
     window_seconds = parse_window(terms.window).total_seconds()
     found = quote_file(stack, source.path, source.endpoint, windows=[window_seconds])
     if isinstance(found, Rejected):
@@ -65,17 +72,11 @@ def await_promise(stack: Stack, view: BatchView) -> BatchView:
         view = stack.batches.get(view.batch_id)
     if view.reason is Reason.PROMISE_DECLINED:
         message = f"{view.batch_id} was refused: {' '.join(error.message for error in view.errors)}"
-        raise NotAdmittedError(
-            message,
-            hint="`nightrate quote` tells what could be promised",
-            document={"refused": True, "batch_id": view.batch_id, "message": message, "offers": []},
-        )
+        raise NotAdmittedError(message, hint="`nightrate quote` tells what could be promised", batch_id=view.batch_id)
     if view.promise is Promise.DECLINED:
         # Made before under the same key, without the condition.
         message = f"{view.batch_id} runs already, and its deadline is not promised"
-        raise NotAdmittedError(
-            message, hint=None, document={"refused": True, "batch_id": view.batch_id, "message": message, "offers": []}
-        )
+        raise NotAdmittedError(message, batch_id=view.batch_id)
     return view
 
 
@@ -93,13 +94,7 @@ def _refused(admission: Admission, terms: Terms) -> NotAdmittedError:
         message = f"not accepted in tier {terms.tier}: {' and '.join(said)}"
     offers = (*((asked,) if asked is not None else ()), *admission.others)
     hint = "accepted now: " + ", or ".join(_said(offer) for offer in offers) if offers else None
-    document: dict[str, object] = {
-        "refused": True,
-        "batch_id": None,
-        "message": message,
-        "offers": [_document(offer, terms) for offer in offers],
-    }
-    return NotAdmittedError(message, hint=hint, document=document)
+    return NotAdmittedError(message, hint=hint, offers=[_document(offer, terms) for offer in offers])
 
 
 def _said(offer: Offer) -> str:

@@ -48,7 +48,7 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
     as_json: AsJson = False,
 ) -> int:
     """Submit a file of requests; its batch id goes to stdout."""
-    from pipeline.entrypoints.cli.admission import NotAdmittedError, await_promise, check_admission
+    from pipeline.entrypoints.cli.admission import await_promise, check_admission
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.detaching import detachable
     from pipeline.entrypoints.cli.inputs import opened_input
@@ -69,16 +69,11 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
             if not as_json and not promise:
                 print_line(view.batch_id)
 
-        try:
-            if promise:
-                check_admission(stack, source, terms)
-            view = submit_input(stack, source, terms, on_created=created, must_promise=promise)
-            if promise:
-                view = await_promise(stack, view)
-        except NotAdmittedError as refusal:
-            if as_json:
-                print_document(refusal.document)
-            raise
+        if promise:
+            check_admission(stack, source, terms)
+        view = submit_input(stack, source, terms, on_created=created, must_promise=promise)
+        if promise:
+            view = await_promise(stack, view)
         if promise and not as_json:
             print_line(view.batch_id)
         if wait and not view.state.is_terminal:
