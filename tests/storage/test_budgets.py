@@ -134,15 +134,8 @@ def test_spent_and_reserved_stay_within_the_budget(world: World, seed: int) -> N
     assert any(spent(world, batch_id) > 0 for batch_id in till.budgets)
 
 
-MUTANTS = {
-    "nothing is reserved": "SELECT '' AS batch_id, 0 AS micros WHERE false",
-    "what waits reserves nothing": backlogs._RESERVED.text.replace("IN ('ready', 'retryable')", "= 'ready'"),
-}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_reservation_that_is_forgotten_is_caught(world: World, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlogs, "_RESERVED", text(MUTANTS[mutant]))
+def test_a_reservation_that_is_forgotten_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlogs, "_RESERVED", text("SELECT '' AS batch_id, 0 AS micros WHERE false"))
 
     with pytest.raises(AssertionError):
         work_all(world)
@@ -179,6 +172,18 @@ def test_what_a_pack_has_cost_so_far_is_no_longer_reserved(world: World) -> None
         worker_id, world.work(worker_id, lease, (batch_id, shard_id, ((4, 10),), 8), duration_us=9_000_000)
     )
     assert reserved_of(world, batch_id) == 0
+
+
+def test_a_pack_that_is_tried_again_keeps_its_reservation(world: World) -> None:
+    batch_id, worker_id = budgeted(world, rows=20), world.worker()
+    reserving(world, batch_id, 5_000, rows=10)
+    waiting = reserved_of(world, batch_id)
+    lease = world.lease(worker_id)
+    running = reserved_of(world, batch_id)
+
+    world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.FAILED, "boom")
+
+    assert (waiting, running, reserved_of(world, batch_id)) == (5_000, 5_000, 5_000)
 
 
 def test_a_pack_that_has_ended_reserves_nothing(world: World) -> None:

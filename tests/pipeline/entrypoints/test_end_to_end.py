@@ -247,13 +247,20 @@ def test_a_promise_can_be_a_condition_and_what_cannot_be_promised_leaves_nothing
     (offer,) = [each for each in refused["offers"] if each["tier"] == "standard"]
     assert (refused["code"], refused["batch_id"]) == ("not_admitted", None)
 
-    key = ("--idempotency-key", "promised")
-    promised = shell.run("submit", "in.jsonl", "--promise", "--window", offer["window"], *key).strip()
-    again = shell.run("submit", "in.jsonl", "--promise", "--window", offer["window"], *key).strip()
+    accepted = (
+        "submit",
+        "in.jsonl",
+        "--promise",
+        "--window",
+        offer["window"],
+        "--idempotency-key",
+        "promised",
+        "--wait",
+    )
+    promised, again = (shell.run(*accepted, code=5).strip() for _ in range(2))
 
     assert again == promised
     assert json.loads(shell.run("show", promised, "--json"))["promise"] == "made"
-    shell.run("watch", promised, code=5)
 
 
 def test_a_budget_below_the_quoted_cost_is_refused_with_one_that_would_do(shell: Shell) -> None:
