@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -113,7 +113,7 @@ class Outlook:
 
     def next_row_micros(self, lineup: Lineup, places: Integers) -> Floats:
         """Return what the next row of each of these may cost where it costs most; 0 where there is none or no pool."""
-        shards = [next(iter(open_shards(lineup[place])), None) for place in places.tolist()]
+        shards = [_next_shard(lineup[place]) for place in places.tolist()]
         has_next = np.array([shard is not None for shard in shards], dtype=np.bool_)
         found = np.zeros(len(places))
         for number, (tier, model, _endpoint) in enumerate(lineup.lanes):
@@ -125,12 +125,11 @@ class Outlook:
         return found
 
     def _row_seconds(self, model: str, shards: Sequence[OpenShard], places: Sequence[tuple[str, str]]) -> Floats:
-        estimates = [_estimated(shard) for shard in shards]
-        estimated = Sizes(
-            np.array([each.rows for each in estimates], dtype=np.float64),
-            np.array([each.input_tokens for each in estimates], dtype=np.float64),
-            np.array([each.output_tokens for each in estimates], dtype=np.float64),
-        )
+        rows = np.array([shard.rows_total for shard in shards], dtype=np.float64)
+        inputs = np.array([shard.input_tokens for shard in shards], dtype=np.float64)
+        outputs = np.array([shard.output_tokens for shard in shards], dtype=np.float64)
+        # As `_estimated` has it of one.
+        estimated = Sizes(rows, np.maximum(inputs, rows - outputs), outputs)
         templates = np.array([shard.template for shard in shards], dtype=np.int64)
         sizes = self._predictions.sizes(estimated, model=model, templates=templates)
         seconds = [
@@ -155,9 +154,11 @@ class Outlook:
         return self._speeds.get(variant, self._policy.default_tokens_per_second)
 
 
-def open_shards(backlog: Backlog) -> Iterator[OpenShard]:
-    """Return the shards of a backlog that have rows in no pack, in order."""
-    return (shard for shard in backlog.shards if shard.rows_packed < shard.rows_total)
+def _next_shard(backlog: Backlog) -> OpenShard | None:
+    for shard in backlog.shards:
+        if shard.rows_packed < shard.rows_total:
+            return shard
+    return None
 
 
 def _estimated(shard: OpenShard) -> WorkSize:

@@ -99,7 +99,7 @@ class Forecast:
             can_wait=can_wait,
             has_reached_budget=self._purses.is_reached,
         )
-        competing = np.flatnonzero((refusals < 0) & ~self._purses.is_waiting)
+        competing = np.flatnonzero((refusals < 0) & ~self._purses.is_waiting & ~self._lineup.must_promise)
         self._candidates: list[Backlog] = [self._lineup[place] for place in competing.tolist()]
         self._lines = {name: self._line_of(name) for name in self._views}
 

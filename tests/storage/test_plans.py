@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from storage import (
+    admissions,
     backlogs,
     batch_statements,
     batch_views,
@@ -205,6 +206,8 @@ CASES = (
     # The planner is free to read the whole index of undone shards, as for the backlogs below.
     case("advance", cycles._ADVANCE_ALL, "ix_batches_live ix_shards_undone", 1000, epoch=1),
     case("advance of some", cycles._ADVANCE_SOME, "ix_batches_live ix_shards_undone", 1000, epoch=1, batch_ids=[LIVE]),
+    case("promises", admissions._PROMISE, "pk_batches", 200, batch_ids=[LIVE], promises=["made"]),
+    case("refusals", admissions._REFUSE, "pk_batches", 200, batch_ids=[LIVE], errors=["[]"], epoch=1),
     case("standings", cycles._STAND, "pk_batches", 200, batch_ids=[LIVE], reasons=["running"], epoch=1),
     case(
         "backlogs",
