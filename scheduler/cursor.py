@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from pipeline.ports.cycle import Backlog, OpenShard, SliceDraft
 from scheduler.lineup import Lineup
-from scheduler.outlook import Outlook
+from scheduler.outlook import ROW_SECONDS_MIN, Outlook
+from scheduler.purses import Purse, Purses
 
 #: Forgives float rounding when rows are counted, and is far below one row.
 _ROWS_EPSILON = 1e-9
-#: What is learned may come near to nothing for a row; none at all would never yield its turn.
-_ROW_SECONDS_MIN = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +24,8 @@ class Room:
     slices: int
     #: So many rows are taken even where their seconds do not fit.
     rows_least: int = 0
+    #: What a predicted second may cost, in micro-units of money.
+    second_micros: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,13 @@ class Cursor:
     place: int
     #: Returns the predicted worker-seconds of a row of a shard.
     row_seconds: Callable[[OpenShard], float]
+    purse: Purse
+    #: What a predicted second may cost in the dearest pool that would run it, in micro-units.
+    second_micros: float
     shard_index: int = field(default=0, init=False)
     row: int = field(default=0, init=False)
     has_moved: bool = field(default=False, init=False)
+    _seconds_per_row: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Stand on the first row that is in no pack."""
@@ -55,8 +60,11 @@ class Cursor:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the snapshot carries no more rows of this backlog."""
-        return self.shard_index >= len(self.backlog.shards)
+        """Whether the snapshot carries no more rows of this backlog, or its budget pays for none wherever it ran."""
+        if self.shard_index >= len(self.backlog.shards):
+            return True
+        # Asked of the dearest pool, so that all pools agree: others leave less than the price of a row there.
+        return self.purse.left_micros is not None and not self.purse.pays(self._row_seconds() * self.second_micros)
 
     def take(self, room: Room) -> Cut:
         """Take the rows that fit, in order; the room's `rows_least` may exceed its seconds."""
@@ -65,10 +73,11 @@ class Cursor:
         seconds_taken = 0.0
         while not self.is_spent and len(slices) < room.slices and rows_taken < room.rows:
             shard = self.backlog.shards[self.shard_index]
-            seconds_per_row = max(_ROW_SECONDS_MIN, self.row_seconds(shard))
+            seconds_per_row = self._row_seconds()
             rows = rows_that_fit(room.seconds - seconds_taken, seconds_per_row)
             rows = max(rows, room.rows_least - rows_taken)
             rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
+            rows = self.purse.rows(rows, seconds_per_row * room.second_micros)
             if rows == 0:
                 break
             slices.append(
@@ -78,6 +87,7 @@ class Cursor:
                     row_start=self.row,
                     row_stop=self.row + rows,
                     predicted_seconds=rows * seconds_per_row,
+                    reserved_micros=self.purse.reserve(rows * seconds_per_row * room.second_micros),
                 )
             )
             rows_taken += rows
@@ -92,21 +102,28 @@ class Cursor:
         if self.row >= self.backlog.shards[self.shard_index].rows_total:
             self._enter(self.shard_index + 1)
 
+    def _row_seconds(self) -> float:
+        if self._seconds_per_row is None:
+            self._seconds_per_row = max(ROW_SECONDS_MIN, self.row_seconds(self.backlog.shards[self.shard_index]))
+        return self._seconds_per_row
+
     def _enter(self, shard_index: int) -> None:
         shards = self.backlog.shards
         while shard_index < len(shards) and first_open_row(shards[shard_index]) >= shards[shard_index].rows_total:
             shard_index += 1
         self.shard_index = shard_index
+        self._seconds_per_row = None
         self.row = 0 if shard_index == len(shards) else first_open_row(shards[shard_index])
 
 
 class Cursors:
     """The cursors of a cycle, made when they are asked for; all pools share them, so that no row goes to two."""
 
-    def __init__(self, lineup: Lineup, outlook: Outlook) -> None:
+    def __init__(self, lineup: Lineup, outlook: Outlook, purses: Purses) -> None:
         """Stand before the first open row of each backlog of the lineup."""
         self._lineup = lineup
         self._outlook = outlook
+        self._purses = purses
         self._cursors: dict[int, Cursor] = {}
 
     def at(self, place: int) -> Cursor:
@@ -114,7 +131,13 @@ class Cursors:
         cursor = self._cursors.get(place)
         if cursor is None:
             backlog = self._lineup[place]
-            cursor = Cursor(backlog=backlog, place=place, row_seconds=self._outlook.row_seconds_of(backlog))
+            cursor = Cursor(
+                backlog=backlog,
+                place=place,
+                row_seconds=self._outlook.row_seconds_of(backlog),
+                purse=self._purses.of(place),
+                second_micros=self._outlook.dearest_second_micros(backlog.model, backlog.tier),
+            )
             self._cursors[place] = cursor
         return cursor
 

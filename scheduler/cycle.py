@@ -25,6 +25,7 @@ from scheduler.packing import pack_next
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.promises import Promises
+from scheduler.purses import Purses
 from scheduler.routing import Routes
 
 #: When the backlogs of one batch (one per model) have different reasons, the first of these is the
@@ -65,13 +66,22 @@ def decide(
     promises = Promises(snapshot, lineup, outlook, policy)
     answers = promises.answers()
     # 4. Nominate: who may compete.
-    refusals = refusals_of(lineup, outlook.routes, now_us=snapshot.now_us, can_wait=promises.can_wait())
+    purses = Purses(lineup, outlook)
+    refusals = refusals_of(
+        lineup,
+        outlook.routes,
+        now_us=snapshot.now_us,
+        can_wait=promises.can_wait(),
+        has_reached_budget=purses.is_reached,
+    )
     # 5. Order: one fair queue per pool, behind who presses.
-    cursors = Cursors(lineup, outlook)
+    # What waits for a promise has none before this cycle's answer is stored.
+    is_competing = (refusals < 0) & ~purses.is_waiting & ~lineup.must_promise
+    cursors = Cursors(lineup, outlook, purses)
     pressing = {pool.pool: promises.pressing(pool.pool) for pool in snapshot.pools if pool.workers > 0}
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
-        places = np.flatnonzero((refusals < 0) & outlook.is_served(lineup, pool.pool))
+        places = np.flatnonzero(is_competing & outlook.is_served(lineup, pool.pool))
         if len(places):
             queues[pool.pool] = FairQueue(
                 pool,
@@ -92,6 +102,7 @@ def decide(
         standings=_standings_of(lineup, refusals, cursors),
         pressing=_pressing_of(lineup, [each.places for each in pressing.values() if each.is_dire]),
         promises=answers,
+        refused=promises.refused,
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),
         learned=predictions.changed(),

@@ -92,11 +92,29 @@ class Lineup(Sequence[Backlog]):
         return self._flags(map(attrgetter("is_paused"), self._backlogs))
 
     @cached_property
-    def is_spent(self) -> Flags:
-        """Which have used up their budget."""
-        return self._flags(
-            each.budget_micros is not None and each.spent_micros >= each.budget_micros for each in self._backlogs
-        )
+    def has_budget(self) -> Flags:
+        """Which may not cost more than so much."""
+        return self._flags(each.budget_micros is not None for each in self._backlogs)
+
+    @cached_property
+    def budget_micros(self) -> Integers:
+        """How much that is; 0 where there is no budget."""
+        return np.fromiter((each.budget_micros or 0 for each in self._backlogs), np.int64, len(self))
+
+    @cached_property
+    def spent_micros(self) -> Integers:
+        """What they have cost."""
+        return self._integers("spent_micros")
+
+    @cached_property
+    def reserved_micros(self) -> Integers:
+        """What their packs in flight may still cost."""
+        return self._integers("reserved_micros")
+
+    @cached_property
+    def must_promise(self) -> Flags:
+        """Which are not to run before their deadlines are promised; once one is, this is no longer asked."""
+        return self._flags(map(attrgetter("must_promise"), self._backlogs))
 
     @cached_property
     def hold_until_us(self) -> Integers:

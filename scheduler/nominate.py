@@ -24,7 +24,7 @@ REFUSALS: Final = (
 )
 
 
-def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags) -> Integers:
+def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags, has_reached_budget: Flags) -> Integers:
     """Return for each backlog why it may have no pack now, as an index of `REFUSALS`, or -1 where it may.
 
     What is held back competes once it cannot wait.
@@ -34,7 +34,7 @@ def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags)
         # Workers drop rows of an overdue batch anyway, so a pack of them is waste.
         Reason.DEADLINE_PASSED: is_overdue(lineup.deadline_at_us, now_us=now_us),
         Reason.USER_PAUSED: lineup.is_paused,
-        Reason.BUDGET_REACHED: lineup.is_spent,
+        Reason.BUDGET_REACHED: has_reached_budget,
         # What is packed waits for a worker too.
         Reason.NO_WORKER: ~is_served,
         Reason.ALL_PACKED: lineup.is_packed,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
 from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, Snapshot, WorkSize
-from scheduler.columns import Flags, Floats, Sizes
+from scheduler.columns import Flags, Floats, Integers, Sizes
 from scheduler.lineup import Lineup
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
@@ -19,6 +20,9 @@ from scheduler.routing import Routes
 #: A measurement below a token in twenty minutes is a meter that has seen nothing yet; dividing by it
 #: would put a batch's fair tag out of reach of everyone else's.
 _TOKENS_PER_SECOND_MIN = 0.001
+#: What is learned may come near to nothing for a row; none at all would never yield its turn.
+ROW_SECONDS_MIN: Final = 1e-7
+_HOUR_SECONDS: Final = 3600
 
 
 class Outlook:
@@ -30,8 +34,11 @@ class Outlook:
         self._predictions = predictions
         self._policy = policy
         self._pools = tuple(pool.pool for pool in snapshot.pools if pool.workers > 0)
+        self._rates = {pool.pool: pool.rate_micros_per_hour for pool in snapshot.pools}
         #: Pools and variants by model and tier, once somebody asked.
         self._places: dict[tuple[str, Tier], tuple[tuple[str, str], ...]] = {}
+        #: By variant and pool, once somebody asked.
+        self._second_micros: dict[tuple[str, str], float] = {}
         self._speeds = {
             variant: speed for variant, speed in snapshot.tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN
         }
@@ -60,10 +67,7 @@ class Outlook:
         places = self.places_of(backlog.model, backlog.tier)
 
         def row_seconds(shard: OpenShard) -> float:
-            # A token a row at least: rows that cost nothing would never yield their turn.
-            inputs = max(shard.input_tokens, shard.rows_total - shard.output_tokens)
-            estimated = WorkSize(rows=shard.rows_total, input_tokens=inputs, output_tokens=shard.output_tokens)
-            size = self._predictions.size(estimated, model=backlog.model, template=shard.template)
+            size = self._predictions.size(_estimated(shard), model=backlog.model, template=shard.template)
             seconds = [
                 self._predictions.seconds(size, variant=variant, pool=pool, tokens_per_second=self._speed(variant))
                 for pool, variant in places
@@ -98,6 +102,48 @@ class Outlook:
         found = [self.seconds_left(lineup, pool) for pool in self._pools]
         return np.nan_to_num(np.fmin.reduce(found)) if found else np.zeros(len(lineup))
 
+    def second_micros(self, variant: str, pool: str) -> float:
+        """Return what a predicted second of a pack may cost in a pool, at most, in micro-units of money."""
+        known = self._second_micros.get((variant, pool))
+        if known is None:
+            factors = self._predictions.upper_factors(
+                variant=variant, pool=pool, packs=np.ones(1), assumed=self._policy.cost_upper_factor
+            )
+            known = self._second_micros[variant, pool] = float(factors[0]) * self._rates[pool] / _HOUR_SECONDS
+        return known
+
+    def dearest_second_micros(self, model: str, tier: Tier) -> float:
+        """Return the same for the pool where that is most; 0 where no pool would run such rows."""
+        return max((self.second_micros(variant, pool) for pool, variant in self.places_of(model, tier)), default=0.0)
+
+    def next_row_micros(self, lineup: Lineup, places: Integers) -> Floats:
+        """Return what the next row of each of these may cost where it costs most; 0 where there is none or no pool."""
+        shards = [_next_shard(lineup[place]) for place in places.tolist()]
+        has_next = np.array([shard is not None for shard in shards], dtype=np.bool_)
+        found = np.zeros(len(places))
+        for number, (tier, model, _endpoint) in enumerate(lineup.lanes):
+            wanted = np.flatnonzero((lineup.lane[places] == number) & has_next)
+            runs_at = self.places_of(model, tier)
+            if len(wanted) and runs_at:
+                seconds = self._row_seconds(model, [shard for n in wanted if (shard := shards[n])], runs_at)
+                found[wanted] = seconds * self.dearest_second_micros(model, tier)
+        return found
+
+    def _row_seconds(self, model: str, shards: Sequence[OpenShard], places: Sequence[tuple[str, str]]) -> Floats:
+        rows = np.array([shard.rows_total for shard in shards], dtype=np.float64)
+        inputs = np.array([shard.input_tokens for shard in shards], dtype=np.float64)
+        outputs = np.array([shard.output_tokens for shard in shards], dtype=np.float64)
+        # As `_estimated` has it of one.
+        estimated = Sizes(rows, np.maximum(inputs, rows - outputs), outputs)
+        templates = np.array([shard.template for shard in shards], dtype=np.int64)
+        sizes = self._predictions.sizes(estimated, model=model, templates=templates)
+        seconds = [
+            self._predictions.seconds_of_each(sizes, variant=variant, pool=pool, tokens_per_second=self._speed(variant))
+            for pool, variant in places
+        ]
+        longest: Floats = np.maximum.reduce(seconds) / estimated.rows
+        return np.maximum(longest, ROW_SECONDS_MIN)
+
     def _upper_seconds(self, sizes: Sizes, variant: str, pool: str) -> Floats:
         seconds = self._predictions.seconds_of_each(
             sizes, variant=variant, pool=pool, tokens_per_second=self._speed(variant)
@@ -111,3 +157,16 @@ class Outlook:
 
     def _speed(self, variant: str) -> float:
         return self._speeds.get(variant, self._policy.default_tokens_per_second)
+
+
+def _next_shard(backlog: Backlog) -> OpenShard | None:
+    for shard in backlog.shards:
+        if shard.rows_packed < shard.rows_total:
+            return shard
+    return None
+
+
+def _estimated(shard: OpenShard) -> WorkSize:
+    # A token a row at least: rows that cost nothing would never yield their turn.
+    inputs = max(shard.input_tokens, shard.rows_total - shard.output_tokens)
+    return WorkSize(rows=shard.rows_total, input_tokens=inputs, output_tokens=shard.output_tokens)

@@ -24,7 +24,7 @@ def pack_next(
     assert variant is not None, "a pool queues what it serves"
     ordinal = queue.begin(turn)
     target = seconds_target(policy, is_measured=outlook.is_measured(variant, queue.pool))
-    slices, seconds = _fill(queue, turn, policy, target)
+    slices, seconds = _fill(queue, turn, policy, target, second_micros=outlook.second_micros(variant, queue.pool))
     return PackDraft(
         pack_id=new_pack_id(),
         pool=queue.pool,
@@ -44,9 +44,15 @@ def seconds_target(policy: Policy, *, is_measured: bool) -> float:
     return policy.pack_seconds_target if is_measured else min(policy.pack_seconds_target, policy.first_pack_seconds)
 
 
-def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[tuple[SliceDraft, ...], float]:
+def _fill(
+    queue: FairQueue, turn: Turn, policy: Policy, target: float, *, second_micros: float
+) -> tuple[tuple[SliceDraft, ...], float]:
     room = Room(
-        seconds=target, rows=policy.pack_rows_max, slices=policy.pack_slices_max, rows_least=policy.pack_rows_min
+        seconds=target,
+        rows=policy.pack_rows_max,
+        slices=policy.pack_slices_max,
+        rows_least=policy.pack_rows_min,
+        second_micros=second_micros,
     )
     cut = turn.cursor.take(room)
     queue.charge(turn, cut.seconds)
@@ -63,6 +69,7 @@ def _fill(queue: FairQueue, turn: Turn, policy: Policy, target: float) -> tuple[
             rows=policy.pack_rows_max - rows,
             slices=policy.pack_slices_max - len(slices),
             rows_least=policy.pack_rows_min - rows,
+            second_micros=second_micros,
         )
         cut = peer.cursor.take(room)
         queue.charge(peer, cut.seconds)

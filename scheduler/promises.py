@@ -58,6 +58,7 @@ class Promises:
         made = lineup.with_promise(Promise.MADE) & ~lineup.is_paused
         self._pools: dict[str, _Pool] = {}
         self._views = {pool.pool: pool for pool in pools}
+        self._refused: list[tuple[BatchId, int | None]] = []
         for pool in pools:
             seconds = outlook.seconds_left(lineup, pool.pool)
             asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
@@ -66,7 +67,10 @@ class Promises:
             self._pools[pool.pool] = _Pool(capacity=_capacity_of(pool, snapshot.now_us, policy), asked=asked, book=book)
 
     def answers(self) -> tuple[tuple[BatchId, Promise], ...]:
-        """Answer those who ask, the oldest first, and enter what is promised; who no pool can run is not answered."""
+        """Answer those who ask, the oldest first, and enter what is promised.
+
+        Who no pool can run is not answered, but for those that must be promised now or not at all.
+        """
         lineup = self._lineup
         asking = np.flatnonzero(lineup.with_promise(Promise.PENDING) & ~lineup.is_paused)
         by_age = asking[np.argsort(lineup.created_at_us[asking], kind="stable")]
@@ -78,8 +82,15 @@ class Promises:
                 break
         heard = islice(parts.items(), self._policy.promises_a_cycle)
         return tuple(
-            (batch_id, self._answer(places)) for batch_id, places in heard if all(map(self._is_served, places))
+            (batch_id, self._answer(places))
+            for batch_id, places in heard
+            if all(map(self._is_served, places)) or self._lineup[places[0]].must_promise
         )
+
+    @property
+    def refused(self) -> tuple[tuple[BatchId, int | None], ...]:
+        """Return who had to be promised and was not, each with the first deadline that could have been."""
+        return tuple(self._refused)
 
     def pressing(self, pool: str) -> Pressing:
         """Return those that must go first in this pool now."""
@@ -121,14 +132,20 @@ class Promises:
     def _answer(self, places: list[int]) -> Promise:
         """Answer one batch, which has a backlog for each of its models."""
         for entered, place in enumerate(places):
-            if not self.can_promise(place):
+            if not self._is_served(place) or not self.can_promise(place):
                 for before in places[:entered]:
                     for pool, _ in self._asked(before):
                         pool.book.strike(before)
+                if self._lineup[place].must_promise:
+                    self._refused.append((self._lineup[place].batch_id, self._earliest_of(places)))
                 return Promise.DECLINED
             for pool, seconds in self._asked(place):
                 pool.book.enter(place, seconds)
         return Promise.MADE
+
+    def _earliest_of(self, places: list[int]) -> int | None:
+        found = [self.earliest(place) for place in places]
+        return None if None in found else max(each for each in found if each is not None)
 
     def _is_served(self, place: int) -> bool:
         return bool(self._asked(place))

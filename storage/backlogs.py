@@ -27,7 +27,8 @@ _SHARDS_A_BATCH: Final = 64
 _READ_ALL_SECONDS: Final = 300.0
 
 _COLUMNS: Final = """
-    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, reason,
+    SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, must_promise,
+           reason,
            paused_at IS NOT NULL AS is_paused,
            coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
            undone.*
@@ -65,6 +66,21 @@ _MOVING: Final = text("""
       LATERAL (SELECT batch_id FROM pack_slices WHERE pack_id = moving.id OFFSET 0) AS slices
 """)
 
+_RESERVED: Final = text("""
+    -- Of batches with a budget: what their open packs may still cost them. What these have cost so far is spent.
+    SELECT slices.batch_id, sum(greatest(0, slices.micros - paid.micros)) AS micros
+      FROM (SELECT id FROM packs WHERE state IN ('ready', 'retryable')
+            UNION ALL SELECT id FROM packs WHERE state = 'leased') AS open,
+      LATERAL (SELECT batch_id, sum(reserved_micros) AS micros FROM pack_slices WHERE pack_id = open.id
+                GROUP BY batch_id OFFSET 0) AS slices
+      JOIN batches ON batches.id = slices.batch_id AND budget_micros IS NOT NULL,
+      LATERAL (SELECT coalesce(sum(amount_micros), 0) AS micros
+                 FROM worker_intervals JOIN ledger USING (worker_id, start_us)
+                WHERE pack_id = open.id AND account = slices.batch_id OFFSET 0) AS paid
+     WHERE slices.micros > 0
+     GROUP BY slices.batch_id
+""")
+
 _NOW: Final = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
 
 
@@ -76,6 +92,8 @@ class BacklogMirror:
         self._backlogs: dict[tuple[str, str], Backlog] = {}
         self._models: dict[str, list[str]] = {}
         self._moving: frozenset[str] = frozenset()
+        #: What open packs may still cost batches with a budget.
+        self._reserved: dict[str, int] = {}
         #: Transactions below this one were over at the last look; None: look at everything.
         self._since: int | None = None
         self._read_all_at = 0.0
@@ -89,6 +107,8 @@ class BacklogMirror:
         now: int = connection.execute(_NOW).scalar_one()
         moving = frozenset(connection.execute(_MOVING).scalars())
         stale = self._stale(connection, moving)
+        # Before what is spent is read: what a pack that ends meanwhile has cost is counted twice then, and not missed.
+        self._reserved = {row.batch_id: int(row.micros) for row in connection.execute(_RESERVED)}
         if stale is None:
             self._backlogs.clear()
             self._models.clear()
@@ -133,11 +153,13 @@ class BacklogMirror:
             )
         by_id = {row.id: row for row in rows}
         for (batch_id, model), opened in shards.items():
-            self._backlogs[batch_id, model] = _backlog_of(by_id[batch_id], model, opened)
+            self._backlogs[batch_id, model] = _backlog_of(
+                by_id[batch_id], model, opened, reserved_micros=self._reserved.get(batch_id, 0)
+            )
             self._models.setdefault(batch_id, []).append(model)
 
 
-def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard]) -> Backlog:
+def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard], *, reserved_micros: int) -> Backlog:
     return Backlog(
         tenant_id=TenantId(row.tenant_id),
         batch_id=BatchId(row.id),
@@ -158,6 +180,8 @@ def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard]) -> Backl
         budget_micros=row.budget_micros,
         shards=tuple(shards),
         rows_in_flight=int(row.rows_in_flight),
+        reserved_micros=reserved_micros,
+        must_promise=row.must_promise,
         reason=row.reason and Reason(row.reason),
     )
 

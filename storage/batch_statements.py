@@ -24,9 +24,9 @@ SAME_INPUT = text("""
 
 ADD_BATCH = text("""
     INSERT INTO batches (id, tenant_id, state, endpoint, completion_window, tier, budget_micros, metadata,
-                         idempotency_key, input_file_id, deadline_at, hold_until, claim_token, claim_expires_at)
+                         idempotency_key, input_file_id, deadline_at, hold_until, must_promise, claim_token, claim_expires_at)
     VALUES (:batch_id, :tenant_id, 'validating', :endpoint, :completion_window, :tier, :budget_micros,
-            CAST(:metadata AS jsonb), :idempotency_key, :input_file_id, now() + :window, :hold_until,
+            CAST(:metadata AS jsonb), :idempotency_key, :input_file_id, now() + :window, :hold_until, :must_promise,
             -- The submitter has the first claim, so that it can take the batch in itself.
             1, clock_timestamp() + :claim_for)
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING

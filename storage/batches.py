@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.domain.endpoints import Endpoint
@@ -53,6 +53,7 @@ from storage.batch_views import list_views, result_sources, rows_of_part, view_o
 from storage.database import Database
 from storage.steering import steer
 from storage.submissions import add_batch
+from storage.tables import BatchRow
 from storage.wakeups import send_wakeup
 
 #: Longest rest of a batch between two tries at taking it in or writing its files.
@@ -91,6 +92,12 @@ class BatchRepository:
             if not isinstance(error.orig, ForeignKeyViolation):
                 raise
             raise NotFoundError(f"there is no file {submission.input_file_id}") from error
+
+    def made_by(self, tenant_id: TenantId, idempotency_key: str) -> BatchId | None:
+        """Return the batch that a key has made, or None."""
+        made = select(BatchRow.id).where(BatchRow.tenant_id == tenant_id, BatchRow.idempotency_key == idempotency_key)
+        found = self._database.run(lambda connection: connection.execute(made).scalar_one_or_none())
+        return None if found is None else BatchId(found)
 
     def first_claim(self, view: BatchView) -> BatchClaim | None:
         """Return the claim that a batch is submitted with, or None where another has taken over."""

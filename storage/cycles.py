@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId
-from pipeline.domain.promises import Promise
 from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
+from storage.admissions import answer
 from storage.backlogs import BacklogMirror
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
@@ -50,11 +50,12 @@ _ADD_PACKS = text("""
 """)
 
 _ADD_SLICES = text("""
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
-    SELECT pack_id, batch_id, shard_id, int4multirange(int4range(row_start, row_stop)), predicted_seconds
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds, reserved_micros)
+    SELECT pack_id, batch_id, shard_id, int4multirange(int4range(row_start, row_stop)), predicted_seconds, reserved_micros
       FROM unnest(CAST(:pack_id AS text[]), CAST(:batch_id AS text[]), CAST(:shard_id AS bigint[]),
-                  CAST(:row_start AS int[]), CAST(:row_stop AS int[]), CAST(:predicted_seconds AS float[]))
-        AS wanted (pack_id, batch_id, shard_id, row_start, row_stop, predicted_seconds)
+                  CAST(:row_start AS int[]), CAST(:row_stop AS int[]), CAST(:predicted_seconds AS float[]),
+                  CAST(:reserved_micros AS bigint[]))
+        AS wanted (pack_id, batch_id, shard_id, row_start, row_stop, predicted_seconds, reserved_micros)
 """)
 
 _TAKE_ROWS = text("""
@@ -95,17 +96,6 @@ _PRESS = text("""
          WHERE state IN ('ready', 'retryable') AND least_ordinal < packs.ordinal
            FOR NO KEY UPDATE OF packs SKIP LOCKED)
     UPDATE packs SET ordinal = least_ordinal FROM pressing WHERE packs.id = pressing.id
-""")
-
-_PROMISE = text("""
-    -- Terms that were changed since the snapshot are asked about again.
-    WITH answered AS MATERIALIZED (
-        SELECT batches.id, wanted.promise
-          FROM unnest(CAST(:batch_ids AS text[]), CAST(:promises AS text[])) AS wanted (batch_id, promise)
-          JOIN batches ON batches.id = wanted.batch_id
-         WHERE batches.state = 'in_progress' AND batches.promise = 'pending'
-         ORDER BY batches.id FOR NO KEY UPDATE OF batches)
-    UPDATE batches SET promise = answered.promise FROM answered WHERE batches.id = answered.id
 """)
 
 _ADVANCE = """
@@ -280,7 +270,7 @@ class CycleRepository:
                 connection.execute(remember, {"fair_tags": tags})
                 settle(connection, plan)
             _stand(connection, epoch, plan.standings)
-            _promise(connection, plan.promises)
+            answer(connection, epoch, plan)
 
         # Until it is known to be stored, what is remembered may not be what is stored.
         before, self._fair_tags = self._fair_tags, None
@@ -378,7 +368,7 @@ def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
             "pack_id": [pack.pack_id for pack, _ in slices],
             **{
                 name: [getattr(part, name) for _, part in slices]
-                for name in ("batch_id", "shard_id", "row_start", "row_stop", "predicted_seconds")
+                for name in ("batch_id", "shard_id", "row_start", "row_stop", "predicted_seconds", "reserved_micros")
             },
         },
     )
@@ -387,14 +377,6 @@ def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
 def _press(connection: Connection, pressing: Sequence[tuple[BatchId, float]]) -> None:
     arguments = {"batch_ids": [batch for batch, _ in pressing], "ordinals": [ordinal for _, ordinal in pressing]}
     connection.execute(_PRESS, arguments)
-
-
-def _promise(connection: Connection, promises: Sequence[tuple[BatchId, Promise]]) -> None:
-    if promises:
-        connection.execute(
-            _PROMISE,
-            {"batch_ids": [batch for batch, _ in promises], "promises": [str(promise) for _, promise in promises]},
-        )
 
 
 def _stand(connection: Connection, epoch: int, standings: tuple[Standing, ...]) -> None:

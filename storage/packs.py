@@ -16,6 +16,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, TenantId, WorkerId, new_pack_id
 from pipeline.domain.lifecycle import AttemptOutcome
+from pipeline.domain.money import split_by_weight
 from pipeline.domain.ranges import count_rows, halve
 from pipeline.domain.retry import Verdict, judge
 from pipeline.ports.meters import AttemptMeters
@@ -112,8 +113,17 @@ _ADD_CHILD = text("""
 """)
 
 _ADD_SLICE = text("""
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds)
-    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds)
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, predicted_seconds, reserved_micros)
+    VALUES (:pack_id, :batch_id, :shard_id, CAST(:rows AS int4multirange), :predicted_seconds, :reserved_micros)
+""")
+
+_STILL_RESERVED = text("""
+    -- What the pack has cost a batch so far is in the ledger; only the rest is still kept of its budget.
+    SELECT batch_id, greatest(0, sum(reserved_micros) - (
+            SELECT coalesce(sum(amount_micros), 0)
+              FROM worker_intervals JOIN ledger USING (worker_id, start_us)
+             WHERE pack_id = :pack_id AND account = pack_slices.batch_id)) AS micros
+      FROM pack_slices WHERE pack_id = :pack_id GROUP BY batch_id
 """)
 
 #: A pack that failed rests this long before its next attempt, so that a passing fault can pass. One whose
@@ -297,6 +307,7 @@ def _count(slices: Iterable[LeasedSlice]) -> int:
 
 
 def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...], *, unreads: int) -> None:
+    reserved = _split_reserved(connection, pack_id, left)
     # The parent lets go of its rows first: the exclusion constraint allows a row one pack.
     given = text("DELETE FROM pack_slices WHERE pack_id = :pack_id RETURNING shard_id, predicted_seconds")
     seconds_of: dict[int, float] = {}
@@ -304,7 +315,7 @@ def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ..
         seconds_of[shard_id] = seconds_of.get(shard_id, 0.0) + seconds
     rows_of = {part.shard_id: count_rows(part.ranges) for part in left}
     batch_of = {part.shard_id: part.batch_id for part in left}
-    for half in halve([(part.shard_id, part.ranges) for part in left]):
+    for number, half in enumerate(halve([(part.shard_id, part.ranges) for part in left])):
         child_id = new_pack_id()
         connection.execute(_ADD_CHILD, {"child_id": child_id, "parent_id": pack_id, "unreads": unreads})
         connection.execute(
@@ -317,7 +328,25 @@ def _bisect(connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ..
                     "rows": to_literal(ranges),
                     # What was charged for the shard's rows stays charged, for those that are left.
                     "predicted_seconds": seconds_of[shard_id] * count_rows(ranges) / rows_of[shard_id],
+                    "reserved_micros": reserved[number, shard_id],
                 }
                 for shard_id, ranges in half
             ],
         )
+
+
+def _split_reserved(
+    connection: Connection, pack_id: PackId, left: tuple[LeasedSlice, ...]
+) -> dict[tuple[int, int], int]:
+    """Return what each half's slices keep of what the pack still has reserved, by rows, with nothing lost."""
+    batch_of = {part.shard_id: part.batch_id for part in left}
+    slices: dict[BatchId, list[tuple[tuple[int, int], int]]] = {}
+    for number, half in enumerate(halve([(part.shard_id, part.ranges) for part in left])):
+        for shard_id, ranges in half:
+            slices.setdefault(batch_of[shard_id], []).append(((number, shard_id), count_rows(ranges)))
+    found: dict[tuple[int, int], int] = {}
+    for row in connection.execute(_STILL_RESERVED, {"pack_id": pack_id}):
+        if keys := slices.get(BatchId(row.batch_id)):
+            micros = split_by_weight(int(row.micros), [rows for _, rows in keys])
+            found |= dict(zip((key for key, _ in keys), micros, strict=True))
+    return found

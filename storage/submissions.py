@@ -32,6 +32,7 @@ def add_batch(connection: Connection, submission: Submission, batch_id: BatchId,
         "idempotency_key": submission.idempotency_key or batch_id,
         "input_file_id": submission.input_file_id,
         "hold_until": submission.hold_until,
+        "must_promise": submission.must_promise,
         "claim_for": claim_for,
     }
     connection.execute(ADD_BATCH, arguments)

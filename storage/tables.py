@@ -107,6 +107,8 @@ class BatchRow(Base):
     steered_at: Mapped[datetime | None]
     #: Whether the scheduler promised the deadline; asked once, and again when the terms change.
     promise: Mapped[str] = mapped_column(server_default="pending")
+    #: It is to fail, and nothing of it to start, unless its deadline is promised.
+    must_promise: Mapped[bool] = mapped_column(server_default="false")
     #: The transaction that changed it last; a trigger sets it.
     changed_by: Mapped[int] = mapped_column(server_default="0")
     in_progress_at: Mapped[datetime | None]
@@ -302,10 +304,13 @@ class SliceRow(Base):
     rows: Mapped[Any] = mapped_column(INT4MULTIRANGE)
     #: What the batch was charged for them in the fair queue.
     predicted_seconds: Mapped[float] = mapped_column(server_default="0")
+    #: What they may cost it, at most; kept of its budget until the pack has ended.
+    reserved_micros: Mapped[int] = mapped_column(server_default="0")
     __table_args__ = (
         ExcludeConstraint(("shard_id", "="), ("rows", "&&"), using="gist", name="ex_pack_slices_row_in_one_pack"),
         CheckConstraint("NOT isempty(rows)", name="not_empty"),
         CheckConstraint("predicted_seconds >= 0", name="predicted"),
+        CheckConstraint("reserved_micros >= 0", name="reserved"),
         Index("ix_pack_slices_pack_id", "pack_id"),
         Index("ix_pack_slices_batch_id", "batch_id"),
     )

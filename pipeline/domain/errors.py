@@ -21,6 +21,8 @@ class NightrateError(Exception):
         """Keep `message` (default: the class's explanation) and `hint`, what would be accepted."""
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         self.hint = hint
+        #: For scripts: told beside code, message and hint.
+        self.details: dict[str, object] = {}
         super().__init__(self.message if hint is None else f"{self.message} ({hint})")
 
 

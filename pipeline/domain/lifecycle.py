@@ -109,6 +109,7 @@ BATCH_EDGES: Final[Edges[BatchState]] = _edges(
         },
         BatchState.IN_PROGRESS: {
             BatchState.FINALIZING: "last row committed, or deadline passed",
+            BatchState.FAILED: "its promise was a condition, and was declined",
             BatchState.CANCELLING: "user cancels",
         },
         BatchState.FINALIZING: {

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     USER_CANCELLED = "user_cancelled"
     ALL_COMMITTED = "all_committed"
     RESULTS_LOST = "results_lost"
+    PROMISE_DECLINED = "promise_declined"
 
 
 SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -32,13 +33,14 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
         Reason.USER_PAUSED: "The batch is paused; `nightrate resume` lets it go on.",
         Reason.HELD: "The batch is held back until the time it names, or until waiting longer would risk its deadline.",
-        Reason.BUDGET_REACHED: "The batch's budget is spent; raise it to go on.",
+        Reason.BUDGET_REACHED: "The batch's budget is spent, or what is left may not pay for another row; raise it to go on.",
         Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
         Reason.BAD_INPUT: "The input file has errors, listed by line.",
         Reason.DEADLINE_PASSED: "The completion window ended before the last row ran.",
         Reason.USER_CANCELLED: "The batch was cancelled.",
         Reason.ALL_COMMITTED: "Every row has a result.",
         Reason.RESULTS_LOST: "The object store lost what the result files are made from; the errors name it.",
+        Reason.PROMISE_DECLINED: "Its deadline was to be promised or the batch refused, and it could not be promised.",
     }
 )
 

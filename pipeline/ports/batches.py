@@ -189,6 +189,9 @@ class Submission:
     idempotency_key: str | None
     #: Start nothing before this, unless waiting would risk the deadline.
     hold_until: datetime | None = None
+    #: Run it only if its deadline can be promised: nothing starts before that is answered, and a batch whose
+    #: deadline cannot be promised fails.
+    must_promise: bool = False
 
 
 class Kept(Enum):

@@ -66,6 +66,10 @@ class Backlog:
     shards: tuple[OpenShard, ...]
     #: Rows of the batch that are in a pack and have no result yet.
     rows_in_flight: int = 0
+    #: What packs of the batch that have not ended may still cost it, at most.
+    reserved_micros: int = 0
+    #: It is to fail, and nothing of it to start, unless its deadline is promised.
+    must_promise: bool = False
     #: Why the batch stood where it stood after the last cycle.
     reason: Reason | None = None
 
@@ -202,6 +206,8 @@ class SliceDraft:
     row_stop: int
     #: What the batch was charged for them.
     predicted_seconds: float = 0.0
+    #: What they may cost it, at most: kept of its budget until the pack has ended.
+    reserved_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +247,9 @@ class CyclePlan:
     pressing: tuple[tuple[BatchId, float], ...] = ()
     #: Answers to batches whose deadline was asked about.
     promises: tuple[tuple[BatchId, Promise], ...] = ()
+    #: Batches that were to run with a promise or not at all, and had none; each with the first deadline that could be
+    #: promised, in microseconds since the Unix epoch (None: no worker serves it).
+    refused: tuple[tuple[BatchId, int | None], ...] = ()
     #: Replaces all fair tags kept so far, in the transaction that creates the packs.
     fair_tags: tuple[FairTag, ...] = ()
     #: Ended packs whose charges the fair tags now have as they were, and what was learned from them.

@@ -117,10 +117,10 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
         case Reason.HELD:
             return _held(case)
         case Reason.BUDGET_REACHED:
-            return over_budget(case.facts.view, case.prospect, rows_left=case.rows_left)
+            return over_budget(case.facts, case.prospect, rows_left=case.rows_left)
         case Reason.ALL_PACKED:
             return _all_packed(case)
-        case Reason.BAD_INPUT | Reason.RESULTS_LOST:
+        case Reason.BAD_INPUT | Reason.RESULTS_LOST | Reason.PROMISE_DECLINED:
             return _failed(case)
         case Reason.DEADLINE_PASSED:
             return _expired(case)
@@ -219,6 +219,9 @@ def _running(case: _Case) -> Told:
         changes = _faster(case, turn)
         if turn.others:
             beside = f"; pool {turn.pool} is shared with {of_tiers(turn.others)}"
+    if case.prospect is not None and case.prospect.waits_for_budget:
+        beside = "; they may cost all that its budget leaves, so nothing new starts until one has ended"
+        changes = (Change(sentence="a higher budget, or none", command=f"{case.command} --max-cost none"),)
     if not facts.leased.packs:
         waiting = facts.waiting.packs
         if not waiting:
@@ -284,6 +287,9 @@ def _failed(case: _Case) -> Told:
     said = "" if first is None else f": {f'line {first.line}: ' if first.line else ''}{first.message.rstrip('.')}"
     if view.reason is Reason.RESULTS_LOST:
         return f"The object store lost what its result files are made from{said}.", (listed,)
+    if view.reason is Reason.PROMISE_DECLINED:
+        offers = Change(sentence="what could be promised instead", command="nightrate quote FILE")
+        return f"It was to run with a promise or not at all{said}; nothing ran and nothing was charged.", (offers,)
     number = max(1, view.errors_total)
     wrong = (
         f"{counted(number, 'line')} of its input {verb(number, 'is', 'are')} wrong"

@@ -22,6 +22,7 @@ from scheduler.packing import seconds_target
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.promises import Promises
+from scheduler.purses import Purses
 from scheduler.routing import Routes
 
 _US: Final = 1_000_000
@@ -65,6 +66,8 @@ class Prospect:
     currency: str
     #: Whether the speed was measured or is assumed.
     is_measured: bool
+    #: Its packs in flight may cost all that is left of its budget, so nothing new starts until one has ended.
+    waits_for_budget: bool
 
 
 class Forecast:
@@ -88,8 +91,16 @@ class Forecast:
         for place, backlog in enumerate(self._lineup):
             self._places.setdefault(backlog.batch_id, []).append(place)
         can_wait = self._promises.can_wait()
-        refusals = refusals_of(self._lineup, self._routes, now_us=snapshot.now_us, can_wait=can_wait)
-        self._candidates: list[Backlog] = [self._lineup[place] for place in np.flatnonzero(refusals < 0).tolist()]
+        self._purses = Purses(self._lineup, self._outlook)
+        refusals = refusals_of(
+            self._lineup,
+            self._routes,
+            now_us=snapshot.now_us,
+            can_wait=can_wait,
+            has_reached_budget=self._purses.is_reached,
+        )
+        competing = np.flatnonzero((refusals < 0) & ~self._purses.is_waiting & ~self._lineup.must_promise)
+        self._candidates: list[Backlog] = [self._lineup[place] for place in competing.tolist()]
         self._lines = {name: self._line_of(name) for name in self._views}
 
     @property
@@ -124,6 +135,7 @@ class Forecast:
             cost_micros=round(seconds * rate / 3600),
             currency=next(self._views[pool].currency for pool in pools),
             is_measured=all(self._outlook.is_measured(variant, pool) for pool, variant in pools.items()),
+            waits_for_budget=bool(self._purses.is_waiting[mine].any()),
         )
 
     def workers_wanted(self, pool: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, PoolView, Serving, SliceDraft, Snapshot, WorkSize
 from scheduler import cursor, cycle, deadlines, fairness, lineup, nominate, packing, promises, routing
+from scheduler.columns import Floats, Integers
 from scheduler.policy import Policy
+from scheduler.purses import Purses
 from tests.scheduler.world import ALL_MODELS, HOUR_US, NOW_US, hold, plan_of, references
 
 VARIANTS = tuple(f"{model}@int8" for model in ALL_MODELS)
@@ -336,7 +339,8 @@ class QueueWithItsOwnCursors(fairness.FairQueue):
         self, pool: str, seen: lineup.Lineup, places: object, cursors: object, *more: object, **named: object
     ) -> None:
         del cursors
-        own = cursor.Cursors(seen, OutlookOfAMinute())  # type: ignore[arg-type]
+        outlook: Any = OutlookOfAMinute()
+        own = cursor.Cursors(seen, outlook, Purses(seen, outlook))
         super().__init__(pool, seen, places, own, *more, **named)  # type: ignore[arg-type]
 
 
@@ -345,6 +349,13 @@ class OutlookOfAMinute:
 
     def row_seconds_of(self, _: Backlog) -> Callable[[object], float]:
         return lambda _: 0.1
+
+    def dearest_second_micros(self, model: str, tier: Tier) -> float:
+        del model, tier
+        return 0.0
+
+    def next_row_micros(self, _: lineup.Lineup, places: Integers) -> Floats:
+        return np.zeros(len(places))
 
 
 def only_budget(seen: lineup.Lineup, *_: object, **__: object) -> object:

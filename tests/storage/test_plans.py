@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from storage import (
+    admissions,
     backlogs,
     batch_statements,
     batch_views,
@@ -67,10 +68,11 @@ SEED = (
     """,
     """
     INSERT INTO batches (id, tenant_id, state, reason, endpoint, completion_window, tier, idempotency_key,
-                         input_file_id, errors, rows_total, rows_completed, rows_failed, created_at, deadline_at,
-                         in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at, cancelled_at)
+                         input_file_id, errors, rows_total, rows_completed, rows_failed, budget_micros, created_at,
+                         deadline_at, in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at,
+                         cancelled_at)
     SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_default', state, 'all_committed', '/v1/chat/completions', '24h',
-           'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0,
+           'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0, CASE WHEN n % 2 = 0 THEN 1000 END,
            at, at + interval '1 day', at, at, at, at, at, at, at
       FROM generate_series(1, :rows) AS n,
            LATERAL (SELECT now() - (:rows - n) * interval '10 min' AS at,
@@ -105,8 +107,8 @@ SEED = (
                                 WHEN n % 20 = 0 THEN 'discarded' ELSE 'committed' END AS state) AS story
     """,
     """
-    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows)
-    SELECT 'pack_' || lpad(n::text, 9, '0'), 'batch_' || lpad(n::text, 9, '0'), n, '{[0,5)}'
+    INSERT INTO pack_slices (pack_id, batch_id, shard_id, rows, reserved_micros)
+    SELECT 'pack_' || lpad(n::text, 9, '0'), 'batch_' || lpad(n::text, 9, '0'), n, '{[0,5)}', 100
       FROM generate_series(:rows - :slices + 1, :rows) AS n
     """,
     """
@@ -204,6 +206,8 @@ CASES = (
     # The planner is free to read the whole index of undone shards, as for the backlogs below.
     case("advance", cycles._ADVANCE_ALL, "ix_batches_live ix_shards_undone", 1000, epoch=1),
     case("advance of some", cycles._ADVANCE_SOME, "ix_batches_live ix_shards_undone", 1000, epoch=1, batch_ids=[LIVE]),
+    case("promises", admissions._PROMISE, "pk_batches", 200, batch_ids=[LIVE], promises=["made"]),
+    case("refusals", admissions._REFUSE, "pk_batches", 200, batch_ids=[LIVE], errors=["[]"], epoch=1),
     case("standings", cycles._STAND, "pk_batches", 200, batch_ids=[LIVE], reasons=["running"], epoch=1),
     case(
         "backlogs",
@@ -219,6 +223,13 @@ CASES = (
     ),
     case("changed batches", backlogs._CHANGED, "ix_batches_changed_by", since=2**62),
     case("batches that move", backlogs._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
+    case(
+        "reservations",
+        backlogs._RESERVED,
+        "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id ix_worker_intervals_pack_id pk_ledger",
+        3000,
+    ),
+    case("what a pack has reserved", packs._STILL_RESERVED, "ix_pack_slices_pack_id pk_ledger", pack_id=LEASED_PACK),
     case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting", 1500, pressing_below=-1e9),
     case(

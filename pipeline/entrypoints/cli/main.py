@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -117,7 +117,14 @@ def _run(given: list[str], *, has_debug: bool) -> int:
     except NightrateError as error:
         if has_debug:
             raise
-        return _tell(error.code, error.message, hint=error.hint, exit_code=error.exit_code, as_json=as_json)
+        return _tell(
+            error.code,
+            error.message,
+            hint=error.hint,
+            exit_code=error.exit_code,
+            as_json=as_json,
+            details=error.details,
+        )
     except typer.Abort:
         return ExitCode.FAILED
     except SystemExit as leaving:
@@ -137,10 +144,18 @@ def _run(given: list[str], *, has_debug: bool) -> int:
         return _tell_bug(error, as_json=as_json)
 
 
-def _tell(code: str, message: str, *, exit_code: int, as_json: bool, hint: str | None = None) -> int:
+def _tell(
+    code: str,
+    message: str,
+    *,
+    exit_code: int,
+    as_json: bool,
+    hint: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> int:
     say(f"nightrate: {message}" + (f"\n  {hint}" if hint else ""))
     if as_json:
-        print_document({"error": {"code": code, "message": message, "hint": hint}})
+        print_document({"error": {"code": code, "message": message, "hint": hint, **(details or {})}})
     return exit_code
 
 

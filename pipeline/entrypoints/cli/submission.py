@@ -70,7 +70,14 @@ def moment_of(text: str, *, option: str) -> datetime:
     return parse_moment(text, now=datetime.now().astimezone(), option=option)
 
 
-def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Callable[[BatchView], None]) -> BatchView:
+def submit_input(
+    stack: Stack,
+    source: Input,
+    terms: Terms,
+    *,
+    on_created: Callable[[BatchView], None],
+    must_promise: bool = False,
+) -> BatchView:
     """Store the file, make its batch and take it in; `on_created` hears of the batch before it is read."""
     collect_seldom()
     submission = Submission(
@@ -83,6 +90,7 @@ def submit_input(stack: Stack, source: Input, terms: Terms, *, on_created: Calla
         metadata=terms.metadata,
         idempotency_key=terms.idempotency_key,
         hold_until=terms.hold_until,
+        must_promise=must_promise,
     )
     return submit(stack, submission, on_created=on_created)
 

@@ -37,10 +37,18 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
     meta: MetaOption = None,
     idempotency_key: IdempotencyOption = None,
     hold_until: HoldOption = None,
+    promise: Annotated[
+        bool,
+        typer.Option(
+            "--promise",
+            help="Accept it only if its deadline is promised and its cost is likely within --max-cost; else say what would be.",
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the batch until it ends.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Submit a file of requests; its batch id goes to stdout."""
+    from pipeline.entrypoints.cli.admission import await_promise, check_admission
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.detaching import detachable
     from pipeline.entrypoints.cli.inputs import opened_input
@@ -58,10 +66,16 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
 
         def created(view: BatchView) -> None:
             watched.batch_id = view.batch_id
-            if not as_json:
+            if not as_json and not promise:
                 print_line(view.batch_id)
 
-        view = submit_input(stack, source, terms, on_created=created)
+        if promise:
+            check_admission(stack, source, terms)
+        view = submit_input(stack, source, terms, on_created=created, must_promise=promise)
+        if promise:
+            view = await_promise(stack, view)
+        if promise and not as_json:
+            print_line(view.batch_id)
         if wait and not view.state.is_terminal:
             view = _follow_talking(stack, view.batch_id)
     return _tell_submitted(view, as_json=as_json)

@@ -239,6 +239,41 @@ def test_a_quote_stores_nothing_and_says_what_would_be_rejected(shell: Shell, ba
     assert batch_id in {batch["id"] for batch in before}
 
 
+def test_a_promise_can_be_a_condition_and_what_cannot_be_promised_leaves_nothing_behind(shell: Shell) -> None:
+    before = shell.run("list", "--json")
+    refused = json.loads(shell.run("submit", "in.jsonl", "--promise", "--window", "1m", "--json", code=4))["error"]
+    assert shell.run("submit", "in.jsonl", "--promise", "--window", "1m", code=4) == ""
+    assert shell.run("list", "--json") == before
+    (offer,) = [each for each in refused["offers"] if each["tier"] == "standard"]
+    assert (refused["code"], refused["batch_id"]) == ("not_admitted", None)
+
+    accepted = (
+        "submit",
+        "in.jsonl",
+        "--promise",
+        "--window",
+        offer["window"],
+        "--idempotency-key",
+        "promised",
+        "--wait",
+    )
+    promised, again = (shell.run(*accepted, code=5).strip() for _ in range(2))
+
+    assert again == promised
+    assert json.loads(shell.run("show", promised, "--json"))["promise"] == "made"
+
+
+def test_a_budget_below_the_quoted_cost_is_refused_with_one_that_would_do(shell: Shell) -> None:
+    refused = json.loads(shell.run("submit", "in.jsonl", "--promise", "--max-cost", "0.000001", "--json", code=4))[
+        "error"
+    ]
+
+    (offer,) = [each for each in refused["offers"] if each["tier"] == "standard"]
+    assert offer["max_cost_micros"] > 1
+    enough = f"{offer['max_cost_micros'] * 10 / 1_000_000:.6f}"
+    shell.run("submit", "in.jsonl", "--promise", "--max-cost", enough, "--wait", code=5)
+
+
 def test_a_batch_is_held_paused_changed_and_let_go(shell: Shell) -> None:
     (shell.folder / "held.jsonl").write_text(requests())
     held = shell.run("submit", "held.jsonl", "--hold-until", "20h").strip()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 ENDS = {
     Reason.BAD_INPUT: BatchState.FAILED,
     Reason.RESULTS_LOST: BatchState.FAILED,
+    Reason.PROMISE_DECLINED: BatchState.FAILED,
     Reason.DEADLINE_PASSED: BatchState.EXPIRED,
     Reason.USER_CANCELLED: BatchState.CANCELLED,
     Reason.ALL_COMMITTED: BatchState.COMPLETED,
@@ -210,6 +212,29 @@ def test_what_was_changed_since_the_last_cycle_is_not_told_as_if_it_still_were_s
     changes: dict[str, object], reason: Reason
 ) -> None:
     assert "the next cycle looks at it" in told(batch(view(reason=reason, **changes)), scheduling(MINE)).sentence
+
+
+def test_a_batch_whose_packs_may_cost_the_rest_of_its_budget_is_told_to_wait_for_them() -> None:
+    mine = replace(MINE, budget_micros=100_000, reserved_micros=99_000, rows_in_flight=50)
+    dear = PoolView(
+        pool="cpu", workers=1, offers=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=7_200_000
+    )
+    running = batch(view(reason=Reason.RUNNING), leased=Waiting(packs=2), hosts=("host-1",))
+
+    explanation = told(running, scheduling(mine, snapshot=snapshot([mine], pools=(dear,))))
+
+    assert explanation.sentence == (
+        "It runs: 2 packs run on host-1; they may cost all that its budget leaves, so nothing new starts until one has"
+        " ended."
+    )
+    assert commands(explanation)[0] == f"nightrate change {BATCH} --max-cost none"
+
+
+def test_a_budget_that_leaves_less_than_a_row_costs_is_told_as_such() -> None:
+    seen = scheduling(MINE)
+    nearly = view(reason=Reason.BUDGET_REACHED, cost_micros=499_999, budget_micros=500_000)
+
+    assert "and what is left may not pay for another row" in told(batch(nearly), seen).sentence
 
 
 # --- nobody serves it --------------------------------------------------------------------------
