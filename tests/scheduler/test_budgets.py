@@ -32,7 +32,7 @@ def pool(name: str = "cpu", *, workers: int = 2, rate: int = RATE, waiting: int 
     return PoolView(
         pool=name,
         workers=workers,
-        offers=references(["model-a"]),
+        servings=references(["model-a"]),
         packs_waiting=waiting,
         rate_micros_per_hour=rate,
     )
@@ -318,8 +318,8 @@ def test_the_pack_of_a_batch_whose_budget_ends_is_filled_up_by_others() -> None:
 
 
 def test_the_models_of_a_batch_share_its_budget() -> None:
-    offers = references(["model-a", "model-b"])
-    both = replace(pool(), offers=offers)
+    servings = references(["model-a", "model-b"])
+    both = replace(pool(), servings=servings)
     batches = [backlog("batch_a", model=model, budget_micros=100_000) for model in ("model-a", "model-b")]
     shards = [replace(each.shards[0], shard_id=number) for number, each in enumerate(batches)]
 

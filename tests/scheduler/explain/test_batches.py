@@ -217,7 +217,7 @@ def test_what_was_changed_since_the_last_cycle_is_not_told_as_if_it_still_were_s
 def test_a_batch_whose_packs_may_cost_the_rest_of_its_budget_is_told_to_wait_for_them() -> None:
     mine = replace(MINE, budget_micros=100_000, reserved_micros=99_000, rows_in_flight=50)
     dear = PoolView(
-        pool="cpu", workers=1, offers=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=7_200_000
+        pool="cpu", workers=1, servings=references(["model-a"]), packs_waiting=0, rate_micros_per_hour=7_200_000
     )
     running = batch(view(reason=Reason.RUNNING), leased=Waiting(packs=2), hosts=("host-1",))
 

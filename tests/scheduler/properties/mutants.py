@@ -180,6 +180,13 @@ def budget_ignored() -> AbstractContextManager[object]:
     )
 
 
+def nothing_reserved() -> AbstractContextManager[object]:
+    """See of what was spent and not of what is set aside."""
+    return _around(
+        before=lambda seen: replace(seen, backlogs=tuple(replace(each, reserved_micros=0) for each in seen.backlogs))
+    )
+
+
 # --- from inside ---------------------------------------------------------------------------------
 
 

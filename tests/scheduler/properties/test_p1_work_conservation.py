@@ -27,7 +27,8 @@ def no_worker_idles_with_work_queued(seed: int) -> None:
     for batch in batches:
         batch.rows = min(batch.rows, random.choice([5, 60, 400]))
         batch.at = batch.at or random.choice([0.0, random.uniform(0, SECONDS)])
-        batch.budget_micros = random.choice([None, None, 20_000])
+        # What a budget pays for is the matter of P5; here there is none, or no money in it.
+        batch.budget_micros = random.choice([None, None, 0])
         batch.hold_until = random.choice([None, None, batch.at + random.uniform(0, 60)])
         batch.cost_ratio = random.choice([0.5, 1.0, 2.0])
     pools = pools_of(random)

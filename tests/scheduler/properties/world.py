@@ -47,6 +47,8 @@ class _Pack:
     seconds: float
     charged: dict[str, float]
     tokens: dict[str, float]
+    #: What was set aside of each batch's budget for it.
+    reserved_micros: dict[str, int]
     #: As it waits, or as it was leased with.
     ordinal: float = 0.0
 
@@ -208,6 +210,10 @@ class World:
             ended=ended,
         )
 
+    def reserved_micros(self, batch: Batch) -> int:
+        """Return what is set aside for the batch's rows in packs that have not ended."""
+        return sum(pack.reserved_micros.get(batch.name, 0) for pool in self.pools for pack in self._open(pool))
+
     def _open(self, pool: str) -> list[_Pack]:
         """Return the packs that have not ended."""
         leased = (worker.pack for worker in self._workers if worker.pool.name == pool)
@@ -229,6 +235,7 @@ class World:
             left=WorkSize(rows=rows_left, input_tokens=rows_left * batch.row_tokens, output_tokens=0),
             spent_micros=batch.spent_micros,
             budget_micros=batch.budget_micros,
+            reserved_micros=self.reserved_micros(batch),
             shards=(
                 OpenShard(
                     shard_id=batch.shard_id,
@@ -266,6 +273,7 @@ class World:
     def _publish(self, draft: PackDraft, *, is_pressing: bool) -> Dispatch:
         charged: dict[str, float] = {}
         tokens: dict[str, float] = {}
+        reserved: dict[str, int] = {}
         seconds = 0.0
         pool = self.pools[draft.pool]
         for part in draft.slices:
@@ -274,9 +282,11 @@ class World:
             assert batch.rows_packed == part.row_start < part.row_stop <= batch.rows
             batch.rows_packed = part.row_stop
             charged[batch.name] = charged.get(batch.name, 0.0) + part.predicted_seconds
+            reserved[batch.name] = reserved.get(batch.name, 0) + part.reserved_micros
             tokens[batch.name] = tokens.get(batch.name, 0.0) + size * batch.cost_ratio
             seconds += size * batch.cost_ratio * pool.pace / self._speeds[draft.variant]
-        pack = _Pack(draft, seconds * self._random.uniform(1 - self._noise, 1 + self._noise), charged, tokens)
+        took = seconds * self._random.uniform(1 - self._noise, 1 + self._noise)
+        pack = _Pack(draft, took, charged, tokens, reserved)
         if not is_pressing:
             self._ordinal_max = max(self._ordinal_max, draft.ordinal)
         pack.ordinal = draft.ordinal
