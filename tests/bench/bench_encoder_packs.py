@@ -49,9 +49,7 @@ BETA: Final = 1 / 400_000
 OF_BEST_WANTED: Final = 1.05
 OF_IDEAL_WANTED: Final = 1.15
 #: Tokens of a batch: the engine's own bound on an accelerator, and that of the best partition it is likened to.
-BUDGET: Final = plan_of(
-    EncoderOptions(), recipe=Recipe.NATIVE, is_classifier=False, device="cuda", threads=1
-).batch_tokens
+BUDGET: Final = plan_of(EncoderOptions(), recipe=Recipe.NATIVE, device="cuda", threads=1).batch_tokens
 BUDGET_OF_BEST: Final = 65_536
 #: Rows the engine keeps waiting, and how many the runner adds at once.
 WINDOW: Final = EncoderOptions().rows_waiting_max
