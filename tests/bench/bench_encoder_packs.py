@@ -36,6 +36,7 @@ from pipeline.domain.models import Recipe
 from pipeline.ports.engine import EngineRequest
 from pipeline.ports.meters import EngineIdentity
 from pipeline.submit.order import locality_order
+from pipeline.submit.spool import RaggedRows
 from scheduler.policy import Policy
 from tests.bench.machine import machine
 from workers.engine.encoder import engine as engines
@@ -239,7 +240,13 @@ def intake_order(lengths: Sequence[int]) -> list[int]:
     """Return the lengths in the order of intake: by bytes, of which tokens have more or fewer."""
     random = Random(1)
     sizes = [round(4 * length * random.lognormvariate(0, BYTES_SPREAD)) for length in lengths]
-    order = locality_order(np.zeros(len(lengths), dtype=np.uint64), np.array(sizes, dtype=np.uint32))
+    rows = len(lengths)
+    none_shared = RaggedRows(
+        counts=np.zeros(rows, dtype=np.uint16),
+        starts=np.zeros(rows, dtype=np.uint32),
+        values=np.zeros(0, dtype=np.uint32),
+    )
+    order = locality_order(np.zeros(rows, dtype=np.uint32), none_shared, np.array(sizes, dtype=np.uint32)).permutation
     return [lengths[at] for at in order]
 
 
