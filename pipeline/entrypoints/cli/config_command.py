@@ -33,6 +33,8 @@ def config(*, as_json: AsJson = False) -> int:
 
 def describe(settings: Settings) -> list[dict[str, object]]:
     """Return a row for each setting; no password in any of them."""
+    import json
+
     rows: list[dict[str, object]] = []
     for name, field in type(settings).model_fields.items():
         value = _shown(settings, name)
@@ -40,7 +42,7 @@ def describe(settings: Settings) -> list[dict[str, object]]:
             {
                 "name": name,
                 "value": value,
-                "text": "not set" if value is None else str(value),
+                "text": "not set" if value is None else json.dumps(value) if isinstance(value, dict) else str(value),
                 "source": _source(settings, name),
                 "variable": f"NIGHTRATE_{name.upper()}",
                 "description": field.description,
@@ -69,7 +71,10 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value())
-    if value is None or isinstance(value, (bool, int, float, dict, list)):
+    if isinstance(value, dict):
+        # Tables as nightrate.toml has them, without what nobody set.
+        return settings.model_dump(mode="json", include={name}, exclude_unset=True).get(name, {})
+    if value is None or isinstance(value, (bool, int, float, list)):
         return value
     return masked(str(value)) if name.endswith("_url") else str(value)
 

@@ -146,7 +146,7 @@ def test_config_shows_every_setting_where_it_came_from_and_no_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NIGHTRATE_DATABASE_URL", "postgresql://me:secret@db/name")
-    (tmp_path / "nightrate.toml").write_text('pool = "gpu"\n')
+    (tmp_path / "nightrate.toml").write_text('pool = "gpu"\n[tiers.nightly]\nwindow = "12h"\n')
 
     assert run("config", "--json") == 0
 
@@ -156,6 +156,7 @@ def test_config_shows_every_setting_where_it_came_from_and_no_password(
     assert rows["database_url"]["value"] == "postgresql://me:***@db/name"
     assert rows["database_url"]["source"] == "environment: NIGHTRATE_DATABASE_URL"
     assert rows["pool"]["source"] == "file: nightrate.toml"
+    assert rows["tiers"]["value"] == {"nightly": {"window": "12h"}}
     assert rows["workers"]["source"] == "default"
     assert all(row["description"] for row in rows.values())
 
