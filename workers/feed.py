@@ -63,7 +63,7 @@ Fed = Opened | Block | Closed
 class Feed:
     """A bounded queue of what to run next."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what it leases by, all by name
         self,
         worker_id: WorkerId,
         packs: PackStore,
@@ -71,13 +71,14 @@ class Feed:
         *,
         pool: str,
         variants: Callable[[], Collection[str]],
+        warm: Callable[[], Collection[str]],
         on_lease: Callable[[PackLease, float], None],
         uptime_us: Callable[[], int],
         poll_seconds: float,
     ) -> None:
         """Look for packs when woken, and every `poll_seconds` in any case: hints may be lost.
 
-        Call `on_lease` with each lease and the monotonic time at which it was asked for; `uptime_us` is the
+        `variants` are what the worker may run and `warm` what of it is loaded. Call `on_lease` with each lease and the monotonic time at which it was asked for; `uptime_us` is the
         worker's meter.
         """
         self._worker_id = worker_id
@@ -85,6 +86,7 @@ class Feed:
         self._objects = objects
         self._pool = pool
         self._variants = variants
+        self._warm = warm
         self._on_lease = on_lease
         self._uptime_us = uptime_us
         self._poll_seconds = poll_seconds
@@ -184,7 +186,11 @@ class Feed:
     def _lease(self) -> PackLease | None:
         asked_at = time.monotonic()
         lease = self._packs.lease(
-            self._worker_id, pool=self._pool, variants=self._variants(), in_company=self._packs_held > 0
+            self._worker_id,
+            pool=self._pool,
+            variants=self._variants(),
+            in_company=self._packs_held > 0,
+            warm=self._warm(),
         )
         if lease is not None:
             self._on_lease(lease, asked_at)

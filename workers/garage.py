@@ -25,6 +25,10 @@ class Garage:
         """Say whether `engine(variant)` answers at once."""
         return variant in self._engines
 
+    def loaded(self) -> list[str]:
+        """Return the variants that are loaded; any thread may ask."""
+        return list(self._engines)
+
     def engine(self, variant: str) -> Engine:
         """Return the variant's engine, loading it first where needed; raises `ModelUnavailableError`."""
         if variant not in self._engines:

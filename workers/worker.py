@@ -95,6 +95,7 @@ class Worker:
             objects,
             pool=registration.pool,
             variants=self._served,
+            warm=garage.loaded,
             on_lease=self._hold,
             uptime_us=self._meter.uptime_us,
             poll_seconds=settings.poll_seconds,

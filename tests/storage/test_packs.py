@@ -31,6 +31,45 @@ def test_a_pack_of_another_pool_or_model_is_left_alone(world: World) -> None:
     assert world.packs.lease(worker, pool="local", variants=["other"]) is None
 
 
+def waiting(world: World, **ordinals: float) -> dict[str, str]:
+    """Let a pack of each named variant wait; return whose pack is whose."""
+    found = {}
+    for variant, ordinal in ordinals.items():
+        batch = world.admit(1)
+        pack = world.pack((batch, world.shard_ids(batch)[0], 0, 1), ordinal=ordinal)
+        world.execute("UPDATE packs SET model = :name, variant = :name WHERE id = :id", name=variant, id=pack)
+        found[pack] = variant
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cold", "warm", "first"),
+    [(0.0, 10.0, "warm"), (0.0, 100.0, "cold"), (10.0, 0.0, "warm"), (-2e9, 10.0, "cold"), (-2e9, -2e9 + 10, "warm")],
+)
+def test_what_is_loaded_goes_first_unless_another_has_a_much_better_claim(
+    world: World, cold: float, warm: float, first: str
+) -> None:
+    variant_of = waiting(world, cold=cold, warm=warm)
+    worker = world.worker()
+
+    leases = [world.packs.lease(worker, pool="local", variants=["cold", "warm"], warm=["warm"]) for _ in range(3)]
+
+    assert [lease and variant_of[lease.pack_id] for lease in leases] == [
+        first,
+        {"warm": "cold", "cold": "warm"}[first],
+        None,
+    ]
+
+
+def test_a_worker_with_nothing_loaded_takes_what_is_first(world: World) -> None:
+    variant_of = waiting(world, cold=0.0, warm=1.0)
+
+    lease = world.packs.lease(world.worker(), pool="local", variants=["cold", "warm"])
+
+    assert lease is not None
+    assert variant_of[lease.pack_id] == "cold"
+
+
 def test_a_late_worker_cannot_commit_over_its_successor(world: World) -> None:
     batch = world.admit(4)
     (shard,) = world.shard_ids(batch)

@@ -179,6 +179,15 @@ def case(name: str, statement: TextClause, indexes: str, pages_max: int = PAGES_
 
 CASES = (
     case("lease", packs._NEXT, "ix_packs_waiting", pool="local", variants=["echo"]),
+    case(
+        "lease of what is loaded",
+        packs._NEXT_WARM,
+        "ix_packs_waiting",
+        pool="local",
+        variants=["echo", "chat"],
+        warm=["echo"],
+        window_seconds=30.0,
+    ),
     case("lease of a convicted pack", packs._NEXT_CONVICTED, "ix_packs_convicted"),
     case("batches of a lease", packs._HOLD_BATCHES, "ix_pack_slices_pack_id pk_batches", pack_id=LIVE_PACK),
     case(

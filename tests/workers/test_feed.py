@@ -42,9 +42,15 @@ class Packs:
         self.asked = 0
 
     def lease(
-        self, worker_id: WorkerId, *, pool: str, variants: Collection[str], in_company: bool = False
+        self,
+        worker_id: WorkerId,
+        *,
+        pool: str,
+        variants: Collection[str],
+        in_company: bool = False,
+        warm: Collection[str] = (),
     ) -> PackLease | None:
-        del worker_id, pool, variants
+        del worker_id, pool, variants, warm
         self.asked += 1
         if in_company and self.leases and isinstance(first := self.leases[0], PackLease) and first.has_failed:
             return None
@@ -72,6 +78,7 @@ def make(packs: Packs, shelf: Shelf | None = None, *, poll_seconds: float = 0.01
         shelf or Shelf(),  # type: ignore[arg-type] # and reads
         pool="local",
         variants=lambda: ("echo",),
+        warm=tuple,
         on_lease=lambda *_: None,
         uptime_us=lambda: 0,
         poll_seconds=poll_seconds,
