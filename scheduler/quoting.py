@@ -81,6 +81,41 @@ class TierQuote:
     is_measured: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedTokens:
+    """What a file's rows are expected to take, by what rows like them took."""
+
+    input_tokens: float
+    output_tokens: float
+    #: Answers seen to the same prompt template, or else of the model; older ones as the fraction they count for.
+    answers_known: float
+    #: Half of these were no longer, and nineteen of twenty; None while none are known.
+    answer_tokens: tuple[float, float] | None
+
+
+def expected_tokens(survey: Survey, predictions: Predictions) -> ExpectedTokens:
+    """Return what the surveyed rows are expected to take, whatever runs them."""
+    sizes = [
+        predictions.size(
+            WorkSize(rows=shard.rows, input_tokens=shard.input_tokens, output_tokens=shard.output_tokens),
+            model=survey.model,
+            template=shard.template,
+        )
+        for shard in survey.shards
+    ]
+    # A file has one template, mostly, and then all of its shards do.
+    rows_of: dict[int, int] = {}
+    for shard in survey.shards:
+        rows_of[shard.template] = rows_of.get(shard.template, 0) + shard.rows
+    lengths = predictions.lengths(survey.model, max(rows_of, key=lambda each: rows_of[each], default=0))
+    return ExpectedTokens(
+        input_tokens=sum(size.input_tokens for size in sizes),
+        output_tokens=sum(size.output_tokens for size in sizes),
+        answers_known=lengths.total,
+        answer_tokens=(lengths.quantile(0.5), lengths.quantile(0.95)) if lengths.total else None,
+    )
+
+
 def quote(
     asked: Asked,
     snapshot: Snapshot,

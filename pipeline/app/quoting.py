@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,16 +15,23 @@ from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.ports.batches import Rejected, Survey
 from pipeline.submit.intake import survey
 from scheduler.prediction.predictions import Predictions
-from scheduler.quoting import Asked, TierQuote, quote
+from scheduler.quoting import Asked, ExpectedTokens, TierQuote, expected_tokens, quote
 from storage.cycles import CycleRepository
 
 #: Equal files on equal stacks get equal quotes.
 _SEED = 1
 
 
-def quote_file(
-    stack: Stack, path: Path, endpoint: Endpoint, *, windows: Sequence[float]
-) -> tuple[Survey, tuple[TierQuote, ...]] | Rejected:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileQuote:
+    """What a file is, and what each tier offers for it."""
+
+    survey: Survey
+    tokens: ExpectedTokens
+    tiers: tuple[TierQuote, ...]
+
+
+def quote_file(stack: Stack, path: Path, endpoint: Endpoint, *, windows: Sequence[float]) -> FileQuote | Rejected:
     """Return what each tier offers for the file, or what is wrong with it; nothing is stored.
 
     `windows` are the seconds to tell the chances of, the first the one to be promised.
@@ -33,13 +41,7 @@ def quote_file(
     if isinstance(found, Rejected):
         return found
     cycles = CycleRepository(stack.database, silence=timedelta(seconds=stack.settings.lease_seconds))
+    predictions = Predictions.recalled(cycles.predictions())
     asked = Asked(tenant_id=DEFAULT_TENANT, endpoint=endpoint, survey=found, window_seconds=windows[0])
-    quotes = quote(
-        asked,
-        cycles.snapshot(),
-        Predictions.recalled(cycles.predictions()),
-        policy_of(stack.settings),
-        windows=windows,
-        seed=_SEED,
-    )
-    return found, quotes
+    tiers = quote(asked, cycles.snapshot(), predictions, policy_of(stack.settings), windows=windows, seed=_SEED)
+    return FileQuote(survey=found, tokens=expected_tokens(found, predictions), tiers=tiers)

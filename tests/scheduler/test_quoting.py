@@ -7,12 +7,13 @@ import pytest
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
+from pipeline.domain.sketches import LengthSketch
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import ShardEstimate, Survey
 from pipeline.ports.cycle import EndedPack, EndedShare, PoolView, Snapshot, WorkSize
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
-from scheduler.quoting import Asked, TierQuote, quote
+from scheduler.quoting import Asked, TierQuote, expected_tokens, quote
 from tests.scheduler.world import NOW_US, backlog, references, snapshot
 
 HOUR = 3600.0
@@ -42,7 +43,8 @@ def known(*, seconds_a_row: float = 0.5, output_tokens: float = 50.0) -> Predict
         actual = WorkSize(rows=rows, input_tokens=100 * rows, output_tokens=output_tokens * rows)
         share = EndedShare(
             tenant_id=TenantId("tnt_a"), batch_id=BatchId("b"), template=7, predicted_seconds=1.0,
-            estimated=WorkSize(rows=rows, input_tokens=100 * rows, output_tokens=100 * rows), actual=actual, lengths={},
+            estimated=WorkSize(rows=rows, input_tokens=100 * rows, output_tokens=100 * rows), actual=actual,
+            lengths=LengthSketch.of([round(output_tokens)] * (rows - 10) + [200] * 10).as_plain(),
         )  # fmt: skip
         predictions.learn(
             EndedPack(
@@ -149,3 +151,19 @@ def test_very_many_batches_ahead_are_taken_together() -> None:
     assert offer.finish_seconds is not None
     # Fifty worker-seconds at a fifth of two workers.
     assert offer.finish_seconds[1] == pytest.approx(50 * 5 / 2, rel=0.25)
+
+
+def test_answers_seen_to_rows_like_these_tell_the_tokens_to_expect() -> None:
+    expected = expected_tokens(asked(rows=1000).survey, known(output_tokens=50.0))
+
+    assert expected.input_tokens == pytest.approx(100_000, rel=0.05)
+    assert expected.output_tokens == pytest.approx(50_000, rel=0.05)
+    assert expected.answers_known > 1000
+    assert expected.answer_tokens == pytest.approx((50, 200), rel=0.1)
+
+
+def test_of_a_model_that_nobody_has_run_only_the_estimate_is_known() -> None:
+    expected = expected_tokens(asked(rows=10).survey, Predictions())
+
+    assert (expected.input_tokens, expected.output_tokens) == (1000, 1000)
+    assert (expected.answers_known, expected.answer_tokens) == (0, None)

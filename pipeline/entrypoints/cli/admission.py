@@ -56,11 +56,10 @@ def check_admission(stack: Stack, source: Input, terms: Terms) -> None:
     found = quote_file(stack, source.path, source.endpoint, windows=[window_seconds])
     if isinstance(found, Rejected):
         return
-    survey, quotes = found
-    if not survey.shards:
+    if not found.survey.shards:
         # No row is left to promise anything to.
         return
-    admission = judge_admission(quotes, tier=terms.tier, budget_micros=terms.budget_micros)
+    admission = judge_admission(found.tiers, tier=terms.tier, budget_micros=terms.budget_micros)
     if not admission.is_likely:
         raise _refused(admission, terms)
 

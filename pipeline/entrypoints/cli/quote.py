@@ -11,8 +11,9 @@ from pipeline.entrypoints.cli.options import AsJson, EndpointOption, InputFile
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the stores are imported by the command that opens them
+    from pipeline.app.quoting import FileQuote
     from pipeline.ports.batches import LineError, Survey
-    from scheduler.quoting import TierQuote
+    from scheduler.quoting import ExpectedTokens, TierQuote
 
 _WINDOWS = ("1h", "6h", "24h")
 
@@ -39,11 +40,11 @@ def quote(
         found = quote_file(stack, source.path, source.endpoint, windows=list(windows.values()))
     if isinstance(found, Rejected):
         return _tell_rejected(file, found.errors, found.errors_total, as_json=as_json)
-    survey, quotes = found
+    survey, quotes = found.survey, found.tiers
     if as_json:
-        print_document(_document(survey, quotes, windows))
+        print_document(_document(found, windows))
         return ExitCode.OK
-    print_facts(_facts(survey))
+    print_facts(_facts(survey) | _tokens(found.tokens))
     print_line("")
     _print_quotes(quotes, windows)
     if any(each.variant is not None and not each.is_measured for each in quotes):
@@ -79,6 +80,19 @@ def _facts(survey: Survey) -> dict[str, str]:
     }
 
 
+def _tokens(expected: ExpectedTokens) -> dict[str, str]:
+    from pipeline.entrypoints.cli.figures import count
+
+    if expected.answer_tokens is None:
+        return {}
+    median, most = (count(round(tokens)) for tokens in expected.answer_tokens)
+    known = count(round(expected.answers_known))
+    return {
+        "tokens, expected": f"{count(round(expected.input_tokens))} in, {count(round(expected.output_tokens))} out: of "
+        f"{known} answers to rows like these half had {median} tokens at most, nineteen of twenty {most}",
+    }
+
+
 def _print_quotes(quotes: tuple[TierQuote, ...], windows: dict[str, float]) -> None:
     from pipeline.entrypoints.cli.figures import duration, money, share
 
@@ -103,13 +117,21 @@ def _print_quotes(quotes: tuple[TierQuote, ...], windows: dict[str, float]) -> N
     print_table(heads, rows, right=tuple(f"IN {text}" for text in windows))
 
 
-def _document(survey: Survey, quotes: tuple[TierQuote, ...], windows: dict[str, float]) -> dict[str, object]:
+def _document(found: FileQuote, windows: dict[str, float]) -> dict[str, object]:
+    survey, expected = found.survey, found.tokens
+    answers = expected.answer_tokens
     return {
         "model": survey.model,
         "rows": {"total": survey.rows_total, "duplicate": survey.rows_duplicate, "refused": survey.rows_refused},
         "tokens_estimated": {
             "input": survey.size.input_tokens,
             "output": survey.size.output_tokens,
+        },
+        "tokens_expected": {
+            "input": round(expected.input_tokens, 1),
+            "output": round(expected.output_tokens, 1),
+            "answers_known": round(expected.answers_known, 1),
+            "answer": answers and {"median": round(answers[0], 1), "p95": round(answers[1], 1)},
         },
         "tiers": [
             {
@@ -125,6 +147,6 @@ def _document(survey: Survey, quotes: tuple[TierQuote, ...], windows: dict[str, 
                 "is_measured": each.is_measured,
                 "promise_seconds": each.promise_seconds and round(each.promise_seconds, 1),
             }
-            for each in quotes
+            for each in found.tiers
         ],
     }
