@@ -10,7 +10,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,14 +72,14 @@ class Feed:
         *,
         pool: str,
         variants: Callable[[], Collection[str]],
-        warm: Callable[[], Collection[str]],
+        warm: Callable[[Sequence[str]], Collection[str]],
         on_lease: Callable[[PackLease, float], None],
         uptime_us: Callable[[], int],
         poll_seconds: float,
     ) -> None:
         """Look for packs when woken, and every `poll_seconds` in any case: hints may be lost.
 
-        `variants` are what the worker may run and `warm` what of it is loaded. Call `on_lease` with each lease and the monotonic time at which it was asked for; `uptime_us` is the
+        `variants` are what the worker may run and `warm` what of it is loaded once packs of these have run. Call `on_lease` with each lease and the monotonic time at which it was asked for; `uptime_us` is the
         worker's meter.
         """
         self._worker_id = worker_id
@@ -96,6 +97,8 @@ class Feed:
         #: Guards the two below, which the runner's side changes as packs end.
         self._changed = threading.Condition()
         self._packs_held = 0
+        #: The variants of the packs held, in the order of their leases.
+        self._held: deque[str] = deque()
         #: The pack held has failed before. It is held alone: what goes down beside it would share the blame.
         self._is_quarantined = False
         #: Attempts in a row that the object store brought to nothing.
@@ -136,6 +139,9 @@ class Feed:
         self._store_failures = self._store_failures + 1 if is_store_failing else 0
         with self._changed:
             self._packs_held -= 1
+            # Nearly always in order, and if not, the next lease is as good as one that knows nothing.
+            if self._held:
+                self._held.popleft()
             self._is_quarantined = False
             self._changed.notify_all()
         self._woken.set()
@@ -158,6 +164,7 @@ class Feed:
                 continue
             with self._changed:
                 self._packs_held += 1
+                self._held.append(lease.variant)
                 self._is_quarantined = lease.has_failed
             self._put(Opened(lease, asked_us - lease.waited_us))
             self._put(self._read(lease))
@@ -190,7 +197,7 @@ class Feed:
             pool=self._pool,
             variants=self._variants(),
             in_company=self._packs_held > 0,
-            warm=self._warm(),
+            warm=self._warm(tuple(self._held)),
         )
         if lease is not None:
             self._on_lease(lease, asked_at)

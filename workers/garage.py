@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pipeline.ports.engine import Engine
 
@@ -25,9 +25,12 @@ class Garage:
         """Say whether `engine(variant)` answers at once."""
         return variant in self._engines
 
-    def loaded(self) -> list[str]:
-        """Return the variants that are loaded; any thread may ask."""
-        return list(self._engines)
+    def loaded_after(self, variants: Iterable[str]) -> list[str]:
+        """Return what will be loaded once these have been asked for, one after the other; any thread may ask."""
+        loaded = list(self._engines)
+        for variant in variants:
+            loaded = [*(each for each in loaded if each != variant), variant]
+        return loaded[-self._engines_max :]
 
     def engine(self, variant: str) -> Engine:
         """Return the variant's engine, loading it first where needed; raises `ModelUnavailableError`."""

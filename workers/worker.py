@@ -95,7 +95,7 @@ class Worker:
             objects,
             pool=registration.pool,
             variants=self._served,
-            warm=garage.loaded,
+            warm=garage.loaded_after,
             on_lease=self._hold,
             uptime_us=self._meter.uptime_us,
             poll_seconds=settings.poll_seconds,

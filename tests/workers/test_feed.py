@@ -78,7 +78,7 @@ def make(packs: Packs, shelf: Shelf | None = None, *, poll_seconds: float = 0.01
         shelf or Shelf(),  # type: ignore[arg-type] # and reads
         pool="local",
         variants=lambda: ("echo",),
-        warm=tuple,
+        warm=list,
         on_lease=lambda *_: None,
         uptime_us=lambda: 0,
         poll_seconds=poll_seconds,

@@ -167,13 +167,25 @@ def test_rows_of_a_cancelled_batch_are_not_started(floor: Floor) -> None:
 
 def test_two_models_take_turns_on_one_device(floor: Floor) -> None:
     models = ["echo", "other"] * 3
-    batches = [floor.batch(3, model=model, ordinal=float(n))[0] for n, model in enumerate(models)]
+    batches = [floor.batch(3, model=model, ordinal=100.0 * n)[0] for n, model in enumerate(models)]
 
     with floor.working(ScriptedEngine(), ScriptedEngine("other")) as running:
         floor.await_packs()
 
     assert all(floor.answers(batch) == {(0, n): n for n in range(3)} for batch in batches)
     assert floor.spans(running.worker_id).count("load") == len(models)
+    floor.check_books()
+
+
+def test_packs_of_nearly_equal_claims_are_run_model_by_model(floor: Floor) -> None:
+    models = ["echo", "other"] * 3
+    batches = [floor.batch(3, model=model, ordinal=float(n))[0] for n, model in enumerate(models)]
+
+    with floor.working(ScriptedEngine(), ScriptedEngine("other")) as running:
+        floor.await_packs()
+
+    assert all(floor.answers(batch) == {(0, n): n for n in range(3)} for batch in batches)
+    assert floor.spans(running.worker_id).count("load") == 2
     floor.check_books()
 
 
