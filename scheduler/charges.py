@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
@@ -57,25 +56,18 @@ def without_stale(tags: Mapping[Path, FairTag], waiting: Container[Path]) -> tup
     So are those behind it, where the account is `waiting` for a turn; one that is not is lifted. A virtual time
     matters only to children with a tag.
     """
-    kept: set[Path] = {()}
+    kept: dict[Path, FairTag] = {}
     for path, tag in tags.items():
-        ahead = _ahead(tags, path, tag)
-        if ahead > 0 or (ahead < 0 and path in waiting):
-            kept.update(path[:depth] for depth in range(1, len(path) + 1))
-    return tuple(
-        tags[path]
-        if path in waiting or (ahead := _ahead(tags, path, tags[path])) >= 0
-        else replace(tags[path], start_seconds=tags[path].start_seconds - ahead)
-        for path in sorted(kept & tags.keys())
-    )
-
-
-def _ahead(tags: Mapping[Path, FairTag], path: Path, tag: FairTag) -> float:
-    """Return how far a tag is ahead of the virtual time that it is in; 0 for the pool itself."""
-    parent = tags.get(path[:-1])
-    if not path:
-        return 0.0
-    return math.inf if parent is None else tag.start_seconds - parent.virtual_seconds
+        parent = tags.get(path[:-1]) if path else None
+        if parent is not None and tag.start_seconds < parent.virtual_seconds and path not in waiting:
+            tag = replace(tag, start_seconds=parent.virtual_seconds)  # noqa: PLW2901 -- lifted
+        kept[path] = tag
+    wanted: set[Path] = {()}
+    for path, tag in kept.items():
+        parent = tags.get(path[:-1])
+        if path and (parent is None or tag.start_seconds != parent.virtual_seconds):
+            wanted.update(path[:depth] for depth in range(1, len(path) + 1))
+    return tuple(kept[path] for path in sorted(wanted & kept.keys()))
 
 
 def _faded(tag: FairTag, virtual: Mapping[tuple[str, Path], float], policy: Policy, *, now_us: int) -> FairTag:

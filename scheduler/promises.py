@@ -35,6 +35,7 @@ class _Pool:
 
     #: All of the pool's time.
     capacity: Capacity
+    packs_pressing: int
     #: Worker-seconds that each backlog asks of it; NaN where the pool does not run it.
     asked: Floats
     #: Of the part of its time that may be promised; the rest stays for those without a promise.
@@ -57,14 +58,16 @@ class Promises:
         )
         made = lineup.with_promise(Promise.MADE) & ~lineup.is_paused
         self._pools: dict[str, _Pool] = {}
-        self._views = {pool.pool: pool for pool in pools}
         self._refused: list[tuple[BatchId, int | None]] = []
         for pool in pools:
             seconds = outlook.seconds_left(lineup, pool.pool)
             asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
-            book = Book(lineup.deadline_at_us, _promisable(_capacity_of(pool, snapshot.now_us, policy), policy))
+            capacity = _capacity_of(pool, snapshot.now_us, policy)
+            book = Book(lineup.deadline_at_us, replace(capacity, workers=capacity.workers * policy.promised_share))
             book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
-            self._pools[pool.pool] = _Pool(capacity=_capacity_of(pool, snapshot.now_us, policy), asked=asked, book=book)
+            self._pools[pool.pool] = _Pool(
+                capacity=capacity, packs_pressing=pool.packs_pressing, asked=asked, book=book
+            )
 
     def answers(self) -> tuple[tuple[BatchId, Promise], ...]:
         """Answer those who ask, the oldest first, and enter what is promised.
@@ -94,7 +97,8 @@ class Promises:
 
     def pressing(self, pool: str) -> Pressing:
         """Return those that must go first in this pool now."""
-        held, workers = self._pools[pool], self._views[pool].workers
+        held = self._pools[pool]
+        workers = held.capacity.workers
         short_seconds = workers * held.capacity.pack_seconds
         # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
         # late with the next one that is lost.
@@ -103,7 +107,7 @@ class Promises:
             return Pressing(places=places, packs=math.inf, is_dire=True)
         # While all workers together could still catch up, it goes on at the pace that was promised. A faster one
         # would make room for more promises, and those for more, until nobody else had a turn.
-        packs = math.ceil(workers * self._policy.promised_share) - self._views[pool].packs_pressing
+        packs = math.ceil(workers * self._policy.promised_share) - held.packs_pressing
         return Pressing(places=places, packs=packs, is_dire=False)
 
     def can_wait(self) -> Flags:
@@ -163,7 +167,3 @@ def _capacity_of(pool: PoolView, now_us: int, policy: Policy) -> Capacity:
         pack_seconds=policy.pack_seconds_target,
         margin_seconds=policy.promise_margin_seconds,
     )
-
-
-def _promisable(capacity: Capacity, policy: Policy) -> Capacity:
-    return replace(capacity, workers=capacity.workers * policy.promised_share)

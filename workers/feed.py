@@ -96,7 +96,6 @@ class Feed:
         self._stopped = threading.Event()
         #: Guards the two below, which the runner's side changes as packs end.
         self._changed = threading.Condition()
-        self._packs_held = 0
         #: The variants of the packs held, in the order of their leases.
         self._held: deque[str] = deque()
         #: The pack held has failed before. It is held alone: what goes down beside it would share the blame.
@@ -138,7 +137,6 @@ class Feed:
         """Allow another pack to be leased; after a rest when the object store would not have this one's parts."""
         self._store_failures = self._store_failures + 1 if is_store_failing else 0
         with self._changed:
-            self._packs_held -= 1
             # Nearly always in order, and if not, the next lease is as good as one that knows nothing.
             if self._held:
                 self._held.popleft()
@@ -163,14 +161,13 @@ class Feed:
             if lease is None:
                 continue
             with self._changed:
-                self._packs_held += 1
                 self._held.append(lease.variant)
                 self._is_quarantined = lease.has_failed
             self._put(Opened(lease, asked_us - lease.waited_us))
             self._put(self._read(lease))
 
     def _may_look(self) -> bool:
-        return self._stopped.is_set() or (self._packs_held < _PACKS_HELD_MAX and not self._is_quarantined)
+        return self._stopped.is_set() or (len(self._held) < _PACKS_HELD_MAX and not self._is_quarantined)
 
     def _rest(self) -> None:
         # A pack handed back waits for its next lease at once: without a rest the two would go in circles.
@@ -196,7 +193,7 @@ class Feed:
             self._worker_id,
             pool=self._pool,
             variants=self._variants(),
-            in_company=self._packs_held > 0,
+            in_company=bool(self._held),
             warm=self._warm(tuple(self._held)),
         )
         if lease is not None:
