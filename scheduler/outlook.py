@@ -76,6 +76,12 @@ class Outlook:
 
         return row_seconds
 
+    def seconds_expected(self, backlog: Backlog, variant: str, pool: str) -> float:
+        """Return the worker-seconds that a backlog's rows without a result are expected to take; no bound of them."""
+        template = backlog.shards[0].template if backlog.shards else 0
+        size = self._predictions.size(backlog.left, model=backlog.model, template=template)
+        return self._predictions.seconds(size, variant=variant, pool=pool, tokens_per_second=self._speed(variant))
+
     def unit_costs(self, variant: str, pool: str) -> UnitCosts:
         """Return what the seconds of the variant's rows are made of there, as far as it is known."""
         return self._predictions.unit_costs(variant=variant, pool=pool, tokens_per_second=self._speed(variant))

@@ -26,7 +26,6 @@ from scheduler.purses import Purses
 from scheduler.routing import Routes
 
 _US: Final = 1_000_000
-_SPEED_MIN: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +77,8 @@ class Forecast:
         snapshot = seen.snapshot
         self._seen = seen
         self._policy = policy
-        self._predictions = Predictions.recalled(seen.learned)
         self._routes = Routes.over(snapshot.pools)
-        self._outlook = Outlook(snapshot, self._routes, self._predictions, policy)
+        self._outlook = Outlook(snapshot, self._routes, Predictions.recalled(seen.learned), policy)
         self._lineup = Lineup.of(snapshot.backlogs)
         self._promises = Promises(snapshot, self._lineup, self._outlook, policy)
         #: Upper bounds of each backlog's seconds where they are least.
@@ -189,11 +187,7 @@ class Forecast:
         """Return the worker-seconds that a batch's rows without a result are expected to take in a pool."""
         variant = self._variant(backlog, pool)
         assert variant is not None, "the pool runs it"
-        template = backlog.shards[0].template if backlog.shards else 0
-        size = self._predictions.size(backlog.left, model=backlog.model, template=template)
-        speed = self._seen.snapshot.tokens_per_second.get(variant, 0.0)
-        assumed = speed if speed >= _SPEED_MIN else self._policy.default_tokens_per_second
-        return self._predictions.seconds(size, variant=variant, pool=pool, tokens_per_second=assumed)
+        return self._outlook.seconds_expected(backlog, variant, pool)
 
     def _seconds_anywhere(self, backlog: Backlog) -> float:
         places = self._outlook.places_of(backlog.model, backlog.tier)
