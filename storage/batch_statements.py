@@ -11,31 +11,32 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.ports.batches import BatchClaim
 from storage.tables import BatchRow
 
-ADD_FILE = text("""
-    INSERT INTO files (id, tenant_id, purpose, filename, size_bytes, sha256, object_key)
-    VALUES (:file_id, :tenant_id, :purpose, :filename, :size_bytes, :sha256, :object_key)
-    ON CONFLICT DO NOTHING
-""")
-
 SAME_INPUT = text("""
     SELECT asked.sha256 = made.sha256 FROM files AS asked, files AS made
-     WHERE asked.id = :asked_id AND made.id = :made_id
+     WHERE asked.id = :asked_id AND asked.tenant_id = :tenant_id AND made.id = :made_id
 """)
 
 ADD_BATCH = text("""
-    INSERT INTO batches (id, tenant_id, state, endpoint, completion_window, tier, budget_micros, metadata,
-                         idempotency_key, input_file_id, deadline_at, hold_until, must_promise, claim_token, claim_expires_at)
-    VALUES (:batch_id, :tenant_id, 'validating', :endpoint, :completion_window, :tier, :budget_micros,
-            CAST(:metadata AS jsonb), :idempotency_key, :input_file_id, now() + :window, :hold_until, :must_promise,
-            -- The submitter has the first claim, so that it can take the batch in itself.
-            1, clock_timestamp() + :claim_for)
+    WITH source AS MATERIALIZED (
+        -- The lock keeps it from being deleted before the batch is seen that needs it.
+        SELECT id FROM files WHERE id = :input_file_id AND tenant_id = :tenant_id AND project_id = :project_id
+           AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR KEY SHARE)
+    INSERT INTO batches (id, tenant_id, project_id, created_by, state, endpoint, completion_window, tier, priority,
+                         budget_micros, metadata, labels, idempotency_key, input_file_id, source_file_id,
+                         output_kept_seconds, deadline_at, hold_until, must_promise, claim_token, claim_expires_at)
+    SELECT :batch_id, :tenant_id, :project_id, :created_by, 'validating', :endpoint, :completion_window, :tier, :priority,
+           :budget_micros, CAST(:metadata AS jsonb), CAST(:labels AS jsonb), :idempotency_key, :input_file_id,
+           (SELECT id FROM source), :output_kept_seconds, now() + :window, :hold_until, :must_promise,
+           -- The submitter has the first claim, so that it can take the batch in itself.
+           1, clock_timestamp() + :claim_for
+     WHERE :may_lack_file OR EXISTS (SELECT FROM source)
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
 """)
 
 CLAIM = text("""
     -- Finalizing waits until no lease could still commit a row of the batch.
     WITH next AS MATERIALIZED (
-        SELECT id FROM batches
+        SELECT id, source_file_id FROM batches
          -- What may be claimed at all is said in words too: the index of live batches needs to know it.
          WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND state = ANY(:states)
            AND (CAST(:batch_id AS text) IS NULL OR id = :batch_id)
@@ -45,8 +46,16 @@ CLAIM = text("""
                  WHERE slices.batch_id = batches.id AND packs.state = 'leased'))
          ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE batches SET claim_token = claim_token + 1, claim_expires_at = clock_timestamp() + :claim_for
-      FROM next, files WHERE batches.id = next.id AND files.id = batches.input_file_id
-    RETURNING batches.id, batches.tenant_id, claim_token, claim_failures, state, endpoint, files.object_key, files.sha256
+      FROM next LEFT JOIN files ON files.id = next.source_file_id WHERE batches.id = next.id
+    RETURNING batches.id, batches.tenant_id, batches.project_id, claim_token, claim_failures, state, endpoint,
+              input_file_id, output_kept_seconds, files.object_key, files.sha256, files.filename, files.purpose
+""")
+
+FIRST_CLAIM = text("""
+    SELECT batches.id, batches.tenant_id, batches.project_id, 1 AS claim_token, 0 AS claim_failures,
+           'validating' AS state, endpoint, input_file_id, output_kept_seconds,
+           files.object_key, files.sha256, files.filename, files.purpose
+      FROM batches LEFT JOIN files ON files.id = source_file_id WHERE batches.id = :batch_id
 """)
 
 HOLD_CLAIM = text("""

@@ -9,14 +9,16 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import NotFoundError
-from pipeline.domain.ids import BatchId, FileId, TenantId
+from pipeline.domain.ids import BatchId, FileId, ProjectId, TenantId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import Promise
 from pipeline.domain.ranges import Ranges
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
+from pipeline.ports.access import Scope
 from pipeline.ports.batches import BatchView, LineError, PartRef, ResultSources
 from storage.multiranges import from_value
+from storage.scopes import scope_arguments
 
 _VIEW = """
     SELECT page.*, progress.*, tokens.*, bill.*
@@ -35,6 +37,26 @@ _VIEW = """
 """
 
 # The page is cut before anything is summed up: a list costs by its length, not by the table's.
+AMONG = text(
+    _VIEW.format(
+        page="""
+        SELECT batches.*
+          FROM unnest(CAST(:batch_ids AS text[]), CAST(:tenant_ids AS text[]), CAST(:project_ids AS text[]))
+               AS asked (batch_id, tenant_id, project_id)
+          JOIN batches ON batches.id = asked.batch_id AND batches.tenant_id = asked.tenant_id
+           AND (asked.project_id IS NULL OR batches.project_id = asked.project_id)"""
+    )
+)
+PAGE = text(
+    _VIEW.format(
+        page="""
+        SELECT * FROM batches
+         WHERE tenant_id = :tenant_id AND (CAST(:project_id AS text) IS NULL OR project_id = :project_id)
+           AND (CAST(:after AS text) IS NULL OR (created_at, id) < (
+                SELECT created_at, id FROM batches AS last WHERE last.id = :after))
+         ORDER BY created_at DESC, id DESC LIMIT :limit"""
+    )
+)
 ONE = text(_VIEW.format(page="SELECT * FROM batches WHERE id = :batch_id"))
 NEWEST = text(_VIEW.format(page="SELECT * FROM batches ORDER BY created_at DESC, id DESC LIMIT :limit"))
 NEWEST_IN = text(
@@ -77,6 +99,41 @@ def list_views(connection: Connection, *, limit: int, states: Sequence[BatchStat
     return [_to_view(row) for row in rows]
 
 
+def views_among(connection: Connection, asked: Sequence[tuple[str, Scope]]) -> dict[tuple[str, Scope], BatchView]:
+    """Return those of the batches that exist for who asks; the same id may be asked for in several scopes."""
+    arguments = {
+        "batch_ids": [batch_id for batch_id, _ in asked],
+        "tenant_ids": [scope.tenant_id for _, scope in asked],
+        "project_ids": [scope.project_id for _, scope in asked],
+    }
+    views = {row.id: _to_view(row) for row in connection.execute(AMONG, arguments)}
+    return {
+        (batch_id, scope): view
+        for batch_id, scope in asked
+        if (view := views.get(batch_id)) is not None and _is_in(view, scope)
+    }
+
+
+def view_within(connection: Connection, batch_id: str, scope: Scope) -> BatchView:
+    """Return one batch, or raise `NotFoundError` where it does not exist for who asks."""
+    view = views_among(connection, [(batch_id, scope)]).get((batch_id, scope))
+    if view is None:
+        raise NotFoundError(f"No batch found with id '{batch_id}'.")
+    return view
+
+
+def page_of_views(connection: Connection, scope: Scope, *, after: str | None, limit: int) -> list[BatchView]:
+    """Return up to `limit` batches after the one named, the newest first; raises `NotFoundError` for an unknown one."""
+    if after is not None:
+        view_within(connection, after, scope)
+    arguments = {"after": after, "limit": limit, **scope_arguments(scope)}
+    return [_to_view(row) for row in connection.execute(PAGE, arguments)]
+
+
+def _is_in(view: BatchView, scope: Scope) -> bool:
+    return view.tenant_id == scope.tenant_id and scope.project_id in {None, view.project_id}
+
+
 def result_sources(connection: Connection, batch_id: BatchId) -> ResultSources:
     """Return all that the batch's files are made from."""
     batch = {"batch_id": batch_id}
@@ -116,12 +173,15 @@ def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
     return BatchView(
         batch_id=BatchId(row.id),
         tenant_id=TenantId(row.tenant_id),
+        project_id=ProjectId(row.project_id),
         state=BatchState(row.state),
         reason=Reason(row.reason) if row.reason else None,
         endpoint=Endpoint(row.endpoint),
         completion_window=row.completion_window,
         tier=Tier(row.tier),
         metadata=row.metadata,
+        labels=row.labels,
+        priority=row.priority,
         budget_micros=row.budget_micros,
         input_file_id=FileId(row.input_file_id),
         output_file_id=FileId(row.output_file_id) if row.output_file_id else None,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import orjson
-from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, select
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.errors import ConflictError, LeaseLostError, NotFoundError
-from pipeline.domain.ids import BatchId, FileId, TenantId, new_batch_id, new_file_id
+from pipeline.domain.errors import LeaseLostError
+from pipeline.domain.files import FilePurpose
+from pipeline.domain.ids import BatchId, FileId, ProjectId, TenantId, new_batch_id, new_file_id
 from pipeline.domain.lifecycle import BATCH_EDGES, BatchState, advance
 from pipeline.domain.ranges import Ranges
 from pipeline.ports.batches import (
@@ -22,25 +21,25 @@ from pipeline.ports.batches import (
     Assembled,
     BatchClaim,
     BatchView,
-    FileView,
     LineError,
     PartRef,
     Rejected,
     ResultFile,
     ResultSources,
+    SourceFile,
     Steering,
     Submission,
 )
+from pipeline.ports.files import FileDraft
 from pipeline.ports.objects import StoredObject
 from storage.batch_statements import (
-    ADD_FILE,
     ADD_ROSTER,
     ADD_SHARD,
     ADMIT,
-    CANCEL,
     CLAIM,
     DECIDE,
     FAIL_CLAIM,
+    FIRST_CLAIM,
     GIVE_UP,
     HOLD_CLAIM,
     PUBLISH,
@@ -51,7 +50,8 @@ from storage.batch_statements import (
 )
 from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
-from storage.steering import steer
+from storage.files import add_file
+from storage.steering import cancel, steer
 from storage.submissions import add_batch
 from storage.tables import BatchRow
 from storage.wakeups import send_wakeup
@@ -68,30 +68,10 @@ class BatchRepository:
         self._database = database
         self._claim_for = claim_for
 
-    def add_file(
-        self, tenant_id: TenantId, stored: StoredObject, *, file_id: FileId, filename: str, purpose: str = "batch"
-    ) -> None:
-        """Record an object as a file users can name; repeating it changes nothing.
-
-        Raises `ConflictError` where the id or the object is recorded as another file.
-        """
-        row = _file_arguments(tenant_id, file_id, filename, purpose, stored)
-
-        def work(connection: Connection) -> None:
-            if not connection.execute(ADD_FILE, row).rowcount:
-                _refuse_other_file(connection, row)
-
-        self._database.run(work)
-
     def submit(self, submission: Submission) -> BatchView:
         """Make a batch; the same idempotency key again returns the batch it made the first time."""
         batch_id = new_batch_id()
-        try:
-            return self._database.run(lambda connection: add_batch(connection, submission, batch_id, self._claim_for))
-        except IntegrityError as error:
-            if not isinstance(error.orig, ForeignKeyViolation):
-                raise
-            raise NotFoundError(f"there is no file {submission.input_file_id}") from error
+        return self._database.run(lambda connection: add_batch(connection, submission, batch_id, self._claim_for))
 
     def made_by(self, tenant_id: TenantId, idempotency_key: str) -> BatchId | None:
         """Return the batch that a key has made, or None."""
@@ -101,17 +81,8 @@ class BatchRepository:
 
     def first_claim(self, view: BatchView) -> BatchClaim | None:
         """Return the claim that a batch is submitted with, or None where another has taken over."""
-        file = self.file(view.input_file_id)
-        claim = BatchClaim(
-            tenant_id=view.tenant_id,
-            batch_id=view.batch_id,
-            claim_token=1,
-            failures=0,
-            state=BatchState.VALIDATING,
-            endpoint=view.endpoint,
-            input_key=file.object_key,
-            input_sha256=file.sha256,
-        )
+        batch = {"batch_id": view.batch_id}
+        claim = _to_claim(self._database.run(lambda connection: connection.execute(FIRST_CLAIM, batch).one()))
         try:
             self.renew_claim(claim)
         except LeaseLostError:
@@ -126,35 +97,9 @@ class BatchRepository:
         """Return the newest batches first, `limit` at most, of the given states or of all."""
         return self._database.run(lambda connection: list_views(connection, limit=limit, states=states))
 
-    def file(self, file_id: str) -> FileView:
-        """Return what is known of a file, or raise `NotFoundError`."""
-        statement = text("SELECT * FROM files WHERE id = :file_id")
-        row = self._database.run(lambda connection: connection.execute(statement, {"file_id": file_id}).one_or_none())
-        if row is None:
-            raise NotFoundError(f"there is no file {file_id}")
-        return FileView(
-            file_id=FileId(row.id),
-            purpose=row.purpose,
-            filename=row.filename,
-            size_bytes=row.size_bytes,
-            sha256=row.sha256,
-            object_key=row.object_key,
-            created_at=row.created_at,
-        )
-
     def cancel(self, batch_id: str) -> BatchView:
         """Withdraw the batch: what runs may finish, nothing new starts. Cancelling twice is allowed."""
-
-        def work(connection: Connection) -> BatchView:
-            if connection.execute(CANCEL, {"batch_id": batch_id}).rowcount:
-                connection.execute(DECIDE, {"batch_id": batch_id})
-                send_wakeup(connection)
-            return view_of(connection, BatchId(batch_id))
-
-        view = self._database.run(work)
-        if view.state not in {BatchState.CANCELLING, BatchState.CANCELLED}:
-            raise ConflictError(f"Cannot cancel a batch with status '{view.state}'.")
-        return view
+        return self._database.run(lambda connection: cancel(connection, BatchId(batch_id)))
 
     def steer(self, batch_id: str, steering: Steering) -> BatchView:
         """Change a batch on its way; raises `ConflictError` when it has ended or is about to."""
@@ -164,18 +109,7 @@ class BatchRepository:
         """Claim the oldest batch in one of `states` that nobody works on, or return None."""
         arguments = {"states": list(states), "batch_id": batch_id, "claim_for": self._claim_for}
         row = self._database.run(lambda connection: connection.execute(CLAIM, arguments).one_or_none())
-        if row is None:
-            return None
-        return BatchClaim(
-            tenant_id=TenantId(row.tenant_id),
-            batch_id=BatchId(row.id),
-            claim_token=row.claim_token,
-            failures=row.claim_failures,
-            state=BatchState(row.state),
-            endpoint=Endpoint(row.endpoint),
-            input_key=row.object_key,
-            input_sha256=row.sha256,
-        )
+        return None if row is None else _to_claim(row)
 
     def renew_claim(self, claim: BatchClaim) -> None:
         """Keep the claim; raises `LeaseLostError` when another holds it or the batch moved on."""
@@ -326,6 +260,28 @@ class BatchRepository:
         self._database.run(checked)
 
 
+def _to_claim(row: Row[Any]) -> BatchClaim:
+    return BatchClaim(
+        tenant_id=TenantId(row.tenant_id),
+        project_id=ProjectId(row.project_id),
+        batch_id=BatchId(row.id),
+        claim_token=row.claim_token,
+        failures=row.claim_failures,
+        state=BatchState(row.state),
+        endpoint=Endpoint(row.endpoint),
+        input_file_id=row.input_file_id,
+        source=None
+        if row.object_key is None
+        else SourceFile(
+            object_key=row.object_key,
+            sha256=row.sha256,
+            filename=row.filename,
+            purpose=FilePurpose(row.purpose),
+        ),
+        output_kept_seconds=row.output_kept_seconds,
+    )
+
+
 def _claim_ended(claim: BatchClaim) -> LeaseLostError:
     return LeaseLostError(f"claim {claim.claim_token} of {claim.batch_id} has ended")
 
@@ -338,33 +294,19 @@ def _errors_document(errors: Iterable[LineError]) -> str:
     return orjson.dumps([asdict(error) for error in errors]).decode()
 
 
-def _file_arguments(
-    tenant_id: TenantId, file_id: FileId, filename: str, purpose: str, stored: StoredObject
-) -> dict[str, object]:
-    return {
-        "file_id": file_id,
-        "tenant_id": tenant_id,
-        "purpose": purpose,
-        "filename": filename,
-        "size_bytes": stored.size_bytes,
-        "sha256": stored.sha256,
-        "object_key": stored.key,
-    }
-
-
 def _add_result(connection: Connection, claim: BatchClaim, result: ResultFile | None, kind: str) -> FileId | None:
     if result is None:
         return None
     file_id = new_file_id()
     stored = StoredObject(key=result.object_key, size_bytes=result.size_bytes, sha256=result.sha256)
-    name = f"{claim.batch_id}_{kind}.jsonl"
-    row = _file_arguments(claim.tenant_id, file_id, name, "batch_output", stored)
-    if connection.execute(ADD_FILE, row).rowcount != 1:
-        raise ConflictError(f"object {result.object_key} is recorded as another file")
+    draft = FileDraft(
+        file_id=file_id,
+        stored=stored,
+        filename=f"{claim.batch_id}_{kind}.jsonl",
+        purpose=FilePurpose.BATCH_OUTPUT,
+        tenant_id=claim.tenant_id,
+        project_id=claim.project_id,
+        kept_seconds=claim.output_kept_seconds,
+    )
+    add_file(connection, draft)
     return file_id
-
-
-def _refuse_other_file(connection: Connection, row: dict[str, object]) -> None:
-    statement = text("SELECT 1 FROM files WHERE id = :file_id AND object_key = :object_key AND sha256 = :sha256")
-    if connection.execute(statement, row).one_or_none() is None:
-        raise ConflictError(f"file {row['file_id']} or object {row['object_key']} is recorded as another file")

@@ -16,7 +16,8 @@ from pipeline.domain.recurring import CatchUp, FiringOutcome, Overlap
 from pipeline.domain.tiers import Tier
 from storage import variant_tables
 from storage.base import Base, one_of
-from storage.tables import BatchRow, TenantRow
+from storage.tables import BatchRow
+from storage.tenant_tables import TenantRow
 
 assert variant_tables.TuningRow.metadata is Base.metadata
 

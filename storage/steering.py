@@ -8,8 +8,9 @@ from sqlalchemy import Connection, text
 
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId
+from pipeline.domain.lifecycle import BatchState
 from pipeline.ports.batches import KEPT, BatchView, Steering
-from storage.batch_statements import DECIDE
+from storage.batch_statements import CANCEL, DECIDE
 from storage.batch_views import view_of
 from storage.wakeups import send_wakeup
 
@@ -17,6 +18,7 @@ _STEER: Final = text("""
     UPDATE batches
        SET tier = coalesce(CAST(:tier AS text), tier),
            deadline_at = coalesce(CAST(:deadline_at AS timestamptz), deadline_at),
+           priority = coalesce(CAST(:priority AS integer), priority),
            budget_micros = CASE WHEN :changes_budget THEN CAST(:budget_micros AS bigint) ELSE budget_micros END,
            hold_until = CASE WHEN :changes_hold THEN CAST(:hold_until AS timestamptz) ELSE hold_until END,
            paused_at = CASE CAST(:is_paused AS boolean)
@@ -34,6 +36,18 @@ _SAY_PAUSED: Final = text("""
 """)
 
 
+def cancel(connection: Connection, batch_id: BatchId) -> BatchView:
+    """Withdraw a batch; raises `NotFoundError`, and `ConflictError` when it has ended otherwise."""
+    batch = {"batch_id": batch_id}
+    if connection.execute(CANCEL, batch).rowcount:
+        connection.execute(DECIDE, batch)
+        send_wakeup(connection)
+    view = view_of(connection, batch_id)
+    if view.state not in {BatchState.CANCELLING, BatchState.CANCELLED}:
+        raise ConflictError(f"Cannot cancel a batch with status '{view.state}'.")
+    return view
+
+
 def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> BatchView:
     """Change a batch on its way, all or nothing; packs that run already are not touched.
 
@@ -48,6 +62,7 @@ def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> Batc
         "changes_hold": steering.hold_until is not KEPT,
         "hold_until": None if steering.hold_until is KEPT else steering.hold_until,
         "is_paused": steering.is_paused,
+        "priority": steering.priority,
     }
     is_changed = bool(connection.execute(_STEER, arguments).rowcount)
     # What else a change brings about, the next cycle says.

@@ -33,26 +33,43 @@ def add_batch(connection: Connection, submission: Submission, batch_id: BatchId,
         "input_file_id": submission.input_file_id,
         "hold_until": submission.hold_until,
         "must_promise": submission.must_promise,
+        "project_id": submission.project_id,
+        "created_by": submission.created_by,
+        "labels": None if submission.labels is None else orjson.dumps(submission.labels).decode(),
+        "priority": submission.priority,
+        "output_kept_seconds": submission.output_kept_seconds,
+        "may_lack_file": submission.may_lack_file,
         "claim_for": claim_for,
     }
     connection.execute(ADD_BATCH, arguments)
     made = text("SELECT id FROM batches WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key")
-    view = view_of(connection, BatchId(connection.execute(made, arguments).scalar_one()))
+    made_id = connection.execute(made, arguments).scalar_one_or_none()
+    if made_id is None:
+        raise NotFoundError(f"there is no file {submission.input_file_id}")
+    view = view_of(connection, BatchId(made_id))
     _refuse_other_submission(connection, submission, view)
     return view
 
 
 def _refuse_other_submission(connection: Connection, submission: Submission, view: BatchView) -> None:
     """Raise unless the batch that the key made is the one that is asked for: the same file by content."""
-    files = {"asked_id": submission.input_file_id, "made_id": view.input_file_id}
+    files = {"asked_id": submission.input_file_id, "made_id": view.input_file_id, "tenant_id": submission.tenant_id}
     is_same = connection.execute(SAME_INPUT, files).scalar_one_or_none()
     if is_same is None:
-        raise NotFoundError(f"there is no file {submission.input_file_id}")
-    asked: tuple[object, ...] = (submission.endpoint, submission.completion_window, submission.metadata)
-    made: tuple[object, ...] = (view.endpoint, view.completion_window, view.metadata)
+        if not submission.may_lack_file:
+            raise NotFoundError(f"there is no file {submission.input_file_id}")
+        is_same = submission.input_file_id == view.input_file_id
+    asked: tuple[object, ...] = (
+        submission.endpoint,
+        submission.completion_window,
+        submission.metadata,
+        submission.labels,
+        submission.project_id,
+    )
+    made: tuple[object, ...] = (view.endpoint, view.completion_window, view.metadata, view.labels, view.project_id)
     if view.steered_at is None:  # terms that were changed on the way say nothing of what was asked for
-        asked += (submission.tier, submission.budget_micros, submission.hold_until)
-        made += (view.tier, view.budget_micros, view.hold_until)
+        asked += (submission.tier, submission.budget_micros, submission.hold_until, submission.priority)
+        made += (view.tier, view.budget_micros, view.hold_until, view.priority)
     if not is_same or asked != made:
         raise ConflictError(
             f"idempotency key {submission.idempotency_key!r} already made {view.batch_id} with other parameters"

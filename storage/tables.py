@@ -1,4 +1,4 @@
-"""The tables of the work itself: files, batches, shards, packs, attempts, parts, workers.
+"""The tables of the work itself: batches, shards, packs, attempts, parts, workers.
 
 Invariants that must survive any bug above them are here as constraints; the triggers that no
 constraint can express are in the migrations, beside a comment that says which and why.
@@ -16,7 +16,6 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    String,
     UniqueConstraint,
     func,
     text,
@@ -31,35 +30,7 @@ from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.meters import EnergySource
 from storage.base import Base, one_of
-
-
-class TenantRow(Base):
-    """Who pays."""
-
-    __tablename__ = "tenants"
-    id: Mapped[str] = mapped_column(String, primary_key=True)
-    name: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class FileRow(Base):
-    """An immutable input or output object that a user can name."""
-
-    __tablename__ = "files"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(ForeignKey(TenantRow.id))
-    purpose: Mapped[str]
-    filename: Mapped[str]
-    size_bytes: Mapped[int]
-    sha256: Mapped[str]
-    object_key: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    __table_args__ = (
-        UniqueConstraint("tenant_id", "id"),
-        CheckConstraint("purpose IN ('batch', 'batch_output')", name="purpose"),
-        CheckConstraint("size_bytes >= 0", name="size"),
-        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
-    )
+from storage.tenant_tables import ApiKeyRow, FileRow, ProjectRow, TenantRow
 
 
 class BatchRow(Base):
@@ -68,6 +39,9 @@ class BatchRow(Base):
     __tablename__ = "batches"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey(TenantRow.id))
+    project_id: Mapped[str]
+    #: The key that it was submitted with; None: no key, but the command line beside the database.
+    created_by: Mapped[str | None] = mapped_column(ForeignKey(ApiKeyRow.id))
     state: Mapped[str]
     reason: Mapped[str | None]
     reason_at: Mapped[datetime | None]
@@ -76,9 +50,18 @@ class BatchRow(Base):
     tier: Mapped[str]
     budget_micros: Mapped[int | None]
     user_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    #: What its cost is to be summed up by.
+    labels: Mapped[dict[str, Any] | None]
+    #: Among the batches of its tenant in its tier, the highest go first.
+    priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: How long its output and error files are kept; None: until they are deleted.
+    output_kept_seconds: Mapped[int | None]
     #: A retried submit with the same key returns the batch it made before.
     idempotency_key: Mapped[str | None]
+    #: As it was submitted; it need not name a file, and the batch fails if it does not.
     input_file_id: Mapped[str]
+    #: The file that it names.
+    source_file_id: Mapped[str | None]
     output_file_id: Mapped[str | None] = mapped_column(ForeignKey(FileRow.id))
     error_file_id: Mapped[str | None] = mapped_column(ForeignKey(FileRow.id))
     errors: Mapped[list[Any] | None]
@@ -119,7 +102,8 @@ class BatchRow(Base):
     cancelling_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "input_file_id"], [FileRow.tenant_id, FileRow.id]),
+        ForeignKeyConstraint(["tenant_id", "project_id"], [ProjectRow.tenant_id, ProjectRow.id]),
+        ForeignKeyConstraint(["tenant_id", "source_file_id"], [FileRow.tenant_id, FileRow.id]),
         UniqueConstraint("tenant_id", "idempotency_key"),
         one_of("state", BatchState),
         one_of("reason", Reason),
@@ -127,6 +111,8 @@ class BatchRow(Base):
         one_of("endpoint", Endpoint),
         one_of("promise", Promise),
         CheckConstraint("budget_micros > 0", name="budget"),
+        CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
+        CheckConstraint("output_kept_seconds > 0", name="output_kept"),
         CheckConstraint("rows_duplicate + rows_refused <= rows_total", name="rows"),
         CheckConstraint("deadline_at > created_at", name="deadline"),
         # A batch that ends with files accounts for every row of its input; a count that is missing does not pass.
@@ -142,6 +128,8 @@ class BatchRow(Base):
         ),
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_of_tenant", "tenant_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_source_file_id", "source_file_id"),
         Index("ix_batches_changed_by", "changed_by"),
         Index("ix_batches_paused", "id", postgresql_where=text("paused_at IS NOT NULL AND state = 'in_progress'")),
         Index(

@@ -10,10 +10,12 @@ from typing import BinaryIO, cast
 from infra.lending import lent_folder
 from pipeline.app.stack import Stack
 from pipeline.domain.errors import LeaseLostError, ObjectCorruptError, ObjectMissingError
+from pipeline.domain.files import FilePurpose
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id
 from pipeline.domain.limits import CLAIM_FAILURES_MAX
 from pipeline.domain.objects.keys import file_key
 from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Rejected, Submission
+from pipeline.ports.files import FileDraft
 from pipeline.ports.vigil import vigil
 from pipeline.report.assemble import assemble
 from pipeline.submit.intake import take_in
@@ -26,7 +28,7 @@ def store_input(stack: Stack, source: Path) -> FileId:
     stored = stack.objects.put(file_key(DEFAULT_TENANT, file_id), source)
     # A name need not be UTF-8 on disk, but it must be in the database.
     filename = source.name.encode(errors="replace").decode()
-    stack.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename=filename)
+    stack.files.add(FileDraft(file_id=file_id, stored=stored, filename=filename))
     return file_id
 
 
@@ -68,10 +70,13 @@ def take_in_claimed(stack: Stack, claim: BatchClaim, *, on_progress: Callable[[i
 
 
 def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None] | None) -> Admitted | Rejected:
+    file = claim.source
+    if file is None or file.purpose is not FilePurpose.BATCH:
+        return _unusable(claim)
     try:
         with ExitStack() as resources:
-            opened: BinaryIO = resources.enter_context(stack.objects.open(claim.input_key))
-            source = SealedSource(opened, sha256=claim.input_sha256, where=claim.input_key)
+            opened: BinaryIO = resources.enter_context(stack.objects.open(file.object_key))
+            source = SealedSource(opened, sha256=file.sha256, where=file.object_key)
             folder = resources.enter_context(lent_folder(stack.spool_folder, prefix="intake-"))
             outcome = take_in(
                 claim,
@@ -88,6 +93,17 @@ def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None]
             raise
         lost = LineError(code="input_lost", message=f"The input file cannot be read: {error}", param=None, line=None)
         return Rejected(errors=(lost,), errors_total=1, rows_total=0)
+
+
+def _unusable(claim: BatchClaim) -> Rejected:
+    """Return what is wrong with an input file before it is opened, in OpenAI's words where they are known."""
+    message = (
+        f"Cannot find file {claim.input_file_id}, or organization {claim.tenant_id} does not have access to it."
+        if claim.source is None
+        else f"File {claim.input_file_id} has the purpose '{claim.source.purpose}'; a batch needs one with the purpose 'batch'."
+    )
+    error = LineError(code="invalid_request", message=message, param="file_id", line=None)
+    return Rejected(errors=(error,), errors_total=1, rows_total=0)
 
 
 def finalize_claimed(stack: Stack, claim: BatchClaim) -> None:

@@ -35,7 +35,7 @@ def deliver(stack: Stack, batch_id: BatchId, output: Path) -> None:
 
 
 def _write_once(stack: Stack, file_id: FileId, path: Path) -> None:
-    file = stack.batches.file(file_id)
+    file = stack.files.get(file_id)
     if path.exists():
         _refuse_other(path, file.sha256)
         return

@@ -17,6 +17,7 @@ from pipeline.domain.models import BUILT_IN, ModelSpec, spec_of
 from pipeline.ports.objects import ObjectStore
 from storage.batches import BatchRepository
 from storage.database import Database
+from storage.files import FileRepository
 from storage.objects import open_store
 from storage.recurring import RecurringRepository
 from storage.shadow import ShadowRepository
@@ -36,6 +37,7 @@ class Stack:
     database: Database
     objects: ObjectStore
     batches: BatchRepository
+    files: FileRepository
     registry: VariantRepository
     shadow: ShadowRepository
     recurring: RecurringRepository
@@ -80,6 +82,7 @@ def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MA
             database=database,
             objects=open_store(objects_url_of(settings), endpoint_url=settings.s3_endpoint_url),
             batches=BatchRepository(database, claim_for=timedelta(seconds=settings.lease_seconds)),
+            files=FileRepository(database),
             registry=VariantRepository(database),
             shadow=ShadowRepository(database),
             recurring=RecurringRepository(database),

@@ -15,11 +15,14 @@ TenantId = NewType("TenantId", str)
 FileId = NewType("FileId", str)
 BatchId = NewType("BatchId", str)
 PackId = NewType("PackId", str)
+ProjectId = NewType("ProjectId", str)
+ApiKeyId = NewType("ApiKeyId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
 RecurringId = NewType("RecurringId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
+DEFAULT_PROJECT: Final = ProjectId("proj_default")
 
 _VERSION_7: Final = 0x7
 _VARIANT_RFC: Final = 0b10
@@ -49,6 +52,21 @@ def new_file_id() -> FileId:
 def new_batch_id() -> BatchId:
     """Return an id for a submitted batch."""
     return BatchId(_new("batch"))
+
+
+def new_tenant_id() -> TenantId:
+    """Return an id for a tenant."""
+    return TenantId(_new("tnt"))
+
+
+def new_project_id() -> ProjectId:
+    """Return an id for a project of a tenant's."""
+    return ProjectId(_new("proj"))
+
+
+def new_key_id() -> ApiKeyId:
+    """Return an id for an API key."""
+    return ApiKeyId(_new("key"))
 
 
 def new_pack_id() -> PackId:

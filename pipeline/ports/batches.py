@@ -12,12 +12,23 @@ from enum import Enum
 from typing import Final
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, FileId, TenantId
+from pipeline.domain.files import FilePurpose
+from pipeline.domain.ids import DEFAULT_PROJECT, ApiKeyId, BatchId, FileId, ProjectId, TenantId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import WorkSize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """What a batch reads its requests from."""
+
+    object_key: str
+    sha256: str
+    filename: str
+    purpose: FilePurpose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +42,12 @@ class BatchClaim:
     failures: int
     state: BatchState
     endpoint: Endpoint
-    #: Key and hash of the input file.
-    input_key: str
-    input_sha256: str
+    project_id: ProjectId
+    input_file_id: str
+    #: The input file's object, without its purpose's being looked at; None where `input_file_id` names no file.
+    source: SourceFile | None
+    #: How long its output and error files are kept; None: until they are deleted.
+    output_kept_seconds: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +194,8 @@ class Submission:
     """What a user asks for: run this file, this way, by then, for at most so much."""
 
     tenant_id: TenantId
-    input_file_id: FileId
+    #: One of that project's; what names none is refused, or makes a batch that fails, as `may_lack_file` says.
+    input_file_id: str
     endpoint: Endpoint
     completion_window: str
     tier: Tier
@@ -192,6 +207,16 @@ class Submission:
     #: Run it only if its deadline can be promised: nothing starts before that is answered, and a batch whose
     #: deadline cannot be promised fails.
     must_promise: bool = False
+    project_id: ProjectId = DEFAULT_PROJECT
+    #: The key it is submitted with; None: the command line.
+    created_by: ApiKeyId | None = None
+    #: What its cost is to be summed up by.
+    labels: dict[str, str] | None = None
+    #: Among the batches of its tenant in its tier, the highest go first.
+    priority: int = 0
+    #: How long its output and error files are kept; None: until they are deleted.
+    output_kept_seconds: int | None = None
+    may_lack_file: bool = False
 
 
 class Kept(Enum):
@@ -215,6 +240,7 @@ class Steering:
     hold_until: datetime | Kept | None = KEPT
     #: True pauses, False resumes.
     is_paused: bool | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +249,17 @@ class BatchView:
 
     batch_id: BatchId
     tenant_id: TenantId
+    project_id: ProjectId
     state: BatchState
     reason: Reason | None
     endpoint: Endpoint
     completion_window: str
     tier: Tier
     metadata: dict[str, str] | None
+    labels: dict[str, str] | None
+    priority: int
     budget_micros: int | None
+    #: As it was submitted; it need not name a file.
     input_file_id: FileId
     output_file_id: FileId | None
     error_file_id: FileId | None
@@ -263,16 +293,3 @@ class BatchView:
     steered_at: datetime | None
     #: When each state was entered, by state.
     entered_at: dict[BatchState, datetime]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileView:
-    """One file a user can name."""
-
-    file_id: FileId
-    purpose: str
-    filename: str
-    size_bytes: int
-    sha256: str
-    object_key: str
-    created_at: datetime

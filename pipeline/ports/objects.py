@@ -39,8 +39,11 @@ class ObjectStore(Protocol):
     def read(self, key: str, *, sha256: str | None = None) -> bytes:
         """Return the whole object; given `sha256`, raise `ObjectCorruptError` where it differs."""
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Stream the object's bytes with bounded memory."""
+    def open(self, key: str, *, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Stream the object's bytes from offset `start` on, with bounded memory; no object is asked from its end on."""
+
+    def link(self, key: str, *, seconds: int, filename: str) -> str | None:
+        """Return a URL that anybody may download the object at for so long, under that name; None: there is none."""
 
     def fetch(self, key: str, *, sha256: str | None = None) -> AbstractContextManager[Path]:
         """Lend a local, read-only file with the object's content until the context ends.

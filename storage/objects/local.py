@@ -101,10 +101,16 @@ class LocalStore:
         return content
 
     @contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
+    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
         """Stream the object's bytes; entering raises, the call does not."""
         with self._opened(key) as file:
+            file.seek(start)
             yield file
+
+    def link(self, key: str, *, seconds: int, filename: str) -> str | None:
+        """Return None: a folder serves nobody."""
+        del key, seconds, filename
+        return None
 
     @contextmanager
     def fetch(self, key: str, *, sha256: str | None = None) -> Iterator[Path]:

@@ -169,10 +169,22 @@ class S3Store:
         return content
 
     @contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
+    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
         """Stream the object's bytes; entering raises, and so does a read when the connection breaks."""
-        with self._opened(key) as body:
+        with self._opened(key, start) as body:
             yield body
+
+    def link(self, key: str, *, seconds: int, filename: str) -> str | None:
+        """Return a presigned URL; whether anything stands there is not looked at."""
+        # RFC 6266: quotes and backslashes are what a quoted string cannot hold as they are.
+        quoted = filename.encode("ascii", "replace").decode().replace("\\", "_").replace('"', "_")
+        parameters = {
+            "Bucket": self._bucket,
+            "Key": self._name(key),
+            "ResponseContentDisposition": f'attachment; filename="{quoted}"',
+        }
+        with s3_errors(key):
+            return self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     @contextmanager
     def fetch(self, key: str, *, sha256: str | None = None) -> Iterator[Path]:
@@ -300,13 +312,15 @@ class S3Store:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def _body(self, key: str) -> StreamingBody:
+    def _body(self, key: str, start: int = 0) -> StreamingBody:
         name = self._name(key)
         with s3_errors(key):
+            if start:
+                return self._client.get_object(Bucket=self._bucket, Key=name, Range=f"bytes={start}-")["Body"]
             return self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
 
-    def _opened(self, key: str) -> io.BufferedReader:
-        return io.BufferedReader(_BodyReader(key, self._body(key)), BLOCK_BYTES)
+    def _opened(self, key: str, start: int = 0) -> io.BufferedReader:
+        return io.BufferedReader(_BodyReader(key, self._body(key, start)), BLOCK_BYTES)
 
     def _download(self, key: str, path: Path, sha256: str | None) -> None:
         digest = hashlib.sha256()

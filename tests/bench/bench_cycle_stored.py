@@ -31,14 +31,18 @@ from tests.services import fresh_database, make_template, running_postgres
 SEED = (
     "INSERT INTO tenants (id, name) SELECT 'tnt_' || n, 'tnt_' || n FROM generate_series(0, :tenants - 1) AS n",
     """
-    INSERT INTO files (id, tenant_id, purpose, filename, size_bytes, sha256, object_key)
-    SELECT 'file_' || n, 'tnt_' || n, 'batch', 'x', 1, repeat('0', 64), 'file_' || n
+    INSERT INTO projects (id, tenant_id, name, is_default)
+    SELECT 'proj_' || n, 'tnt_' || n, 'default', true FROM generate_series(0, :tenants - 1) AS n
+    """,
+    """
+    INSERT INTO files (id, tenant_id, project_id, purpose, filename, size_bytes, sha256, object_key)
+    SELECT 'file_' || n, 'tnt_' || n, 'proj_' || n, 'batch', 'x', 1, repeat('0', 64), 'file_' || n
       FROM generate_series(0, :tenants - 1) AS n
     """,
     """
-    INSERT INTO batches (id, tenant_id, state, reason, endpoint, completion_window, tier, input_file_id, rows_total,
+    INSERT INTO batches (id, tenant_id, project_id, state, reason, endpoint, completion_window, tier, input_file_id, rows_total,
                          created_at, deadline_at, in_progress_at, promise)
-    SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_' || n % :tenants, 'in_progress', 'queued', '/v1/chat/completions',
+    SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_' || n % :tenants, 'proj_' || n % :tenants, 'in_progress', 'queued', '/v1/chat/completions',
            '24h', (ARRAY['urgent', 'standard', 'bulk', 'nightly'])[1 + n % 4], 'file_' || n % :tenants, 4096,
            now() - n * interval '1 ms', now() + interval '1 day' + n * interval '1 ms', now(),
            (ARRAY['made', 'declined', 'declined'])[1 + n % 3]

@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, TenantId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.domain.objects.shard import encode_row
@@ -94,8 +94,10 @@ def claim_of(token: int) -> BatchClaim:
         failures=0,
         state=BatchState.VALIDATING,
         endpoint=Endpoint.CHAT_COMPLETIONS,
-        input_key="",
-        input_sha256="",
+        project_id=DEFAULT_PROJECT,
+        input_file_id="",
+        source=None,
+        output_kept_seconds=None,
     )
 
 

@@ -114,7 +114,7 @@ def check_results(stack: Stack, view: BatchView, rows: int) -> dict[str, int]:
         before = -1
         if file_id is None:
             continue
-        with stack.objects.open(stack.batches.file(file_id).object_key) as lines_of_file:
+        with stack.objects.open(stack.files.get(file_id).object_key) as lines_of_file:
             for line in lines_of_file:
                 at = line.index(_CUSTOM_ID) + len(_CUSTOM_ID)
                 number = int(line[at : line.index(b'"', at)])

@@ -104,7 +104,7 @@ def result_lines(stack: Stack, batch_id: str) -> tuple[list[dict[str, Any]], lis
 def _lines(stack: Stack, file_id: str | None) -> list[dict[str, Any]]:
     if file_id is None:
         return []
-    file = stack.batches.file(file_id)
+    file = stack.files.get(file_id)
     return [orjson.loads(line) for line in stack.objects.read(file.object_key, sha256=file.sha256).splitlines()]
 
 

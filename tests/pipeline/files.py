@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, TenantId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.objects.roster import decode_roster
 from pipeline.ports.batches import Admitted, BatchClaim, Rejected
@@ -35,8 +35,10 @@ def claim_of(endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, *, token: int = 1) 
         failures=0,
         state=BatchState.VALIDATING,
         endpoint=endpoint,
-        input_key="",
-        input_sha256="",
+        project_id=DEFAULT_PROJECT,
+        input_file_id="",
+        source=None,
+        output_kept_seconds=None,
     )
 
 

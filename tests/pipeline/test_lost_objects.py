@@ -73,7 +73,7 @@ def test_an_input_file_that_is_lost_fails_its_batch_once_patience_has_run_out(
 ) -> None:
     view = submitted(stack, tmp_path)
     first = claim(stack, view)
-    path = tmp_path / "home" / "objects" / first.input_key
+    path = tmp_path / "home" / "objects" / first.source.object_key
     if is_damaged:
         overwrite(path, path.read_bytes().replace(b"say 1", b"say 7"))
     else:
@@ -83,13 +83,13 @@ def test_an_input_file_that_is_lost_fails_its_batch_once_patience_has_run_out(
         take_in_claimed(stack, first)
     troubled = stack.batches.get(view.batch_id)
     assert troubled.state is BatchState.VALIDATING
-    assert first.input_key in (troubled.trouble or "")
+    assert first.source.object_key in (troubled.trouble or "")
     take_in_claimed(stack, claim(stack, view, is_last=True))
 
     failed = stack.batches.get(view.batch_id)
     assert failed.state is BatchState.FAILED
     assert [error.code for error in failed.errors] == ["input_lost"]
-    assert first.input_key in failed.errors[0].message
+    assert first.source.object_key in failed.errors[0].message
 
 
 def test_a_batch_that_lost_its_rosters_ends_without_files_once_patience_has_run_out(

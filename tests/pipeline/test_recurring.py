@@ -153,7 +153,7 @@ def test_a_firing_submits_the_file_of_its_date_under_its_terms(night: Night) -> 
     assert (batch.tier, batch.budget_micros, batch.metadata, batch.endpoint, batch.completion_window) == (
         Tier.BULK, 700, {"team": "a"}, Endpoint.CHAT_COMPLETIONS, "24h",
     )  # fmt: skip
-    assert night.stack.batches.file(batch.input_file_id).filename == "in-2026-03-21.jsonl"
+    assert night.stack.files.get(batch.input_file_id).filename == "in-2026-03-21.jsonl"
     # Nobody has claimed it: the intake of whoever leads takes it in.
     claim = night.stack.batches.claim([BatchState.VALIDATING])
     assert claim is not None
@@ -333,7 +333,7 @@ def test_what_was_missed_is_made_up_for_as_the_policy_says(night: Night) -> None
     history = night.fire(FIRST + 2 * DAY + timedelta(hours=3))
 
     assert outcomes(history) == [FiringOutcome.SKIPPED_CATCH_UP, FiringOutcome.SUBMITTED, FiringOutcome.SUBMITTED]
-    names = [night.stack.batches.file(batch.input_file_id).filename for batch in night.stack.batches.list(limit=9)]
+    names = [night.stack.files.get(batch.input_file_id).filename for batch in night.stack.batches.list(limit=9)]
     assert sorted(names) == ["in-2026-03-22.jsonl", "in-2026-03-23.jsonl"]
 
 
@@ -362,7 +362,7 @@ def test_under_queue_a_firing_waits_for_the_earlier_batch_and_keeps_its_date(nig
 
     assert outcomes(history) == [FiringOutcome.SUBMITTED, FiringOutcome.SUBMITTED, None]
     batch = night.stack.batches.get(str(history[1].batch_id))
-    assert night.stack.batches.file(batch.input_file_id).filename == "in-2026-03-22.jsonl"
+    assert night.stack.files.get(batch.input_file_id).filename == "in-2026-03-22.jsonl"
 
 
 def test_a_missing_input_is_tried_again_and_found(night: Night) -> None:

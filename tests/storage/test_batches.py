@@ -10,11 +10,12 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import ConflictError, LeaseLostError, NotFoundError
-from pipeline.domain.ids import DEFAULT_TENANT, BatchId, FileId, PackId, new_file_id
+from pipeline.domain.ids import BatchId, FileId, PackId, new_file_id
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Assembled, BatchClaim, LineError, ObjectDraft, PartRef, Rejected, ResultFile
+from pipeline.ports.files import FileDraft
 from pipeline.ports.objects import StoredObject
 from storage.packs import _HOLD_BATCHES, _NEXT
 from tests.storage.world import SHA, World, admitted
@@ -99,7 +100,7 @@ def test_a_new_batch_says_what_was_asked_and_nothing_more(shared: World) -> None
 
 
 def test_what_does_not_exist_is_not_found(shared: World) -> None:
-    for ask in (shared.batches.get, shared.batches.cancel, shared.batches.file):
+    for ask in (shared.batches.get, shared.batches.cancel, shared.files.get):
         with pytest.raises(NotFoundError, match="there is no"):
             ask("nothing")
     with pytest.raises(NotFoundError, match="there is no file"):
@@ -110,13 +111,13 @@ def test_a_file_is_recorded_once_and_never_as_another(shared: World) -> None:
     file_id = new_file_id()
     stored = StoredObject(key=f"inputs/{file_id}", size_bytes=3, sha256=SHA)
     for _ in range(2):
-        shared.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename="a.jsonl")
+        shared.files.add(FileDraft(file_id=file_id, stored=stored, filename="a.jsonl"))
 
-    assert (shared.batches.file(file_id).filename, shared.batches.file(file_id).size_bytes) == ("a.jsonl", 3)
+    assert (shared.files.get(file_id).filename, shared.files.get(file_id).size_bytes) == ("a.jsonl", 3)
     with pytest.raises(ConflictError):
-        shared.batches.add_file(DEFAULT_TENANT, stored, file_id=new_file_id(), filename="a.jsonl")
+        shared.files.add(FileDraft(file_id=new_file_id(), stored=stored, filename="a.jsonl"))
     with pytest.raises(ConflictError):
-        shared.batches.add_file(DEFAULT_TENANT, replace(stored, key="other"), file_id=file_id, filename="a.jsonl")
+        shared.files.add(FileDraft(file_id=file_id, stored=replace(stored, key="other"), filename="a.jsonl"))
 
 
 # --- claims -----------------------------------------------------------------------------------
@@ -130,7 +131,8 @@ def test_the_submitter_has_the_first_claim_until_another_takes_over(shared: Worl
     lapse(shared, view.batch_id)
     second = claim(shared, view.batch_id, BatchState.VALIDATING)
     assert second.claim_token == 2
-    assert second.input_key == shared.batches.file(view.input_file_id).object_key
+    assert second.source is not None
+    assert second.source.object_key == shared.files.get(view.input_file_id).object_key
     assert shared.batches.first_claim(view) is None
 
 
@@ -393,7 +395,7 @@ def test_a_batch_ends_completed_or_expired_and_only_under_its_own_claim(shared: 
         view = shared.batches.get(batch)
         assert (view.state, view.rows_completed, view.rows_failed) == (state, 3 - view.rows_failed, view.rows_failed)
         assert view.error_file_id is not None
-        assert shared.batches.file(view.error_file_id).purpose == "batch_output"
+        assert shared.files.get(view.error_file_id).purpose == "batch_output"
         assert (view.output_file_id is None) == (assembled.output is None)
     assert shared.batches.result_sources(second).missing_code == "batch_expired"
     assert shared.batches.get(done).cost_micros == 1000

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.endpoints import Endpoint
+from pipeline.domain.files import FilePurpose
 from pipeline.domain.gates import GateVerdict
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
@@ -39,6 +40,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_batches_state": BatchState,
     "ck_batches_tier": Tier,
     "ck_decisions_reason": Reason,
+    "ck_files_purpose": FilePurpose,
     "ck_firings_outcome": FiringOutcome,
     "ck_ledger_kind": IntervalKind,
     "ck_packs_endpoint": Endpoint,
@@ -135,14 +137,15 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 
 
 def test_a_new_database_has_the_default_tenant_and_nothing_else(migrated: Connection) -> None:
     assert migrated.execute(text("SELECT id FROM nightrate.tenants")).scalars().all() == ["tnt_default"]
+    assert migrated.execute(text("SELECT id FROM nightrate.projects")).scalars().all() == ["proj_default"]
     for table in TABLES.sorted_tables:
-        if table.name != "tenants":
+        if table.name not in {"tenants", "projects"}:
             assert migrated.execute(table.select()).first() is None, table.name
     migrated.rollback()

@@ -57,8 +57,8 @@ SEED = (
     # Neither triggers nor foreign keys: this is history, and it is consistent by construction.
     "SET LOCAL session_replication_role = replica",
     """
-    INSERT INTO files (id, tenant_id, purpose, filename, size_bytes, sha256, object_key)
-    VALUES ('file_0', 'tnt_default', 'batch', 'x', 1, repeat('0', 64), 'file_0')
+    INSERT INTO files (id, tenant_id, project_id, purpose, filename, size_bytes, sha256, object_key)
+    VALUES ('file_0', 'tnt_default', 'proj_default', 'batch', 'x', 1, repeat('0', 64), 'file_0')
     """,
     """
     INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency, ended_at)
@@ -67,11 +67,11 @@ SEED = (
       FROM generate_series(0, 999) AS n
     """,
     """
-    INSERT INTO batches (id, tenant_id, state, reason, endpoint, completion_window, tier, idempotency_key,
+    INSERT INTO batches (id, tenant_id, project_id, state, reason, endpoint, completion_window, tier, idempotency_key,
                          input_file_id, errors, rows_total, rows_completed, rows_failed, budget_micros, created_at,
                          deadline_at, in_progress_at, finalizing_at, completed_at, failed_at, expired_at, cancelling_at,
                          cancelled_at)
-    SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_default', state, 'all_committed', '/v1/chat/completions', '24h',
+    SELECT 'batch_' || lpad(n::text, 9, '0'), 'tnt_default', 'proj_default', state, 'all_committed', '/v1/chat/completions', '24h',
            'standard', 'key_' || n, 'file_0', '[]', 10, 10, 0, CASE WHEN n % 2 = 0 THEN 1000 END,
            at, at + interval '1 day', at, at, at, at, at, at, at
       FROM generate_series(1, :rows) AS n,

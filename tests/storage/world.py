@@ -28,11 +28,13 @@ from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, BatchClaim, ShardDraft, Submission
 from pipeline.ports.cycle import CyclePlan, PackDraft, SliceDraft
+from pipeline.ports.files import FileDraft
 from pipeline.ports.objects import StoredObject
 from pipeline.ports.packs import Interval, PackLease, PartDraft, ShardRows, WorkCommit, WorkerRegistration
 from storage.batches import BatchRepository
 from storage.cycles import CycleRepository, Leadership
 from storage.database import Database
+from storage.files import FileRepository
 from storage.packs import PackRepository
 from storage.workers import WorkerRepository
 
@@ -53,6 +55,10 @@ class World:
         return BatchRepository(self.database, claim_for=LEASE)
 
     @property
+    def files(self) -> FileRepository:
+        return FileRepository(self.database)
+
+    @property
     def packs(self) -> PackRepository:
         return PackRepository(self.database, lease_for=LEASE)
 
@@ -67,7 +73,7 @@ class World:
     def file(self, *, sha256: str = SHA) -> FileId:
         file_id = new_file_id()
         stored = StoredObject(key=f"inputs/{file_id}", size_bytes=1, sha256=sha256)
-        self.batches.add_file(DEFAULT_TENANT, stored, file_id=file_id, filename="x.jsonl")
+        self.files.add(FileDraft(file_id=file_id, stored=stored, filename="x.jsonl"))
         return file_id
 
     def submission(

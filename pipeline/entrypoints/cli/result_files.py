@@ -69,7 +69,7 @@ def save(stack: Stack, file_id: str | None, path: Path) -> Path | None:
     """Write a file of the store to `path`, all of it or nothing; None without a file."""
     if file_id is None:
         return None
-    key = stack.batches.file(file_id).object_key
+    key = stack.files.get(file_id).object_key
     with (
         stack.objects.open(key) as source,
         tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft,
@@ -87,6 +87,6 @@ def save(stack: Stack, file_id: str | None, path: Path) -> Path | None:
 
 def stream(stack: Stack, file_id: str) -> None:
     """Copy a file of the store to stdout."""
-    with stack.objects.open(stack.batches.file(file_id).object_key) as source:
+    with stack.objects.open(stack.files.get(file_id).object_key) as source:
         shutil.copyfileobj(source, sys.stdout.buffer, 1024 * 1024)
     sys.stdout.buffer.flush()

@@ -36,7 +36,7 @@ def results(
             stream(stack, file_id)
             return ExitCode.OK
         save(stack, file_id, output)
-        file = stack.batches.file(file_id)
+        file = stack.files.get(file_id)
     say(f"{output} has {(view.rows_failed if errors else view.rows_completed) or 0:,} rows.")
     if as_json:
         document = {"batch_id": batch_id, "file_id": file_id, "path": str(output.absolute())}

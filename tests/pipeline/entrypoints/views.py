@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import DEFAULT_TENANT, BatchId, FileId
+from pipeline.domain.ids import DEFAULT_PROJECT, DEFAULT_TENANT, BatchId, FileId
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
@@ -18,12 +18,15 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUNNING = BatchView(
     batch_id=BatchId("batch_1"),
     tenant_id=DEFAULT_TENANT,
+    project_id=DEFAULT_PROJECT,
     state=BatchState.IN_PROGRESS,
     reason=Reason.RUNNING,
     endpoint=Endpoint.CHAT_COMPLETIONS,
     completion_window="24h",
     tier=Tier.STANDARD,
     metadata=None,
+    labels=None,
+    priority=0,
     budget_micros=None,
     input_file_id=FileId("file_1"),
     output_file_id=None,

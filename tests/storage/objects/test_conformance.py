@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import random
 import tracemalloc
@@ -10,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from urllib.parse import urlsplit
 
 import pytest
 
 from pipeline.domain.errors import ObjectConflictError, ObjectCorruptError, ObjectMissingError, UsageError
 from pipeline.ports.objects import ObjectStore, StoredObject
+from storage.objects.local import LocalStore
 
 OTHER_SHA256 = hashlib.sha256(b"something else").hexdigest()
 WRITERS = 16
@@ -287,6 +290,33 @@ def test_an_open_object_reads_like_a_file(store: ObjectStore) -> None:
         assert body.read() == b""
     with store.open("lines") as body:
         assert list(body) == lines
+
+
+def test_an_object_is_read_from_the_middle_on(store: ObjectStore) -> None:
+    content = os.urandom(300_000)
+    store.put("key", content)
+
+    for start in (0, 1, 65_536, 299_999):
+        with store.open("key", start=start) as body:
+            assert body.read(3) == content[start : start + 3]
+            assert body.read() == content[start + 3 :]
+
+
+def test_a_link_leads_to_the_object_if_there_is_one(store: ObjectStore) -> None:
+    store.put("key", b"content")
+
+    link = store.link("key", seconds=60, filename='a "b"\\ä.jsonl')
+
+    if link is None:
+        assert isinstance(store, LocalStore)
+        return
+    parts = urlsplit(link)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection.request("GET", f"{parts.path}?{parts.query}")
+    with connection.getresponse() as answer:
+        assert (answer.status, answer.read()) == (200, b"content")
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="a _b__?.jsonl"'
+    connection.close()
 
 
 def test_a_reader_may_stop_early(store: ObjectStore) -> None:
