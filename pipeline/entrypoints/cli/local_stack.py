@@ -21,11 +21,13 @@ from pipeline.entrypoints.cli.connection import note_settings, short_database
 
 #: A worker may finish what is in flight before it leaves.
 _WORKER_GRACE_SECONDS: Final = 30.0
+#: Requests under way may finish.
+_API_GRACE_SECONDS: Final = 30.0
 _SERVERS: Final = ("database_url", "redis_url")
 
 
-def supervisor_of(settings: Settings, *, workers: int) -> Supervisor:
-    """Return a supervisor of the servers that have no URL, a scheduler and `workers` workers."""
+def supervisor_of(settings: Settings, *, workers: int, with_api: bool = False) -> Supervisor:
+    """Return a supervisor of the servers that have no URL, a scheduler, `workers` workers and the API where it is wanted."""
     settings = _absolute(settings)
     environment = child_environment(settings.model_copy(update={"workers": max(1, workers)}))
     commands = [ProcessSpec(name="scheduler", command=command_of("scheduler"), env=environment)]
@@ -38,6 +40,10 @@ def supervisor_of(settings: Settings, *, workers: int) -> Supervisor:
         )
         for number in range(1, workers + 1)
     ]
+    if with_api:
+        commands.append(
+            ProcessSpec(name="api", command=command_of("api"), env=environment, grace_seconds=_API_GRACE_SECONDS)
+        )
     return Supervisor(
         DataFolder(settings.home_folder),
         commands,
@@ -79,7 +85,7 @@ def absolute_location(url: str) -> str:
 
 def _as_text(name: str, value: object, settings: Settings) -> str:
     match name:
-        case "database_url" | "redis_url":
+        case "database_url" | "redis_url" | "key_pepper":
             secret = getattr(settings, name)
             assert isinstance(secret, SecretStr)
             return secret.get_secret_value()

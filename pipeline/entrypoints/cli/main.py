@@ -17,6 +17,7 @@ from pipeline.entrypoints.cli import (
     database,
     doctor,
     explain,
+    keys,
     listing,
     models,
     processes,
@@ -70,6 +71,8 @@ def build_app() -> typer.Typer:
     app.add_typer(database.app, name="db")
     app.command("scheduler")(processes.scheduler)
     app.command("worker")(processes.worker)
+    app.command("api")(processes.api)
+    app.add_typer(keys.app, name="keys")
     app.command("supervise", hidden=True)(stack.supervise)
     return app
 

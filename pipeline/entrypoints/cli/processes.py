@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
 
-from pipeline.domain.errors import NightrateError
+from pipeline.domain.errors import NightrateError, UsageError
 from pipeline.entrypoints.cli.exits import ExitCode
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +26,35 @@ def worker(
 ) -> int:
     """Run one worker: it leases packs, runs them and commits results until told to stop."""
     return _live("worker", pool)
+
+
+def api() -> int:
+    """Serve the API: OpenAI's files and batches, on `api_host` and `api_port`."""
+    from infra.logs import log_to_stderr
+    from pipeline.entrypoints.cli.connection import process_settings
+
+    require_api()
+    log_to_stderr()
+    from pipeline.entrypoints.http.server import serve
+
+    try:
+        # The server listens to signals itself: what is under way may finish.
+        serve(process_settings())
+    except NightrateError as error:
+        _LOG.error("process_failed", extra={"role": "api", "code": error.code, "reason": str(error)})
+        return error.exit_code
+    return ExitCode.OK
+
+
+def has_api() -> bool:
+    """Say whether what the API needs is installed."""
+    return all(find_spec(name) is not None for name in ("fastapi", "uvicorn", "python_multipart"))
+
+
+def require_api() -> None:
+    """Raise `UsageError` unless what the API needs is installed."""
+    if not has_api():
+        raise UsageError("the API is not installed", hint="pip install 'nightrate[api]'")
 
 
 def _live(role: Literal["scheduler", "worker"], pool: str | None) -> int:

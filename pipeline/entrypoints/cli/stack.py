@@ -45,6 +45,10 @@ def up(
         print_document({"was_up": was_up, "home": str(folder.path), "pids": pids})
     else:
         print_facts({name: f"process {pid}" for name, pid in pids.items()})
+        if "api" in pids:
+            say(
+                f"OPENAI_BASE_URL=http://{settings.api_host}:{settings.api_port}/v1; `nightrate keys create NAME` makes a key."
+            )
     return ExitCode.OK
 
 
@@ -80,9 +84,12 @@ def supervise(*, workers: WorkersOption = None) -> int:
     from infra.logs import log_to_stderr
     from pipeline.config import load_settings
     from pipeline.entrypoints.cli.local_stack import supervisor_of
+    from pipeline.entrypoints.cli.processes import has_api
 
     must_stop = stop_on_signals()
     log_to_stderr()
     settings = load_settings()
-    supervisor_of(settings, workers=settings.workers if workers is None else workers).run_until(must_stop)
+    supervisor_of(settings, workers=settings.workers if workers is None else workers, with_api=has_api()).run_until(
+        must_stop
+    )
     return ExitCode.OK

@@ -1,0 +1,175 @@
+"""Uploads: a multipart body as it streams in, its file onto the disk, its fields into memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from anyio import to_thread
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+
+from pipeline.entrypoints.http.errors import ApiError
+
+if TYPE_CHECKING:  # it exists for type checkers only
+    from python_multipart.multipart import MultipartCallbacks
+
+_BLOCK_BYTES: Final = 1024 * 1024
+_FIELD_BYTES_MAX: Final = 16 * 1024
+_FIELDS_MAX: Final = 32
+_HEADER_BYTES_MAX: Final = 8 * 1024
+_FILENAME_CHARS_MAX: Final = 255
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class Upload:
+    """What a multipart body held."""
+
+    #: None: there was no file.
+    filename: str | None = None
+    size_bytes: int = 0
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Path) -> Upload:
+    """Write the part named `file` to `path` and return the fields; memory is bounded whatever is sent.
+
+    Raises `ApiError` where the body is no multipart form, or is one of a shape that nobody sends.
+    """
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise ApiError(
+            415, "A file is uploaded as multipart/form-data, with a boundary.", code="unsupported_content_type"
+        )
+    with path.open("xb") as file:
+        reader = _Reader(file)
+        parser = MultipartParser(boundary, reader.callbacks())
+        try:
+            async for chunk in body:
+                parser.write(chunk)
+                if reader.pending_bytes >= _BLOCK_BYTES:
+                    await to_thread.run_sync(reader.flush)
+            parser.finalize()
+        except MultipartParseError as error:
+            raise ApiError(400, f"The body is no multipart form: {error}.") from None
+        if not reader.is_ended:
+            raise ApiError(400, "The body broke off before its last boundary.")
+        await to_thread.run_sync(reader.flush)
+    return reader.upload
+
+
+class _Reader:
+    """Takes what the parser finds."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.upload = Upload()
+        self.is_ended = False
+        self.pending_bytes = 0
+        self._file = file
+        self._pending: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = b""
+        self._header_value = b""
+        #: Of the part at hand; None: the file.
+        self._name: str | None = None
+        self._value = b""
+        self._is_file = False
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def flush(self) -> None:
+        self._file.writelines(self._pending)
+        self._pending.clear()
+        self.pending_bytes = 0
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+        self._value = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+        self._check_header()
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._header_name) + len(self._header_value) > _HEADER_BYTES_MAX:
+            raise ApiError(400, "A part of the form has a header that is too long.")
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header_name.lower()] = self._header_value
+        self._header_name = self._header_value = b""
+        if len(self._headers) > _FIELDS_MAX:
+            raise ApiError(400, "A part of the form has too many headers.")
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name")
+        if name is None:
+            raise ApiError(400, "A part of the form has no name.")
+        self._name = _text(name, "name")
+        self._is_file = self._name == "file" and b"filename" in options
+        if self._is_file:
+            if self.upload.filename is not None:
+                raise ApiError(400, "The form has more than one file.", param="file")
+            self.upload.filename = _filename(_text(options[b"filename"], "filename"))
+        elif self._name in self.upload.fields:
+            raise ApiError(400, f"The form has the field '{_shown(self._name)}' twice.", param=_shown(self._name))
+        elif len(self.upload.fields) == _FIELDS_MAX:
+            raise ApiError(400, "The form has too many fields.")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            block = data[start:end]
+            self._pending.append(block)
+            self.pending_bytes += len(block)
+            self.upload.size_bytes += len(block)
+            return
+        self._value += data[start:end]
+        if len(self._value) > _FIELD_BYTES_MAX:
+            raise ApiError(400, f"The field '{_shown(self._name)}' is too long.", param=_shown(self._name))
+
+    def _on_part_end(self) -> None:
+        if not self._is_file and self._name is not None:
+            self.upload.fields[self._name] = _text(self._value, self._name)
+
+    def _on_end(self) -> None:
+        self.is_ended = True
+
+
+def _text(written: bytes, name: str) -> str:
+    try:
+        text = written.decode()
+    except UnicodeDecodeError:
+        raise ApiError(400, f"The form's '{_shown(name)}' is not UTF-8.", param=_shown(name)) from None
+    if "\x00" in text:
+        raise ApiError(400, f"The form's '{_shown(name)}' holds a NUL character.", param=_shown(name))
+    return text
+
+
+def _shown(name: str | None) -> str:
+    return _UNPRINTABLE.sub("?", name or "")[:64]
+
+
+def _filename(written: str) -> str:
+    """Return a name to show and to download by; no path is ever made of it."""
+    name = _UNPRINTABLE.sub("_", written.replace("\\", "/").rpartition("/")[2])
+    return name[-_FILENAME_CHARS_MAX:] or "file"
