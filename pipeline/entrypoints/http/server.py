@@ -65,7 +65,7 @@ def build_app(service: Service) -> FastAPI:
 
 def serve(settings: Settings) -> None:
     """Serve the API until a signal; requests under way may finish."""
-    with open_service(settings) as service, _listening(settings) as listener:
+    with open_service(settings) as service, listening(settings.api_host, settings.api_port) as listener:
         collect_seldom()
         host, port = listener.getsockname()[:2]
         _LOG.info("api_listening", extra={"host": host, "port": port})
@@ -82,17 +82,17 @@ def serve(settings: Settings) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; raises `UsageError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.api_host, settings.api_port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        where = f"{settings.api_host}:{settings.api_port}"
         raise UsageError(
-            f"the API cannot listen on {where}: {error.strerror}", hint="NIGHTRATE_API_PORT names another port"
+            f"the API cannot listen on {host}:{port}: {error.strerror}", hint="NIGHTRATE_API_PORT names another port"
         ) from error
     listener.listen(_BACKLOG)
     return listener

@@ -1,0 +1,36 @@
+"""The API in two settings: alone with its database, where tests bring batches from state to state themselves, and on
+a whole stack, where a scheduler and a worker do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from pipeline.app.stack import open_stack
+from pipeline.config import Settings
+from tests.bench.stack import running_stack
+from tests.pipeline.http.served import Served, served
+from tests.services import fresh_database
+
+
+@pytest.fixture(scope="module")
+def quiet(template_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The API without a scheduler: nothing moves by itself. One database a module."""
+    with fresh_database(template_url) as url:
+        settings = Settings(
+            home=tmp_path_factory.mktemp("quiet"), database_url=SecretStr(url), redis_url=SecretStr(redis_url)
+        )
+        with open_stack(settings) as stack, served(stack) as api:
+            yield api
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The API with a scheduler and a worker, as `nightrate up` has them; one for the run."""
+    home: Path = tmp_path_factory.mktemp("whole")
+    quick = {"cycle_seconds": 0.2, "poll_seconds": 0.2, "commit_seconds": 0.2}
+    with running_stack(home, workers=1, **quick) as stack, served(stack) as api:
+        yield api
