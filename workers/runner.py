@@ -16,10 +16,11 @@ from typing import Final, assert_never
 from pipeline.domain.errors import ModelUnavailableError
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
 from pipeline.domain.limits import PART_ROWS_MAX
-from pipeline.ports.engine import Engine, EngineRequest
+from pipeline.ports.engine import Engine
 from workers.apportioner import Apportioner
 from workers.catalogue import Catalogue
 from workers.committer import Committer, Finish, FinishedRow, Overhead, Work
+from workers.dialect import answered, asked
 from workers.feed import Block, Closed, Fed, Feed, Opened
 from workers.garage import Garage
 from workers.heart import Heart
@@ -163,7 +164,7 @@ class Runner:
             requests = []
             for row in rows:
                 self._in_flight[self._next_key] = (run, row)
-                requests.append(EngineRequest(self._next_key, run.lease.endpoint, row.body))
+                requests.append(asked(self._next_key, run.lease.endpoint, row.body))
                 self._next_key += 1
             engine.add(requests)
             self._end_gap(run)
@@ -229,7 +230,8 @@ class Runner:
             for result in results:
                 run, row = self._in_flight.pop(result.key)
                 run.in_flight -= 1
-                run.finished.append(FinishedRow(row.part, row.position, row.line, result))
+                told = answered(run.lease.endpoint, row.body, result)
+                run.finished.append(FinishedRow(row.part, row.position, row.line, told))
         except Exception as error:  # noqa: BLE001 -- a model may raise anything; the packs it held fail, the worker lives
             _LOG.exception("engine_failed")
             self._fail_in_flight(f"{type(error).__name__}: {error}")

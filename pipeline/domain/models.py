@@ -34,13 +34,15 @@ class EngineKind(StrEnum):
     ECHO = "echo"
 
 
+_GENERATED: Final = frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES})
+
 #: What a kind of engine can serve. A loaded model may serve less: a row it cannot serve is refused by name.
 ENDPOINTS: Final[Mapping[EngineKind, frozenset[Endpoint]]] = MappingProxyType(
     {
-        EngineKind.AUTO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
-        EngineKind.TORCH: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
-        EngineKind.OPENVINO: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
-        EngineKind.VLLM: frozenset({Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS}),
+        EngineKind.AUTO: _GENERATED,
+        EngineKind.TORCH: _GENERATED,
+        EngineKind.OPENVINO: _GENERATED,
+        EngineKind.VLLM: _GENERATED,
         EngineKind.ENCODER: frozenset({Endpoint.EMBEDDINGS, Endpoint.SCORE, Endpoint.RERANK, Endpoint.CLASSIFY}),
         EngineKind.VISION: frozenset({Endpoint.EMBEDDINGS, Endpoint.CLASSIFY}),
         EngineKind.ECHO: frozenset(Endpoint),

@@ -46,6 +46,7 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.images import image_message, inputs, refuse_images
 from pipeline.domain.limits import EMBEDDING_INPUTS_MAX, PAIR_TEXTS_MAX
+from pipeline.domain.responses import check_input, check_instructions, check_text
 
 #: Output tokens when a request names no bound; an engine lowers it to what its context has left.
 #: 16 is OpenAI's own default for text completions; chat has none there, and 1024 bounds the quote.
@@ -53,6 +54,7 @@ MAX_TOKENS_DEFAULT: Final[Mapping[Endpoint, int]] = MappingProxyType(
     {
         Endpoint.CHAT_COMPLETIONS: 1024,
         Endpoint.COMPLETIONS: 16,
+        Endpoint.RESPONSES: 1024,
         Endpoint.EMBEDDINGS: 0,
         Endpoint.SCORE: 0,
         Endpoint.RERANK: 0,
@@ -321,6 +323,30 @@ _CHECKS: Final[Mapping[Endpoint, Mapping[str, Check]]] = MappingProxyType(
             "logprobs": integer(0, LOGPROBS_MAX),
             "suffix": only(),
         },
+        Endpoint.RESPONSES: {
+            **_NO_EFFECT,
+            "model": model,
+            "input": check_input,
+            "instructions": check_instructions,
+            "max_output_tokens": integer(1, MAX_TOKENS_MAX),
+            "temperature": number(0.0, TEMPERATURE_MAX),
+            "top_p": number(0.0, 1.0, low_excluded=True),
+            "text": check_text,
+            "stream": stream,
+            "store": only(False),
+            "background": only(False),
+            "truncation": only("disabled"),
+            "tools": only([]),
+            "tool_choice": only("none", "auto"),
+            "parallel_tool_calls": ignored,
+            "top_logprobs": only(0),
+            "include": only([]),
+            "reasoning": only(),
+            "previous_response_id": only(),
+            "conversation": only(),
+            "prompt": only(),
+            "prompt_cache_key": ignored,
+        },
         Endpoint.EMBEDDINGS: {
             **_NO_EFFECT,
             "model": model,
@@ -357,6 +383,7 @@ _TOGETHER: Final[Mapping[Endpoint, tuple[tuple[str, Callable[[Mapping[str, Any]]
             ("ignore_eos", _agree_on_end),
             ("structured_outputs", _agree_on_one_form),
         ),
+        Endpoint.RESPONSES: (),
         Endpoint.EMBEDDINGS: (("messages", _agree_on_one_input),),
         Endpoint.SCORE: (("text_2", _agree_on_pairs),),
         Endpoint.RERANK: (),
@@ -368,6 +395,7 @@ _REQUIRED: Final[Mapping[Endpoint, tuple[str, ...]]] = MappingProxyType(
     {
         Endpoint.CHAT_COMPLETIONS: ("model", "messages"),
         Endpoint.COMPLETIONS: ("model", "prompt"),
+        Endpoint.RESPONSES: ("model", "input"),
         Endpoint.EMBEDDINGS: ("model", "input"),
         Endpoint.SCORE: ("model", "text_1", "text_2"),
         Endpoint.RERANK: ("model", "query", "documents"),

@@ -54,6 +54,7 @@ _ENVELOPE_QUOTES: Final = 14
 _REQUIRED: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT_COMPLETIONS: "messages",
     Endpoint.COMPLETIONS: "prompt",
+    Endpoint.RESPONSES: "input",
     Endpoint.EMBEDDINGS: "input",
     Endpoint.SCORE: "text_1",
     Endpoint.RERANK: "query",
@@ -64,6 +65,7 @@ _INSTEAD: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "messages", Endp
 _TITLES: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT_COMPLETIONS: "Chat Completions",
     Endpoint.COMPLETIONS: "Completions",
+    Endpoint.RESPONSES: "Responses",
     Endpoint.EMBEDDINGS: "Embeddings",
     Endpoint.SCORE: "Score",
     Endpoint.RERANK: "Rerank",

@@ -54,7 +54,7 @@ def output_tokens_assumed(endpoint: Endpoint) -> int:
 
 def output_tokens(body: Mapping[str, Any], assumed: int) -> int:
     """Return how many output tokens to expect of a checked `body`: its bound, else `assumed`, for each choice."""
-    bound: int | None = body.get("max_tokens") or body.get("max_completion_tokens")
+    bound: int | None = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
     return (bound or assumed) * (body.get("n") or 1)
 
 

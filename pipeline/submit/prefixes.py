@@ -18,6 +18,7 @@ from pipeline.domain.checks import ROLES
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.limits import LINE_BYTES_MAX
 from pipeline.domain.parameters import prompt_of, text_of
+from pipeline.domain.responses import chat_of
 
 #: A prefix worth sharing. 64 bytes are about 16 tokens, the smallest block that engines share.
 _SHARED_BYTES_MIN: Final = 64
@@ -50,6 +51,9 @@ def levels_of(endpoint: Endpoint) -> LevelsOf:
             return _ChatLevels().levels_of
         case Endpoint.COMPLETIONS:
             return _completion_levels
+        case Endpoint.RESPONSES:
+            chats = _ChatLevels()
+            return lambda body: chats.levels_of(chat_of(body))
         case Endpoint.EMBEDDINGS | Endpoint.SCORE | Endpoint.RERANK | Endpoint.CLASSIFY:
             return _no_levels
 

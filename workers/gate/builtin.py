@@ -80,7 +80,7 @@ def set_for(endpoint: Endpoint, *, seed: int = 1) -> EvaluationSet:
         case Endpoint.COMPLETIONS:
             lines = completions_lines(count=COUNT_DEFAULT, seed=seed)
             return read_lines(lines, name=f"built-in completions, {COUNT_DEFAULT} items, seed {seed}")
-        case Endpoint.SCORE | Endpoint.RERANK | Endpoint.CLASSIFY:
+        case Endpoint.RESPONSES | Endpoint.SCORE | Endpoint.RERANK | Endpoint.CLASSIFY:
             raise EvaluationFileError(f"there are no built-in items for {endpoint}", hint="give a file of your own")
 
 

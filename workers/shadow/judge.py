@@ -8,7 +8,7 @@ then the samples are free again and somebody judges them afresh. Figures are rec
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -21,6 +21,7 @@ from pipeline.domain.objects.shard import decode_rows
 from pipeline.domain.wealth import Bounds
 from pipeline.ports.objects import ObjectStore
 from pipeline.ports.shadow import Finding, ShadowSample, ShadowStore
+from workers.dialect import as_chat
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Read(Protocol):
 class Reference(Protocol):
     """A model's reference, loaded to judge."""
 
-    def read(self, endpoint: Endpoint, body: dict[str, Any], answer: dict[str, Any]) -> Read | None:
+    def read(self, endpoint: Endpoint, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Read | None:
         """Return what it makes of an answer; None where it cannot say."""
 
     def close(self) -> None:
@@ -162,8 +163,7 @@ class Judge:
             return None
         read = None
         try:
-            body, answer = self._row(sample)
-            read = reference.read(sample.endpoint, body, answer)
+            read = reference.read(*as_chat(sample.endpoint, *self._row(sample)))
         except StoreUnavailableError:
             return None
         except Exception as error:  # noqa: BLE001 -- one answer that cannot be read must not stop the others; its text is not told

@@ -76,7 +76,7 @@ def loss(endpoint: Endpoint, own: Mapping[str, Any], other: Mapping[str, Any]) -
                 first, second = (np.array([each["probs"] for each in body["data"]], float) for body in (own, other))
                 first, second = _alike(first, second)
                 return -float(np.abs(first - second).sum(axis=-1).mean()) / 2
-            case Endpoint.CHAT_COMPLETIONS | Endpoint.COMPLETIONS:
+            case Endpoint.CHAT_COMPLETIONS | Endpoint.COMPLETIONS | Endpoint.RESPONSES:
                 raise RequestRefusedError(f"answers of {endpoint} are read, not computed again")
     except (KeyError, TypeError, ValueError) as error:
         raise RequestRefusedError(f"two answers of {endpoint} cannot be compared") from error
