@@ -41,6 +41,8 @@ class Database:
             self.url,
             pool_size=pool_size or _POOL_SIZE,
             max_overflow=0,
+            # What people wrote is no part of an error's text.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "options": f"-c statement_timeout={_STATEMENT_MS} -c timezone=UTC",

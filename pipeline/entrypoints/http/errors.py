@@ -86,7 +86,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NightrateError, _on_known)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 def to_api_error(error: NightrateError) -> ApiError:
@@ -129,11 +128,6 @@ async def _on_known(request: Request, error: Exception) -> Response:
 async def _on_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_response(ApiError(error.status_code, str(error.detail), headers=error.headers))
-
-
-async def _on_bug(_request: Request, _error: Exception) -> Response:
-    # The log has it: the middleware that answers with this raises it again for the server.
-    return error_response(ApiError(_SERVER_ERROR, "The server had an error while processing your request."))
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

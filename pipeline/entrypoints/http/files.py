@@ -54,7 +54,12 @@ async def create_file(request: Request, caller: Submitting) -> Response:
             lambda: resources.enter_context(lent_folder(service.stack.spool_folder, prefix="upload-"))
         )
         path = folder / "file"
-        upload = await receive_upload(request.headers.get("content-type", ""), request.stream(), path)
+        upload = await receive_upload(
+            request.headers.get("content-type", ""),
+            request.stream(),
+            path,
+            bytes_max=service.settings.upload_bytes_max,
+        )
         draft = _draft(service, caller, upload)
         view = await to_thread.run_sync(_store, service, draft, path)
     return answer(file_document(view))

@@ -37,11 +37,12 @@ class Envelope:
         scope["state"]["request_id"] = request_id
         started = time.perf_counter()
         status = _SERVER_ERROR
+        is_started = False
 
         async def send_named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_started = message["status"], True
                 milliseconds = round((time.perf_counter() - started) * 1000)
                 message["headers"] = [
                     *message["headers"],
@@ -53,6 +54,11 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_named)
+        except Exception:  # noqa: BLE001 -- a bug in one request is told to its client and to the log
+            _LOG.exception("request_crashed", extra={"request_id": request_id})
+            if not is_started:
+                error = ApiError(_SERVER_ERROR, "The server had an error while processing your request.")
+                await error_response(error)(scope, receive, send_named)
         finally:
             route = scope.get("route")
             _LOG.info(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -19,11 +21,14 @@ from pipeline.domain.errors import UsageError
 from pipeline.entrypoints.http import batches, errors, files, health, models
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
+from pipeline.entrypoints.http.openapi import document_of
 
 _LOG = logging.getLogger(__name__)
 
 #: Requests under way may finish before the process leaves.
 _SHUTDOWN_SECONDS: Final = 25
+#: Longer than load balancers keep a connection that nobody uses.
+_KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
@@ -53,6 +58,7 @@ def build_app(service: Service) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     errors.install(app)
+    app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI's manual has it
     app.add_middleware(
         BoundedBody,
         bytes_max=BODY_BYTES_MAX,
@@ -69,17 +75,36 @@ def serve(settings: Settings) -> None:
         collect_seldom()
         host, port = listener.getsockname()[:2]
         _LOG.info("api_listening", extra={"host": host, "port": port})
-        config = uvicorn.Config(
-            build_app(service),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            backlog=_BACKLOG,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config_of(build_app(service))).run(sockets=[listener])
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """Return how the app is served."""
+    # It would log paths as people wrote them, keys and all.
+    logging.getLogger("uvicorn.access").disabled = True
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        backlog=_BACKLOG,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Leaves in peace when it is told to; uvicorn's own sends itself the signal again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT while the block runs."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -36,8 +36,8 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Path) -> Upload:
-    """Write the part named `file` to `path` and return the fields; memory is bounded whatever is sent.
+async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Path, *, bytes_max: int) -> Upload:
+    """Write the part named `file` to `path`, up to `bytes_max` of it, and return the fields; memory is bounded.
 
     Raises `ApiError` where the body is no multipart form, or is one of a shape that nobody sends.
     """
@@ -48,7 +48,7 @@ async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Pa
             415, "A file is uploaded as multipart/form-data, with a boundary.", code="unsupported_content_type"
         )
     with path.open("xb") as file:
-        reader = _Reader(file)
+        reader = _Reader(file, bytes_max)
         parser = MultipartParser(boundary, reader.callbacks())
         try:
             async for chunk in body:
@@ -67,11 +67,12 @@ async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Pa
 class _Reader:
     """Takes what the parser finds."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, bytes_max: int) -> None:
         self.upload = Upload()
         self.is_ended = False
         self.pending_bytes = 0
         self._file = file
+        self._bytes_max = bytes_max
         self._pending: list[bytes] = []
         self._headers: dict[bytes, bytes] = {}
         self._header_name = b""
@@ -142,6 +143,10 @@ class _Reader:
             self._pending.append(block)
             self.pending_bytes += len(block)
             self.upload.size_bytes += len(block)
+            if self.upload.size_bytes > self._bytes_max:
+                raise ApiError(
+                    413, f"The file is larger than {self._bytes_max} bytes.", code="file_too_large", param="file"
+                )
             return
         self._value += data[start:end]
         if len(self._value) > _FIELD_BYTES_MAX:

@@ -17,7 +17,7 @@ from pipeline.app.serving import KeyOrder, Service, make_key, service_of
 from pipeline.app.stack import Stack
 from pipeline.domain.access import Role
 from pipeline.domain.ids import DEFAULT_TENANT, ProjectId, TenantId
-from pipeline.entrypoints.http.server import build_app, listening
+from pipeline.entrypoints.http.server import build_app, config_of, listening
 from tests.services import eventually
 
 
@@ -108,8 +108,7 @@ def served(stack: Stack) -> Iterator[Served]:
     """Serve the API on a free port of this machine until the block ends."""
     service = service_of(stack)
     with listening("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(build_app(service), log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(config_of(build_app(service)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api")
         thread.start()
         try:
