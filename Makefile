@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-gpu \
+        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -88,7 +88,7 @@ wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv,
 faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)
 	@$(call report,faults,tests.faults.run --rows 20000 --kills 10 --seed $(SEED))
 
-bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-vision bench-prefixes bench-bubble bench-gate bench-shadow  ## All the figures of the README, as JSON in build/reports
+bench: bench-embedded bench-simulation bench-throughput bench-overhead faults bench-engines bench-encoder bench-vision bench-prefixes bench-bubble bench-gate bench-shadow bench-api  ## All the figures of the README, as JSON in build/reports
 
 bench-policy: .venv/.dev  ## Fairness, promises, predictions on a virtual clock (DATA=folder with vtc/ and azure-llm-2023/)
 	@$(call report,policy,tests.bench.bench_policy $(if $(DATA),--data $(DATA)))
@@ -137,6 +137,9 @@ bench-encoder-packs: .venv/.dev  ## The encoder's batches beside the best ones, 
 
 bench-vision: .venv/.dev  ## The vision engine against transformers' own pipeline (ROUNDS=n)
 	@$(call report,vision,tests.bench.bench_vision --rounds $(ROUNDS))
+
+bench-api: .venv/.dev  ## Two hundred clients at the API, and a file of 2 GB
+	@$(call report,api,tests.bench.bench_api)
 
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null

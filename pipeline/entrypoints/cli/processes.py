@@ -34,7 +34,7 @@ def api() -> int:
     from pipeline.entrypoints.cli.connection import process_settings
 
     require_api()
-    log_to_stderr()
+    log_to_stderr(is_gathered=True)
     from pipeline.entrypoints.http.server import serve
 
     try:

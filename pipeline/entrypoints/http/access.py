@@ -102,12 +102,16 @@ def permitted(permission: Permission) -> Callable[[Request], Awaitable[Caller]]:
     """Return the dependency of a route that does this kind of thing."""
 
     async def caller_of(request: Request) -> Caller:
-        doorkeeper: Doorkeeper = request.app.state.doorkeeper
-        caller = await doorkeeper.caller(request.headers.get("authorization", ""))
-        if permission not in caller.permissions:
-            raise ApiError(
-                403, f"This API key may not do this: it lacks the permission '{permission}'.", code="forbidden"
-            )
-        return caller
+        return await admitted(request, permission)
 
     return caller_of
+
+
+async def admitted(request: Request, permission: Permission) -> Caller:
+    """Return who sent a request, or raise what keeps them out."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    caller = await doorkeeper.caller(request.headers.get("authorization", ""))
+    if permission not in caller.permissions:
+        message = f"This API key may not do this: it lacks the permission '{permission}'."
+        raise ApiError(403, message, code="forbidden")
+    return caller

@@ -24,6 +24,7 @@ from pipeline.ports.batches import BatchView, Submission
 
 router = APIRouter(tags=["Batches"])
 
+POLL_PATH: Final = "/v1/batches/{batch_id}"
 _PAGE_MAX: Final = 100
 _PAGE: Final = 20
 #: A client's second try follows its first within this; the SDK's own follow within seconds.
@@ -85,7 +86,7 @@ async def list_batches(
 
 
 @router.get(
-    "/v1/batches/{batch_id}",
+    POLL_PATH,
     response_model=schemas.Batch,
     responses=schemas.errors(404),
     summary="Retrieve a batch",

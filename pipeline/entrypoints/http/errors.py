@@ -119,6 +119,11 @@ def _told(error: NightrateError) -> tuple[int, str]:
 
 async def _on_known(request: Request, error: Exception) -> Response:
     assert isinstance(error, NightrateError)
+    return known_response(request, error)
+
+
+def known_response(request: Request, error: NightrateError) -> Response:
+    """Return what an error of ours is answered with; the log hears of those that are our fault."""
     answer = to_api_error(error)
     if answer.status >= _SERVER_ERROR:
         _LOG.warning("request_failed", extra={"path": request.url.path, "reason": f"{error.code}: {error}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -19,6 +20,9 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 #: Between two pieces of a body.
 _SILENCE_SECONDS_MAX: Final = 60.0
 _SERVER_ERROR: Final = 500
+#: Ids are this process's own, and cost no call of the system each.
+_PROCESS: Final = secrets.token_hex(8)
+_NUMBERS: Final = itertools.count(int.from_bytes(secrets.token_bytes(4)))
 
 
 class Envelope:
@@ -33,7 +37,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = f"req_{_PROCESS}{next(_NUMBERS):016x}"
         scope["state"]["request_id"] = request_id
         started = time.perf_counter()
         status = _SERVER_ERROR
@@ -60,14 +64,13 @@ class Envelope:
                 error = ApiError(_SERVER_ERROR, "The server had an error while processing your request.")
                 await error_response(error)(scope, receive, send_named)
         finally:
-            route = scope.get("route")
             _LOG.info(
                 "request",
                 extra={
                     "request_id": request_id,
                     "method": scope["method"],
                     # As it is declared: what people put into paths is theirs.
-                    "route": getattr(route, "path", None),
+                    "route": scope.get("nightrate.route") or getattr(scope.get("route"), "path", None),
                     "status": status,
                     "seconds": round(time.perf_counter() - started, 6),
                     **scope["state"].get("caller", {}),

@@ -22,6 +22,7 @@ from pipeline.entrypoints.http import batches, errors, files, health, models
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 from pipeline.entrypoints.http.openapi import document_of
+from pipeline.entrypoints.http.polling import Polls
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def build_app(service: Service) -> FastAPI:
         app.include_router(router)
     errors.install(app)
     app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI's manual has it
+    app.add_middleware(Polls)
     app.add_middleware(
         BoundedBody,
         bytes_max=BODY_BYTES_MAX,
