@@ -16,7 +16,7 @@ REPORTS ?= build/reports
 report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$?; cat $(REPORTS)/$(1).json; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts unit test-vllm wheel faults bench bench-throughput bench-overhead \
+.PHONY: help demo test check lint types contracts unit fuzz test-vllm wheel faults bench bench-throughput bench-overhead \
         bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-gpu \
         fmt docs clean
 
@@ -72,6 +72,9 @@ contracts: .venv/.dev  ## Who may import whom
 
 unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and faults included
 	$(RUN) -m pytest -q -m 'not long'
+
+fuzz: .venv/.dev  ## The API against its own document, 10,000 cases and more (SEED=n)
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),400) SEED=$(SEED) $(RUN) -m pytest -q tests/pipeline/http/test_schema.py
 
 test-vllm: .venv-vllm/.run  ## The vLLM engine, in an environment of its own, and that workers run there
 	.venv-vllm/bin/python -m pytest -q $(VLLM_TESTS)

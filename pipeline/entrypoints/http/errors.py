@@ -22,6 +22,7 @@ from pipeline.domain.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from pipeline.entrypoints.http.openapi import methods_at
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 2
@@ -130,9 +131,13 @@ def known_response(request: Request, error: NightrateError) -> Response:
     return error_response(answer)
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return error_response(ApiError(error.status_code, str(error.detail), headers=error.headers))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route of the path alone.
+        headers["Allow"] = methods_at(request.app, request.url.path) or headers.get("Allow", "GET")
+    return error_response(ApiError(error.status_code, str(error.detail), headers=headers))
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -30,3 +32,22 @@ def document_of(app: FastAPI) -> dict[str, Any]:
             components.get("schemas", {}).pop(unused, None)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def methods_at(app: FastAPI, path: str) -> str:
+    """Return the methods that `path` can be asked by, as an `Allow` header has them; empty: it leads nowhere."""
+    found: set[str] = set()
+    for template, methods in document_of(app)["paths"].items():
+        if _matches(template, path):
+            found |= {method.upper() for method in methods}
+    return ", ".join(sorted(found))
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    pieces = re.split(r"\{[^}]*\}", template)
+    return re.compile("[^/]+".join(re.escape(piece) for piece in pieces))
+
+
+def _matches(template: str, path: str) -> bool:
+    return _pattern(template).fullmatch(path) is not None

@@ -159,6 +159,11 @@ def test_the_largest_and_the_smallest_page_are_pages(quiet: Served, limit: int) 
     assert len(answer.json["data"]) <= limit
 
 
+def test_a_method_that_is_not_allowed_hears_which_are(quiet: Served) -> None:
+    assert quiet.ask("PUT", "/v1/files/file_x").headers["allow"] == "DELETE, GET"
+    assert quiet.ask("PUT", "/v1/batches").headers["allow"] == "GET, POST"
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
