@@ -16,8 +16,9 @@ from pipeline.app.serving import Service, open_service
 from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
-from pipeline.entrypoints.http import batches, errors, files, health, models
+from pipeline.entrypoints.http import batches, errors, files, health, limits, models
 from pipeline.entrypoints.http.access import Doorkeeper
+from pipeline.entrypoints.http.limiting import RateKeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _SHUTDOWN_SECONDS: Final = 25
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
-_ROUTERS: Final = (files.router, batches.router, models.router, health.router)
+_ROUTERS: Final = (files.router, batches.router, models.router, limits.router, health.router)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -37,8 +38,10 @@ def build_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Here, because lookups belong to the event loop.
         app.state.doorkeeper = Doorkeeper(service)
+        app.state.rates = rates = RateKeeper(service)
         app.state.batch_lookups = batches.lookups_of(service.batches.among)
         yield
+        rates.close()
 
     app = FastAPI(
         title="Nightrate",
