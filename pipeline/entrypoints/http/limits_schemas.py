@@ -25,13 +25,11 @@ class Limit(BaseModel):
         "uploads_per_minute",
     ]
     model: str | None = Field(
-        description="The model that it is for; null: all of them, or each that has none of its own here."
+        description="The model that it is for; null: all together, or, of enqueued tokens, each that is not named."
     )
     limit: int | None = Field(description="Null: there is none.")
     burst: int | None = Field(description="Of a rate: how many may come at once after a rest.")
-    used: int | None = Field(
-        description="Null where it is not counted: there is no limit, or none could be asked about now."
-    )
+    used: int | None = Field(description="Null where it is not counted, or what counts it cannot be asked now.")
     remaining: int | None = Field(
         description="How much may come now; null where there is no limit, or it is not known."
     )
