@@ -141,6 +141,9 @@ class TenantTerms:
     own: Mapping[str, int | Tier | None] = field(default_factory=dict)
 
 
+_NO_TERMS: Final = TenantTerms()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanBook:
     """The price list: all plans by name, and what single tenants have instead."""
@@ -154,11 +157,11 @@ class PlanBook:
         A plan that the price list knows no more gives what a new tenant has, except that the installation's own tenant is
         never shut out of it.
         """
-        terms = self.tenants.get(tenant_id, TenantTerms())
+        terms = self.tenants.get(tenant_id, _NO_TERMS)
         fallback = OWN_PLAN if tenant_id == DEFAULT_TENANT else DEFAULT_PLAN
         plan = self.plans.get(terms.plan or stored) or self.plans[fallback]
         # The names are fields of `Plan`: whoever reads the settings sees to it.
-        return replace(plan, **terms.own)  # type: ignore[arg-type] # each field takes its own kind
+        return replace(plan, **terms.own) if terms.own else plan  # type: ignore[arg-type] # each field takes its own kind
 
 
 BUILT_IN_BOOK: Final = PlanBook()

@@ -5,9 +5,8 @@ What comes in together is counted together, in one round trip to Redis; a tenant
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -39,13 +38,12 @@ _IPV6_PREFIX: Final = 64
 Who = TypeVar("Who")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Ticket:
-    """One request at one bucket; numbered, so that two at once are two."""
+    """One request at one bucket; equal to itself alone, so that two at once are two."""
 
     bucket: str
     rate: Rate
-    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,6 @@ class RateKeeper:
         self._limits = RateLimits(None if url is None else url.get_secret_value())
         self._fails_open = service.settings.rate_limits_fail == "open"
         self._counting = Gathered[_Ticket, Standing](self._count)
-        self._numbers = itertools.count()
         #: Addresses that are to wait, and until when.
         self._waiting: dict[str, float] = {}
         #: Digests of what let somebody in: they are let in again wherever they come from.
@@ -99,7 +96,7 @@ class RateKeeper:
 
     async def count(self, request: Request, tenant_id: TenantId, plan: Plan) -> None:
         """Count a tenant's request; raises 429, and 503 where it cannot be counted and is to be."""
-        route_class = route_class_of(request.method, request.url.path)
+        route_class = route_class_of(request.method, request.scope["path"])
         rate = plan.rate_of(route_class)
         if rate is None:
             return
@@ -138,22 +135,22 @@ class RateKeeper:
         self._limits.close()
 
     async def _take(self, bucket: str, rate: Rate) -> Standing | None:
-        return await self._counting.get(_Ticket(bucket, rate, next(self._numbers)))
+        return await self._counting.get(_Ticket(bucket, rate))
 
     def _count(self, tickets: Sequence[_Ticket]) -> Mapping[_Ticket, Standing]:
-        counts = Counter((ticket.bucket, ticket.rate) for ticket in tickets)
-        asks = [RateAsk(bucket=bucket, rate=rate, count=count) for (bucket, rate), count in counts.items()]
-        grants = self._limits.take(asks)
+        together: defaultdict[str, list[_Ticket]] = defaultdict(list)
+        for ticket in tickets:
+            together[ticket.bucket].append(ticket)
+        grants = self._limits.take(
+            [RateAsk(bucket=bucket, rate=some[-1].rate, count=len(some)) for bucket, some in together.items()]
+        )
         if grants is None:
             return {}
-        told = dict(zip(counts, grants, strict=True))
-        seen: Counter[tuple[str, Rate]] = Counter()
-        standings: dict[_Ticket, Standing] = {}
-        for ticket in tickets:
-            key = (ticket.bucket, ticket.rate)
-            seen[key] += 1
-            standings[ticket] = _standing(told[key], place=seen[key])
-        return standings
+        return {
+            ticket: _standing(grant, place=place)
+            for grant, some in zip(grants, together.values(), strict=True)
+            for place, ticket in enumerate(some, 1)
+        }
 
 
 def route_class_of(method: str, path: str) -> RouteClass:
