@@ -18,14 +18,16 @@ from infra.rate_limits import RateLimits
 from pipeline.app.stack import open_stack
 from pipeline.config import PlanSettings, Settings
 from pipeline.domain.access import Role
-from pipeline.domain.ids import TenantId
+from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.objects.keys import batch_prefix
 from pipeline.domain.plans import RouteClass
 from pipeline.domain.rates import Rate
 from pipeline.domain.tiers import Tier
 from pipeline.entrypoints.http import limiting
-from pipeline.entrypoints.http.limiting import RateKeeper, route_class_of
+from pipeline.entrypoints.http.limiting import route_class_of
 from tests.pipeline.http.served import Answer, Served, served
-from tests.services import connect, fresh_database, running_valkey
+from tests.pipeline.http.test_life import lines
+from tests.services import connect, eventually, fresh_database, running_valkey
 
 #: One request a minute comes back: nothing does while a test runs.
 PLANS = {
@@ -337,7 +339,43 @@ def test_every_limit_of_an_unlimited_plan_is_null(api: Served) -> None:
     assert {each["remaining"] for each in told.values()} == {None}
 
 
-def test_the_keeper_closes_what_it_opened(api: Served) -> None:
-    keeper = RateKeeper(api.service)
-    keeper.close()
-    keeper.close()
+def test_a_batch_that_ran_counts_as_what_it_took(whole: Served) -> None:
+    key = key_of(whole, "free")
+    file_id = whole.upload(lines(30) + lines(1), key=key).json["id"]
+    refused = whole.ask("POST", "/v1/batches", {**BATCH, "input_file_id": file_id}, key=key).json["id"]
+    file_id = whole.upload(lines(30), key=key).json["id"]
+    made = whole.ask("POST", "/v1/batches", {**BATCH, "input_file_id": file_id}, key=key).json["id"]
+
+    def has_ended(batch_id: str, status: str) -> bool:
+        document: dict[str, Any] = whole.ask("GET", f"/v1/batches/{batch_id}", key=key).json
+        return document["status"] == status
+
+    # Twice the same custom_id.
+    eventually(lambda: has_ended(refused, "failed"))
+    eventually(lambda: has_ended(made, "completed"))
+
+    usage = whole.ask("GET", f"/v1/batches/{made}", key=key).json["usage"]
+    told = limits(whole, key)
+    assert usage["total_tokens"] > 0
+    assert told["requests_per_month"]["used"] == 30
+    assert told["tokens_per_month"]["used"] == usage["total_tokens"]
+    assert told["enqueued_tokens"]["used"] == 0
+    assert told["live_batches"]["used"] == 0
+
+
+def test_a_batch_that_the_plan_has_no_room_for_fails_in_words_that_say_so(whole: Served) -> None:
+    tenant_id = tenant(whole, "free")
+    key = whole.key(tenant_id=tenant_id)
+    file_id = whole.upload(lines(10_001), key=key).json["id"]
+    made = whole.ask("POST", "/v1/batches", {**BATCH, "input_file_id": file_id}, key=key).json["id"]
+
+    eventually(lambda: whole.ask("GET", f"/v1/batches/{made}", key=key).json["status"] == "failed")
+
+    document = whole.ask("GET", f"/v1/batches/{made}", key=key).json
+    assert document["reason"]["code"] == "quota_reached"
+    (error,) = document["errors"]["data"]
+    assert (error["code"], error["line"], error["param"]) == ("too_many_requests_in_batch", None, None)
+    assert document["request_counts"]["total"] == 10_001
+    # What intake had written is gone again.
+    prefix = batch_prefix(tenant_id, BatchId(made))
+    eventually(lambda: not list(whole.stack.objects.list(prefix)))
