@@ -155,32 +155,7 @@ class BatchRepository:
             "refusals_key": admitted.refusals and admitted.refusals.object_key,
             "refusals_sha256": admitted.refusals and admitted.refusals.sha256,
         }
-        shards = [
-            {
-                "batch_id": claim.batch_id,
-                "shard_no": shard.shard_no,
-                "model": shard.model,
-                "object_key": shard.object_key,
-                "sha256": shard.sha256,
-                "size_bytes": shard.size_bytes,
-                "rows": shard.rows,
-                "input_tokens": shard.input_tokens,
-                "output_tokens": shard.output_tokens,
-                "template": shard.template,
-            }
-            for shard in admitted.shards
-        ]
-        rosters = [
-            {
-                "batch_id": claim.batch_id,
-                "roster_no": number,
-                "object_key": roster.object_key,
-                "sha256": roster.sha256,
-                "rows": roster.rows,
-            }
-            for number, roster in enumerate(admitted.rosters)
-        ]
-
+        shards, rosters = _shard_arguments(claim, admitted), _roster_arguments(claim, admitted)
         # A refusal whose answer was lost is heard of as a lost claim: either way this process is done with the batch.
         entered = BatchState.IN_PROGRESS
 
@@ -307,6 +282,37 @@ def _to_claim(row: Row[Any]) -> BatchClaim:
         ),
         output_kept_seconds=row.output_kept_seconds,
     )
+
+
+def _shard_arguments(claim: BatchClaim, admitted: Admitted) -> list[dict[str, object]]:
+    return [
+        {
+            "batch_id": claim.batch_id,
+            "shard_no": shard.shard_no,
+            "model": shard.model,
+            "object_key": shard.object_key,
+            "sha256": shard.sha256,
+            "size_bytes": shard.size_bytes,
+            "rows": shard.rows,
+            "input_tokens": shard.input_tokens,
+            "output_tokens": shard.output_tokens,
+            "template": shard.template,
+        }
+        for shard in admitted.shards
+    ]
+
+
+def _roster_arguments(claim: BatchClaim, admitted: Admitted) -> list[dict[str, object]]:
+    return [
+        {
+            "batch_id": claim.batch_id,
+            "roster_no": number,
+            "object_key": roster.object_key,
+            "sha256": roster.sha256,
+            "rows": roster.rows,
+        }
+        for number, roster in enumerate(admitted.rosters)
+    ]
 
 
 def _claim_ended(claim: BatchClaim) -> LeaseLostError:

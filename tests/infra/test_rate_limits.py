@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_redis_that_is_killed_is_asked_again_by_one_a_second_and_heard_of_once
     assert asked == 2
     assert [record.message for record in caplog.records] == ["rate_limits_away"]
     limits.close()
+
+
+def test_a_redis_that_does_not_answer_is_not_waited_for_by_everyone(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        limits = RateLimits(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        ask = [RateAsk(bucket=bucket, rate=SLOW, count=1)]
+        assert limits.take(ask) is None
+        # From here on nobody so much as connects.
+        monkeypatch.setattr("infra.rate_limits.time.monotonic", lambda: 0.0)
+
+        assert [limits.take(ask) for _ in range(100)] == [None] * 100
+
+        limits.close()
+    assert [record.message for record in caplog.records] == ["rate_limits_away"]
 
 
 def test_a_redis_that_comes_back_counts_again(
