@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from pipeline.domain.addresses import Reach, policy_of
 from pipeline.domain.errors import UsageError
+from pipeline.domain.ids import TenantId
 from pipeline.domain.limits import FILE_BYTES_MAX, RATE_MICROS_PER_HOUR_MAX
 from pipeline.domain.money import MICROS_PER_UNIT
+from pipeline.domain.plans import BUILT_IN, PLAN_NAME, Plan, PlanBook, TenantTerms
+from pipeline.domain.rates import PER_MINUTE_MAX
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
 
@@ -53,11 +57,42 @@ class TierSettings(BaseModel):
     )
 
 
-class TenantSettings(BaseModel):
-    """Terms of one tenant that are not as they come."""
+_Unlimited = Literal["unlimited"]
+_Count = Annotated[int, Field(ge=0, le=10**15)] | _Unlimited
+_PerMinute = Annotated[int, Field(ge=1, le=PER_MINUTE_MAX)] | _Unlimited
+_PlanName = Annotated[str, Field(pattern=PLAN_NAME)]
+
+
+class PlanSettings(BaseModel):
+    """Limits, each a number or `unlimited`; what is not named is as it was."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    requests_per_month: _Count | None = Field(default=None, description="Rows that run, in a calendar month (UTC).")
+    tokens_per_month: _Count | None = Field(default=None, description="Input and output, in a calendar month (UTC).")
+    tier_ceiling: Tier | None = Field(default=None, description="The best tier that may be had.")
+    requests_per_minute: _PerMinute | None = Field(default=None, description="Of reads, and as many writes.")
+    burst: Annotated[int, Field(ge=1, le=PER_MINUTE_MAX)] | None = Field(
+        default=None, description="Of them, at once after a rest. Default: a minute's."
+    )
+    uploads_per_minute: _PerMinute | None = Field(default=None, description="Files, or parts of them.")
+    enqueued_tokens_max: _Count | None = Field(
+        default=None, description="Estimated tokens of one model's batches that have not ended."
+    )
+    batches_live_max: _Count | None = Field(default=None, description="Batches that have not ended.")
+    rows_max: _Count | None = Field(default=None, description="Lines of one batch's file.")
+
+    @property
+    def own(self) -> dict[str, int | Tier | None]:
+        """Return what is named, as fields of `Plan`."""
+        named = {name: getattr(self, name) for name in PlanSettings.model_fields}
+        return {name: None if value == "unlimited" else value for name, value in named.items() if value is not None}
+
+
+class TenantSettings(PlanSettings):
+    """Terms of one tenant that are not as they come: its share, its plan, and limits that are its own."""
+
+    plan: _PlanName | None = Field(default=None, description="Instead of the one it was given by command.")
     weight: Annotated[float, Field(gt=0, le=1e6)] = Field(
         default=1.0, description="Share of its tier, relative to the other tenants' weights."
     )
@@ -137,7 +172,18 @@ class Settings(BaseSettings):
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict,
         description="Terms of tenants by id, a table each: weight (1), limit (the share of a pool's workers that it may have "
-        "at once).",
+        "at once), plan (instead of the one given by `nightrate plans set`), and any limit of a plan as its own.",
+    )
+    plans: dict[_PlanName, PlanSettings] = Field(
+        default_factory=dict,
+        description="Plans by name, a table each: requests_per_month, tokens_per_month, tier_ceiling, requests_per_minute, burst, "
+        "uploads_per_minute, enqueued_tokens_max, batches_live_max, rows_max, each a number or `unlimited`. What a table does "
+        "not name is as built in (free, paid, vip, unlimited), or unlimited. See `nightrate plans list`.",
+    )
+    rate_limits_fail: Literal["open", "closed"] = Field(
+        default="open",
+        description="What becomes of requests of tenants with a rate limit while Redis cannot be asked: `open`, they pass; "
+        "`closed`, they are answered 503.",
     )
     debt_half_life_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
         default=6.0,
@@ -189,6 +235,26 @@ class Settings(BaseSettings):
         """Let the environment win over the file; nothing else is read."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _name_known_plans(self) -> Settings:
+        known = {*BUILT_IN, *self.plans}
+        for tenant_id, terms in self.tenants.items():
+            if terms.plan is not None and terms.plan not in known:
+                raise ValueError(
+                    f"tenants.{tenant_id}.plan: there is no plan {terms.plan!r}, but {', '.join(sorted(known))}"
+                )
+        return self
+
+    @property
+    def plan_book(self) -> PlanBook:
+        """Return the price list: the plans built in, those of the settings, and what single tenants have instead."""
+        named = {
+            name: replace(BUILT_IN.get(name) or Plan(name=name), **terms.own)  # type: ignore[arg-type] # each its own kind
+            for name, terms in self.plans.items()
+        }
+        tenants = {TenantId(name): TenantTerms(plan=terms.plan, own=terms.own) for name, terms in self.tenants.items()}
+        return PlanBook(plans={**BUILT_IN, **named}, tenants=tenants)
 
     @property
     def rate_micros_per_hour(self) -> int:

@@ -89,7 +89,7 @@ ADMIT = text("""
 
 REJECT = text("""
     UPDATE batches SET state = 'failed', failed_at = clock_timestamp(), claim_expires_at = NULL, claim_failures = 0, claim_error = NULL,
-           reason = 'bad_input', reason_at = clock_timestamp(),
+           reason = :reason, reason_at = clock_timestamp(),
            rows_total = :rows_total, errors = CAST(:errors AS jsonb), errors_total = :errors_total
      WHERE id = :batch_id AND claim_token = :claim_token AND state = 'validating'
 """)

@@ -15,7 +15,9 @@ from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.ids import BatchId, FileId, ProjectId, TenantId, new_batch_id, new_file_id
 from pipeline.domain.lifecycle import BATCH_EDGES, BatchState, advance
+from pipeline.domain.plans import BUILT_IN_BOOK, PlanBook
 from pipeline.domain.ranges import Ranges
+from pipeline.domain.reasons import Reason
 from pipeline.ports.batches import (
     Admitted,
     Assembled,
@@ -51,8 +53,8 @@ from storage.batch_statements import (
 from storage.batch_views import list_views, result_sources, rows_of_part, view_of
 from storage.database import Database
 from storage.files import add_file
+from storage.quotas import add_batch_within, reserve
 from storage.steering import cancel, steer
-from storage.submissions import add_batch
 from storage.tables import BatchRow
 from storage.wakeups import send_wakeup
 
@@ -63,15 +65,21 @@ _PAUSE_MAX: Final = timedelta(seconds=60)
 class BatchRepository:
     """Files and batches."""
 
-    def __init__(self, database: Database, *, claim_for: timedelta) -> None:
-        """Claim batches for `claim_for` on the database's clock."""
+    def __init__(self, database: Database, *, claim_for: timedelta, plans: PlanBook = BUILT_IN_BOOK) -> None:
+        """Claim batches for `claim_for` on the database's clock; admit them as tenants' plans allow."""
         self._database = database
         self._claim_for = claim_for
+        self._plans = plans
 
     def submit(self, submission: Submission) -> BatchView:
-        """Make a batch; the same idempotency key again returns the batch it made the first time."""
+        """Make a batch; the same idempotency key again returns the batch it made the first time.
+
+        Raises `TierNotAllowedError` and `BatchLimitError` where the tenant's plan has no room for it.
+        """
         batch_id = new_batch_id()
-        return self._database.run(lambda connection: add_batch(connection, submission, batch_id, self._claim_for))
+        return self._database.run(
+            lambda connection: add_batch_within(connection, self._plans, submission, batch_id, self._claim_for)
+        )
 
     def made_by(self, tenant_id: TenantId, idempotency_key: str) -> BatchId | None:
         """Return the batch that a key has made, or None."""
@@ -135,8 +143,11 @@ class BatchRepository:
         arguments = _claim_arguments(claim) | {"error": error, "pause_max": _PAUSE_MAX}
         self._database.run(lambda connection: connection.execute(FAIL_CLAIM, arguments))
 
-    def admit(self, claim: BatchClaim, admitted: Admitted) -> None:
-        """Publish what intake wrote, and let the batch run."""
+    def admit(self, claim: BatchClaim, admitted: Admitted) -> BatchState:
+        """Publish what intake wrote, and let the batch run, or fail it where its tenant's plan has no room for it.
+
+        Returns the state that the batch is in.
+        """
         arguments = _claim_arguments(claim) | {
             "rows_total": admitted.rows_total,
             "rows_duplicate": admitted.rows_duplicate,
@@ -144,33 +155,18 @@ class BatchRepository:
             "refusals_key": admitted.refusals and admitted.refusals.object_key,
             "refusals_sha256": admitted.refusals and admitted.refusals.sha256,
         }
-        shards = [
-            {
-                "batch_id": claim.batch_id,
-                "shard_no": shard.shard_no,
-                "model": shard.model,
-                "object_key": shard.object_key,
-                "sha256": shard.sha256,
-                "size_bytes": shard.size_bytes,
-                "rows": shard.rows,
-                "input_tokens": shard.input_tokens,
-                "output_tokens": shard.output_tokens,
-                "template": shard.template,
-            }
-            for shard in admitted.shards
-        ]
-        rosters = [
-            {
-                "batch_id": claim.batch_id,
-                "roster_no": number,
-                "object_key": roster.object_key,
-                "sha256": roster.sha256,
-                "rows": roster.rows,
-            }
-            for number, roster in enumerate(admitted.rosters)
-        ]
+        shards, rosters = _shard_arguments(claim, admitted), _roster_arguments(claim, admitted)
+        # A refusal whose answer was lost is heard of as a lost claim: either way this process is done with the batch.
+        entered = BatchState.IN_PROGRESS
 
         def work(connection: Connection) -> None:
+            nonlocal entered
+            refusal = reserve(connection, self._plans, claim, admitted)
+            entered = BatchState.IN_PROGRESS if refusal is None else BatchState.FAILED
+            if refusal is not None:
+                rejected = Rejected(errors=(refusal,), errors_total=1, rows_total=admitted.rows_total)
+                _fail(connection, claim, rejected, Reason.QUOTA_REACHED)
+                return
             connection.execute(ADMIT, arguments)
             if shards:
                 connection.execute(ADD_SHARD, shards)
@@ -180,18 +176,13 @@ class BatchRepository:
             send_wakeup(connection)
 
         self._move(claim, BatchState.IN_PROGRESS, work)
+        return entered
 
     def reject(self, claim: BatchClaim, rejected: Rejected) -> None:
         """Fail the batch with its bad lines."""
-        arguments = _claim_arguments(claim) | {
-            "rows_total": rejected.rows_total,
-            "errors": _errors_document(rejected.errors),
-            "errors_total": rejected.errors_total,
-        }
 
         def work(connection: Connection) -> None:
-            connection.execute(REJECT, arguments)
-            connection.execute(DECIDE, {"batch_id": claim.batch_id})
+            _fail(connection, claim, rejected, Reason.BAD_INPUT)
 
         self._move(claim, BatchState.FAILED, work)
 
@@ -260,6 +251,17 @@ class BatchRepository:
         self._database.run(checked)
 
 
+def _fail(connection: Connection, claim: BatchClaim, rejected: Rejected, reason: Reason) -> None:
+    arguments = _claim_arguments(claim) | {
+        "reason": reason,
+        "rows_total": rejected.rows_total,
+        "errors": _errors_document(rejected.errors),
+        "errors_total": rejected.errors_total,
+    }
+    connection.execute(REJECT, arguments)
+    connection.execute(DECIDE, {"batch_id": claim.batch_id})
+
+
 def _to_claim(row: Row[Any]) -> BatchClaim:
     return BatchClaim(
         tenant_id=TenantId(row.tenant_id),
@@ -280,6 +282,37 @@ def _to_claim(row: Row[Any]) -> BatchClaim:
         ),
         output_kept_seconds=row.output_kept_seconds,
     )
+
+
+def _shard_arguments(claim: BatchClaim, admitted: Admitted) -> list[dict[str, object]]:
+    return [
+        {
+            "batch_id": claim.batch_id,
+            "shard_no": shard.shard_no,
+            "model": shard.model,
+            "object_key": shard.object_key,
+            "sha256": shard.sha256,
+            "size_bytes": shard.size_bytes,
+            "rows": shard.rows,
+            "input_tokens": shard.input_tokens,
+            "output_tokens": shard.output_tokens,
+            "template": shard.template,
+        }
+        for shard in admitted.shards
+    ]
+
+
+def _roster_arguments(claim: BatchClaim, admitted: Admitted) -> list[dict[str, object]]:
+    return [
+        {
+            "batch_id": claim.batch_id,
+            "roster_no": number,
+            "object_key": roster.object_key,
+            "sha256": roster.sha256,
+            "rows": roster.rows,
+        }
+        for number, roster in enumerate(admitted.rosters)
+    ]
 
 
 def _claim_ended(claim: BatchClaim) -> LeaseLostError:

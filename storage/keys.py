@@ -23,8 +23,10 @@ _OF_TENANT: Final = text("SELECT * FROM api_keys WHERE tenant_id = :tenant_id OR
 _KNOWN: Final = text("""
     SELECT api_keys.*, coalesce(api_keys.project_id, home.id) AS home_project_id,
            revoked_at IS NULL AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())
-           AND confined.archived_at IS NULL AS is_valid
+           AND confined.archived_at IS NULL AS is_valid,
+           tenants.plan
       FROM api_keys
+      JOIN tenants ON tenants.id = api_keys.tenant_id
       JOIN projects AS home ON home.tenant_id = api_keys.tenant_id AND home.is_default
       LEFT JOIN projects AS confined ON confined.id = api_keys.project_id
      WHERE api_keys.id = ANY(:key_ids)
@@ -89,6 +91,7 @@ class KeyRepository:
                 secret_digest=row.secret_digest,
                 home_project_id=ProjectId(row.home_project_id),
                 is_valid=row.is_valid,
+                plan=row.plan,
             )
             for row in rows
         }

@@ -10,12 +10,13 @@ import orjson
 from sqlalchemy import Connection, text
 
 from pipeline.domain.ids import ApiKeyId, BatchId, new_batch_id
+from pipeline.domain.plans import BUILT_IN_BOOK, PlanBook
 from pipeline.ports.access import Scope
 from pipeline.ports.batches import BatchView, Steering, Submission
 from storage.batch_views import page_of_views, view_of, view_within, views_among
 from storage.database import Database
+from storage.quotas import add_batch_within, check_tier, plan_within
 from storage.steering import cancel, steer
-from storage.submissions import add_batch
 from storage.wakeups import send_wakeup
 
 #: The scheduler takes the batch in.
@@ -37,9 +38,10 @@ _Result = TypeVar("_Result")
 class ScopedBatches:
     """What a tenant may do with batches. Safe to share between threads."""
 
-    def __init__(self, database: Database) -> None:
-        """Find them in `database`."""
+    def __init__(self, database: Database, plans: PlanBook = BUILT_IN_BOOK) -> None:
+        """Find them in `database`; tenants have what `plans` allows them."""
         self._database = database
+        self._plans = plans
 
     def submit(self, submission: Submission, *, alike_within: timedelta | None = None) -> BatchView:
         """Make a batch for the scheduler to take in; the same idempotency key again returns the one it made.
@@ -51,6 +53,8 @@ class ScopedBatches:
 
         Raises:
             ConflictError: The idempotency key made another batch.
+            TierNotAllowedError: The tenant's plan does not have the tier.
+            BatchLimitError: The tenant has as many batches that have not ended as its plan allows.
         """
         batch_id = new_batch_id()
 
@@ -61,7 +65,7 @@ class ScopedBatches:
                 made = _alike(connection, submission, submission.created_by, alike_within)
                 if made is not None:
                     return view_of(connection, made)
-            view = add_batch(connection, submission, batch_id, _NO_CLAIM)
+            view = add_batch_within(connection, self._plans, submission, batch_id, _NO_CLAIM)
             send_wakeup(connection)
             return view
 
@@ -84,8 +88,17 @@ class ScopedBatches:
         return self._within(batch_id, scope, lambda connection: cancel(connection, BatchId(batch_id)))
 
     def steer(self, batch_id: str, scope: Scope, steering: Steering) -> BatchView:
-        """Change a batch on its way; raises `NotFoundError`, and `ConflictError` when it has ended or is about to."""
-        return self._within(batch_id, scope, lambda connection: steer(connection, BatchId(batch_id), steering))
+        """Change a batch on its way.
+
+        Raises `NotFoundError`, `ConflictError` when it has ended or is about to, and `TierNotAllowedError`.
+        """
+
+        def work(connection: Connection) -> BatchView:
+            if steering.tier is not None:
+                check_tier(plan_within(connection, self._plans, scope.tenant_id), steering.tier)
+            return steer(connection, BatchId(batch_id), steering)
+
+        return self._within(batch_id, scope, work)
 
     def _within(self, batch_id: str, scope: Scope, work: Callable[[Connection], _Result]) -> _Result:
         def checked(connection: Connection) -> _Result:

@@ -129,6 +129,11 @@ class BatchRow(Base):
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_of_tenant", "tenant_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_batches_live_of_tenant",
+            "tenant_id",
+            postgresql_where=text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
+        ),
         Index("ix_batches_source_file_id", "source_file_id"),
         Index("ix_batches_changed_by", "changed_by"),
         Index("ix_batches_paused", "id", postgresql_where=text("paused_at IS NOT NULL AND state = 'in_progress'")),

@@ -19,6 +19,9 @@ class TenantRow(Base):
     id: Mapped[str] = mapped_column(String, primary_key=True)
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: By name, of the price list in the settings.
+    plan: Mapped[str] = mapped_column(server_default="free")
+    __table_args__ = (CheckConstraint("plan ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="plan"),)
 
 
 class ProjectRow(Base):

@@ -12,6 +12,7 @@ from pipeline.app.stack import Stack
 from pipeline.domain.errors import LeaseLostError, ObjectCorruptError, ObjectMissingError
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id
+from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.limits import CLAIM_FAILURES_MAX
 from pipeline.domain.objects.keys import file_key
 from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Rejected, Submission
@@ -64,9 +65,17 @@ def take_in_claimed(stack: Stack, claim: BatchClaim, *, on_progress: Callable[[i
     with _claim_kept(stack, claim):
         outcome = _take_in(stack, claim, on_progress)
         if isinstance(outcome, Admitted):
-            stack.batches.admit(claim, outcome)
+            if stack.batches.admit(claim, outcome) is BatchState.FAILED:
+                _discard(stack, outcome)
         else:
             stack.batches.reject(claim, outcome)
+
+
+def _discard(stack: Stack, outcome: Admitted) -> None:
+    """Delete what intake wrote for a batch that its tenant's plan has no room for: nobody will read it."""
+    refusals = () if outcome.refusals is None else (outcome.refusals,)
+    for written in (*outcome.shards, *outcome.rosters, *refusals):
+        stack.objects.delete(written.object_key)
 
 
 def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None] | None) -> Admitted | Rejected:

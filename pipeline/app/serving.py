@@ -13,8 +13,10 @@ from pipeline.config import Settings
 from pipeline.domain.access import Role
 from pipeline.domain.api_keys import digest, new_key
 from pipeline.domain.ids import ProjectId, TenantId, new_key_id
+from pipeline.domain.plans import PlanBook
 from pipeline.ports.access import KeyDraft, KeyView
 from storage.keys import KeyRepository
+from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
@@ -30,6 +32,8 @@ class Service:
     stack: Stack
     keys: KeyRepository
     batches: ScopedBatches
+    quotas: QuotaRepository
+    plans: PlanBook
 
     @property
     def settings(self) -> Settings:
@@ -51,7 +55,14 @@ def open_service(settings: Settings) -> Iterator[Service]:
 
 def service_of(stack: Stack) -> Service:
     """Return what the API serves from a stack that is open."""
-    return Service(stack=stack, keys=KeyRepository(stack.database), batches=ScopedBatches(stack.database))
+    plans = stack.settings.plan_book
+    return Service(
+        stack=stack,
+        keys=KeyRepository(stack.database),
+        batches=ScopedBatches(stack.database, plans),
+        quotas=QuotaRepository(stack.database, plans),
+        plans=plans,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

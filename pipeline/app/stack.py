@@ -87,7 +87,9 @@ def open_stack(
             settings=settings,
             database=database,
             objects=open_store(objects_url_of(settings), endpoint_url=settings.s3_endpoint_url),
-            batches=BatchRepository(database, claim_for=timedelta(seconds=settings.lease_seconds)),
+            batches=BatchRepository(
+                database, claim_for=timedelta(seconds=settings.lease_seconds), plans=settings.plan_book
+            ),
             files=FileRepository(database),
             registry=VariantRepository(database),
             shadow=ShadowRepository(database),

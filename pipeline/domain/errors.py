@@ -53,6 +53,18 @@ class ConflictError(RefusedError):
     code = "conflict"
 
 
+class TierNotAllowedError(RefusedError):
+    """The tenant's plan does not have this tier."""
+
+    code = "tier_not_allowed"
+
+
+class BatchLimitError(RefusedError):
+    """The tenant has as many batches that have not ended as its plan allows."""
+
+    code = "batch_limit_exceeded"
+
+
 class IllegalTransitionError(NightrateError):
     """No edge of the state graph leads there."""
 

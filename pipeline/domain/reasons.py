@@ -19,6 +19,7 @@ class Reason(StrEnum):
     BUDGET_REACHED = "budget_reached"
     ALL_PACKED = "all_packed"
     BAD_INPUT = "bad_input"
+    QUOTA_REACHED = "quota_reached"
     DEADLINE_PASSED = "deadline_passed"
     USER_CANCELLED = "user_cancelled"
     ALL_COMMITTED = "all_committed"
@@ -36,6 +37,7 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.BUDGET_REACHED: "The batch's budget is spent, or what is left may not pay for another row; raise it to go on.",
         Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
         Reason.BAD_INPUT: "The input file has errors, listed by line.",
+        Reason.QUOTA_REACHED: "What is left of the tenant's plan has no room for the batch; the errors say of what.",
         Reason.DEADLINE_PASSED: "The completion window ended before the last row ran.",
         Reason.USER_CANCELLED: "The batch was cancelled.",
         Reason.ALL_COMMITTED: "Every row has a result.",

@@ -64,6 +64,8 @@ class KnownKey:
     #: Where what they make goes: the key's project, or the tenant's default.
     home_project_id: ProjectId
     is_valid: bool
+    #: Of the tenant, as it is stored.
+    plan: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

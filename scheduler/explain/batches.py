@@ -120,7 +120,7 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
             return over_budget(case.facts, case.prospect, rows_left=case.rows_left)
         case Reason.ALL_PACKED:
             return _all_packed(case)
-        case Reason.BAD_INPUT | Reason.RESULTS_LOST | Reason.PROMISE_DECLINED:
+        case Reason.BAD_INPUT | Reason.QUOTA_REACHED | Reason.RESULTS_LOST | Reason.PROMISE_DECLINED:
             return _failed(case)
         case Reason.DEADLINE_PASSED:
             return _expired(case)
@@ -290,6 +290,11 @@ def _failed(case: _Case) -> Told:
     if view.reason is Reason.PROMISE_DECLINED:
         offers = Change(sentence="what could be promised instead", command="nightrate quote FILE")
         return f"It was to run with a promise or not at all{said}; nothing ran and nothing was charged.", (offers,)
+    if view.reason is Reason.QUOTA_REACHED:
+        plan = Change(
+            sentence="what the plan has and what is left of it", command=f"nightrate plans show {view.tenant_id}"
+        )
+        return f"The tenant's plan has no room for it{said}; nothing ran and nothing was charged.", (plan,)
     number = max(1, view.errors_total)
     wrong = (
         f"{counted(number, 'line')} of its input {verb(number, 'is', 'are')} wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from storage import quota_tables  # noqa: F401 -- importing declares
 from storage.base import SCHEMA
 from storage.recurring_tables import FiringRow
 

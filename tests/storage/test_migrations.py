@@ -23,6 +23,7 @@ from pipeline.domain.shares import SplitRule
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
+from storage import quota_tables  # noqa: F401 -- importing declares
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow

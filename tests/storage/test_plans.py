@@ -23,6 +23,7 @@ from storage import (
     cycles,
     meters,
     packs,
+    quotas,
     recurring_statements,
     rescue,
     snapshots,
@@ -47,6 +48,7 @@ BIG = frozenset(
         "worker_intervals",
         "ledger",
         "firings",
+        "quota_reservations",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -84,6 +86,12 @@ SEED = (
                                 WHEN n % 33 = 0 THEN 'expired'
                                 WHEN n % 50 = 0 THEN 'failed'
                                 ELSE 'completed' END AS state) AS story
+    """,
+    """
+    INSERT INTO quota_reservations (batch_id, tenant_id, month, model, rows, tokens, rows_reserved, tokens_reserved, settled_at)
+    SELECT id, tenant_id, date_trunc('month', created_at), 'echo', 10, 20, 10, 20,
+           CASE WHEN state NOT IN ('in_progress', 'finalizing', 'cancelling') THEN now() END
+      FROM batches WHERE state <> 'validating'
     """,
     """
     INSERT INTO shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total, rows_packed,
@@ -213,15 +221,22 @@ CASES = (
     case("packs of a variant", variants._RETURN, "ix_packs_waiting", 1500, variant="echo@int8", tiers=["bulk"]),
     case("withdrawn packs", cycles._DISCARD_WITHDRAWN, "ix_packs_waiting ix_pack_slices_pack_id", 1500),
     # The planner is free to read the whole index of undone shards, as for the backlogs below.
-    case("advance", cycles._ADVANCE_ALL, "ix_batches_live ix_shards_undone", 1000, epoch=1),
-    case("advance of some", cycles._ADVANCE_SOME, "ix_batches_live ix_shards_undone", 1000, epoch=1, batch_ids=[LIVE]),
+    case("advance", cycles._ADVANCE_ALL, "ix_batches_live|ix_batches_live_of_tenant ix_shards_undone", 1000, epoch=1),
+    case(
+        "advance of some",
+        cycles._ADVANCE_SOME,
+        "ix_batches_live|ix_batches_live_of_tenant ix_shards_undone",
+        1000,
+        epoch=1,
+        batch_ids=[LIVE],
+    ),
     case("promises", admissions._PROMISE, "pk_batches", 200, batch_ids=[LIVE], promises=["made"]),
     case("refusals", admissions._REFUSE, "pk_batches", 200, batch_ids=[LIVE], errors=["[]"], epoch=1),
     case("standings", cycles._STAND, "pk_batches", 200, batch_ids=[LIVE], reasons=["running"], epoch=1),
     case(
         "backlogs",
         backlogs._ALL,
-        "ix_batches_live ix_shards_undone ix_ledger_batch_id",
+        "ix_batches_live|ix_batches_live_of_tenant ix_shards_undone ix_ledger_batch_id",
         1000,
     ),
     case(
@@ -281,6 +296,22 @@ CASES = (
         limit=100,
     ),
     case("a history", recurring_statements.HISTORY, "pk_firings pk_batches", id="rec_3", limit=20),
+    case("batches of a tenant that are live", quotas.LIVE, "ix_batches_live_of_tenant", tenant_id="tnt_default"),
+    case(
+        "what is used in a month",
+        quotas.USED_IN_MONTH,
+        "ix_quota_reservations_month",
+        tenant_id="tnt_default",
+        month=(datetime.now(UTC) - timedelta(days=40)).date().replace(day=1),
+    ),
+    case(
+        "what a model has enqueued",
+        quotas.ENQUEUED,
+        "ix_quota_reservations_open",
+        tenant_id="tnt_default",
+        model="echo",
+    ),
+    case("what is enqueued", quotas.ENQUEUED_BY_MODEL, "ix_quota_reservations_open", tenant_id="tnt_default"),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 
@@ -321,5 +352,7 @@ def test_what_is_live_is_found_without_reading_the_history(seasoned: World, case
     assert [
         node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG
     ] == []
-    assert case.indexes <= {node["Index Name"] for node in plan if "Index Name" in node}
+    used = {node["Index Name"] for node in plan if "Index Name" in node}
+    # Where two are as good the planner is free to choose.
+    assert [each for each in case.indexes if not used & set(each.split("|"))] == []
     assert pages < case.pages_max

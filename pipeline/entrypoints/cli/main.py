@@ -20,6 +20,7 @@ from pipeline.entrypoints.cli import (
     keys,
     listing,
     models,
+    plans,
     processes,
     quote,
     recurring,
@@ -73,6 +74,7 @@ def build_app() -> typer.Typer:
     app.command("worker")(processes.worker)
     app.command("api")(processes.api)
     app.add_typer(keys.app, name="keys")
+    app.add_typer(plans.app, name="plans")
     app.command("supervise", hidden=True)(stack.supervise)
     return app
 

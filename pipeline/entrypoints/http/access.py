@@ -14,8 +14,10 @@ from pipeline.app.serving import Service
 from pipeline.domain.access import Permission, permissions_of
 from pipeline.domain.api_keys import is_key, new_key, read_key
 from pipeline.domain.ids import ApiKeyId, ProjectId, TenantId, new_key_id
+from pipeline.domain.plans import Plan
 from pipeline.entrypoints.http.errors import ApiError
 from pipeline.entrypoints.http.gathering import Gathered
+from pipeline.entrypoints.http.limiting import RateKeeper
 from pipeline.ports.access import KnownKey, Scope
 
 #: A key that was revoked lets nobody in for longer than this.
@@ -34,6 +36,7 @@ class Caller:
     #: Where what they make goes.
     home_project_id: ProjectId
     permissions: frozenset[Permission]
+    plan: Plan
 
     @property
     def tenant_id(self) -> TenantId:
@@ -75,6 +78,7 @@ class Doorkeeper:
             scope=known.key.scope,
             home_project_id=known.home_project_id,
             permissions=permissions_of(known.key.roles),
+            plan=self._service.plans.plan_of(known.key.tenant_id, known.plan),
         )
 
     async def _look(self, key_id: ApiKeyId) -> KnownKey | None:
@@ -110,7 +114,9 @@ def permitted(permission: Permission) -> Callable[[Request], Awaitable[Caller]]:
 async def admitted(request: Request, permission: Permission) -> Caller:
     """Return who sent a request, or raise what keeps them out."""
     doorkeeper: Doorkeeper = request.app.state.doorkeeper
-    caller = await doorkeeper.caller(request.headers.get("authorization", ""))
+    rates: RateKeeper = request.app.state.rates
+    caller = await rates.known(request, request.headers.get("authorization", ""), doorkeeper.caller)
+    await rates.count(request, caller.tenant_id, caller.plan)
     if permission not in caller.permissions:
         message = f"This API key may not do this: it lacks the permission '{permission}'."
         raise ApiError(403, message, code="forbidden")

@@ -133,7 +133,7 @@ def _submission(
         input_file_id=asked.input_file_id,
         endpoint=asked.endpoint,
         completion_window=asked.completion_window,
-        tier=asked.tier,
+        tier=asked.tier if "tier" in asked.model_fields_set else caller.plan.tier_by_default,
         priority=asked.priority,
         budget_micros=None if asked.max_cost is None else micros_of(asked.max_cost),
         metadata=asked.metadata,

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from pipeline.domain.errors import (
+    BatchLimitError,
     ConflictError,
     NightrateError,
     NotFoundError,
@@ -94,7 +95,7 @@ def to_api_error(error: NightrateError) -> ApiError:
     if isinstance(error, ApiError):
         return error
     status, message = _told(error)
-    headers: Mapping[str, str] = NO_RETRY if status == HTTPStatus.CONFLICT else {}
+    headers: Mapping[str, str] = NO_RETRY if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS} else {}
     if isinstance(error, StoreUnavailableError):
         headers = {"Retry-After": str(_RETRY_SECONDS)}
     code = None if isinstance(error, NotFoundError | ConflictError) else error.code
@@ -108,8 +109,9 @@ def _told(error: NightrateError) -> tuple[int, str]:
             return _SERVER_ERROR, "The file's content is missing."
         case NotFoundError():
             return HTTPStatus.NOT_FOUND, error.message
-        case ConflictError():
-            return HTTPStatus.CONFLICT, error.message
+        case ConflictError() | BatchLimitError():
+            is_limit = isinstance(error, BatchLimitError)
+            return HTTPStatus.TOO_MANY_REQUESTS if is_limit else HTTPStatus.CONFLICT, error.message
         case RefusedError() | UsageError():
             return _BAD_REQUEST, f"{error.message} ({error.hint})" if error.hint else error.message
         case StoreUnavailableError():

@@ -50,6 +50,7 @@ class Envelope:
                 milliseconds = round((time.perf_counter() - started) * 1000)
                 message["headers"] = [
                     *message["headers"],
+                    *scope["state"].get("rate_headers", ()),
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(milliseconds).encode()),
                     (b"openai-version", b"2020-10-01"),

@@ -62,7 +62,9 @@ class CreateBatch(_Asked):
     ]
     metadata: Pairs | None = None
     output_expires_after: ExpiresAfter | None = None
-    tier: Tier = Tier.STANDARD
+    tier: Annotated[Tier, Field(description="Unless named: standard, or the best below it that the plan has.")] = (
+        Tier.STANDARD
+    )
     priority: Annotated[Priority, Field(description="Among your batches of the tier, the highest go first.")] = 0
     max_cost: Annotated[Amount | None, Field(description="Nothing is started that may cost more.")] = None
     hold_until: Annotated[

@@ -18,8 +18,9 @@ from pipeline.app.serving import Service, open_service
 from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
-from pipeline.entrypoints.http import batches, errors, files, health, models
+from pipeline.entrypoints.http import batches, errors, files, health, limits, models
 from pipeline.entrypoints.http.access import Doorkeeper
+from pipeline.entrypoints.http.limiting import RateKeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 from pipeline.entrypoints.http.openapi import document_of
 from pipeline.entrypoints.http.polling import Polls
@@ -33,7 +34,7 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
-_ROUTERS: Final = (files.router, batches.router, models.router, health.router)
+_ROUTERS: Final = (files.router, batches.router, models.router, limits.router, health.router)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -43,8 +44,10 @@ def build_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Here, because lookups belong to the event loop.
         app.state.doorkeeper = Doorkeeper(service)
+        app.state.rates = rates = RateKeeper(service)
         app.state.batch_lookups = batches.lookups_of(service.batches.among)
         yield
+        rates.close()
 
     app = FastAPI(
         title="Nightrate",

@@ -57,3 +57,11 @@ def put_into(api: Served, batch_id: str, state: BatchState) -> None:
     """)  # noqa: S608 -- a state is a word of ours
     with api.stack.database.transaction() as connection:
         connection.execute(statement, {"batch_id": batch_id})
+
+
+def lines(count: int) -> bytes:
+    """Return a file of so many good requests."""
+    return b"".join(
+        chat_line(f"row-{number}", messages=[{"role": "user", "content": f"question {number}"}]) + b"\n"
+        for number in range(count)
+    )

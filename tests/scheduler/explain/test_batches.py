@@ -23,6 +23,7 @@ from tests.scheduler.world import HOUR_US, NOW_US, backlog, references, snapshot
 ROOT = Path(__file__).parents[3]
 ENDS = {
     Reason.BAD_INPUT: BatchState.FAILED,
+    Reason.QUOTA_REACHED: BatchState.FAILED,
     Reason.RESULTS_LOST: BatchState.FAILED,
     Reason.PROMISE_DECLINED: BatchState.FAILED,
     Reason.DEADLINE_PASSED: BatchState.EXPIRED,
