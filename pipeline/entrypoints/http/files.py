@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -21,18 +22,19 @@ from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, file_document, list_document
 from pipeline.entrypoints.http.downloads import download
 from pipeline.entrypoints.http.errors import ApiError
+from pipeline.entrypoints.http.retention import check_name, kept_seconds
 from pipeline.entrypoints.http.service import service_of
 from pipeline.entrypoints.http.uploading import Upload, receive_upload
 from pipeline.ports.files import FileDraft, FileView
 
 router = APIRouter(tags=["Files"])
 
+#: The route whose bodies are files.
+UPLOAD_PATH: Final = re.compile(r"/v1/files")
 _PAGE_MAX: Final = 10_000
 _KEPT_SECONDS_MIN: Final = 3600
 _KEPT_SECONDS_MAX: Final = 30 * 86_400
-_SUFFIX: Final = ".jsonl"
 _FIELDS: Final = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
-_SECONDS_PER_DAY: Final = 86_400
 
 Submitting = Annotated[Caller, Depends(permitted(Permission.SUBMIT))]
 Reading = Annotated[Caller, Depends(permitted(Permission.READ_BATCHES))]
@@ -133,8 +135,7 @@ def _draft(service: Service, caller: Caller, upload: Upload) -> dict[str, Any]:
     if upload.filename is None:
         raise ApiError(400, "Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
     purpose = _purpose(upload.fields.get("purpose"))
-    if purpose is FilePurpose.BATCH and not upload.filename.endswith(_SUFFIX):
-        raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
+    check_name(upload.filename, purpose)
     if not upload.size_bytes:
         raise ApiError(400, "The file is empty.", code="empty_file", param="file")
     return {
@@ -161,8 +162,7 @@ def _purpose(written: str | None) -> FilePurpose:
 def _kept_seconds(service: Service, purpose: FilePurpose, fields: dict[str, str]) -> int | None:
     anchor, written = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and written is None:
-        days = service.settings.file_retention_days
-        return days * _SECONDS_PER_DAY if days and purpose is FilePurpose.BATCH else None
+        return kept_seconds(service.settings, purpose, None)
     if anchor != "created_at":
         message = "Invalid value for 'expires_after.anchor'. Supported values are: 'created_at'."
         raise ApiError(400, message, code="invalid_value", param="expires_after.anchor")

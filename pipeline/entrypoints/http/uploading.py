@@ -36,8 +36,10 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Path) -> Upload:
-    """Write the part named `file` to `path` and return the fields; memory is bounded whatever is sent.
+async def receive_upload(
+    content_type: str, body: AsyncIterator[bytes], path: Path, *, file_field: str = "file"
+) -> Upload:
+    """Write the part named `file_field` to `path` and return the fields; memory is bounded whatever is sent.
 
     Raises `ApiError` where the body is no multipart form, or is one of a shape that nobody sends.
     """
@@ -48,7 +50,7 @@ async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Pa
             415, "A file is uploaded as multipart/form-data, with a boundary.", code="unsupported_content_type"
         )
     with path.open("xb") as file:
-        reader = _Reader(file)
+        reader = _Reader(file, file_field)
         parser = MultipartParser(boundary, reader.callbacks())
         try:
             async for chunk in body:
@@ -67,7 +69,8 @@ async def receive_upload(content_type: str, body: AsyncIterator[bytes], path: Pa
 class _Reader:
     """Takes what the parser finds."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, file_field: str) -> None:
+        self._file_field = file_field
         self.upload = Upload()
         self.is_ended = False
         self.pending_bytes = 0
@@ -126,10 +129,10 @@ class _Reader:
         if name is None:
             raise ApiError(400, "A part of the form has no name.")
         self._name = _text(name, "name")
-        self._is_file = self._name == "file" and b"filename" in options
+        self._is_file = self._name == self._file_field and b"filename" in options
         if self._is_file:
             if self.upload.filename is not None:
-                raise ApiError(400, "The form has more than one file.", param="file")
+                raise ApiError(400, "The form has more than one file.", param=self._file_field)
             self.upload.filename = _filename(_text(options[b"filename"], "filename"))
         elif self._name in self.upload.fields:
             raise ApiError(400, f"The form has the field '{_shown(self._name)}' twice.", param=_shown(self._name))
