@@ -64,6 +64,9 @@ class TenantSettings(BaseModel):
     limit: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Share of a pool's workers that it may have at once, however idle the others are."
     )
+    input_prefixes: list[str] = Field(
+        default_factory=list, description="Places that it may name input files of, besides everybody's."
+    )
 
 
 class Settings(BaseSettings):
@@ -120,6 +123,11 @@ class Settings(BaseSettings):
         description="Places whose images every tenant may name, read with the workers' own rights: s3://bucket/prefix, "
         "file:///folder.",
     )
+    input_prefixes: list[str] = Field(
+        default_factory=list,
+        description="Places whose files every tenant may name as inputs, read with the API's own rights: s3://bucket/prefix, "
+        "file:///folder.",
+    )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."
     )
@@ -137,7 +145,7 @@ class Settings(BaseSettings):
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict,
         description="Terms of tenants by id, a table each: weight (1), limit (the share of a pool's workers that it may have "
-        "at once).",
+        "at once), input_prefixes (places that it may name input files of).",
     )
     debt_half_life_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
         default=6.0,

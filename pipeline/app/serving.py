@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from pipeline.app.references import InputPlaces, input_places
 from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.access import Role
@@ -32,6 +33,7 @@ class Service:
     keys: KeyRepository
     batches: ScopedBatches
     uploads: UploadRepository
+    inputs: InputPlaces
 
     @property
     def settings(self) -> Settings:
@@ -58,6 +60,7 @@ def service_of(stack: Stack) -> Service:
         keys=KeyRepository(stack.database),
         batches=ScopedBatches(stack.database),
         uploads=UploadRepository(stack.database),
+        inputs=input_places(stack.settings),
     )
 
 

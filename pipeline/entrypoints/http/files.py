@@ -17,11 +17,12 @@ from pipeline.domain.access import Permission
 from pipeline.domain.files import UPLOADABLE, FilePurpose
 from pipeline.domain.ids import new_file_id
 from pipeline.domain.objects.keys import file_key
-from pipeline.entrypoints.http import schemas
+from pipeline.entrypoints.http import file_schemas, schemas
 from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, file_document, list_document
 from pipeline.entrypoints.http.downloads import download
 from pipeline.entrypoints.http.errors import ApiError
+from pipeline.entrypoints.http.referring import is_reference, receive_reference
 from pipeline.entrypoints.http.retention import check_name, kept_seconds
 from pipeline.entrypoints.http.service import service_of
 from pipeline.entrypoints.http.uploading import Upload, receive_upload
@@ -45,19 +46,22 @@ ReadingContent = Annotated[Caller, Depends(permitted(Permission.READ_CONTENT))]
     "/v1/files",
     response_model=schemas.File,
     responses=schemas.errors(400, 408, 413, 415),
-    openapi_extra=schemas.UPLOAD,
+    openapi_extra=file_schemas.UPLOAD_OR_REFERENCE,
     summary="Upload a file",
 )
 async def create_file(request: Request, caller: Submitting) -> Response:
-    """Upload a file of requests, as multipart/form-data; it is stored as it streams in."""
+    """Upload a file of requests, as multipart/form-data, or as JSON name one for the server to fetch."""
     service = service_of(request)
+    content_type = request.headers.get("content-type", "")
     with ExitStack() as resources:
         folder = await to_thread.run_sync(
             lambda: resources.enter_context(lent_folder(service.stack.spool_folder, prefix="upload-"))
         )
         path = folder / "file"
-        upload = await receive_upload(request.headers.get("content-type", ""), request.stream(), path)
-        draft = _draft(service, caller, upload)
+        if is_reference(content_type):
+            draft = await receive_reference(request, service, caller, path)
+        else:
+            draft = _draft(service, caller, await receive_upload(content_type, request.stream(), path))
         view = await to_thread.run_sync(_store, service, draft, path)
     return answer(file_document(view))
 
