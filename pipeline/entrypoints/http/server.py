@@ -18,7 +18,7 @@ from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
 from pipeline.domain.limits import UPLOAD_PART_BYTES_MAX
-from pipeline.entrypoints.http import batches, errors, files, health, models, uploads
+from pipeline.entrypoints.http import batches, errors, files, health, models, results, uploads
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 
@@ -31,7 +31,7 @@ _BACKLOG: Final = 2048
 _FORM_BYTES: Final = 64 * 1024
 #: Requests at once that read or write whole files before they answer; the others keep their threads.
 _HEAVY_MAX: Final = 4
-_ROUTERS: Final = (files.router, uploads.router, batches.router, models.router, health.router)
+_ROUTERS: Final = (files.router, uploads.router, batches.router, results.router, models.router, health.router)
 
 
 def build_app(service: Service) -> FastAPI:
