@@ -40,7 +40,7 @@ _ONE: Final = """
 """
 _GET: Final = text(_ONE)
 _HOLD: Final = text(f"{_ONE} FOR UPDATE")
-_SUMS: Final = text("""
+SUMS: Final = text("""
     SELECT count(*) AS parts, coalesce(sum(size_bytes), 0) AS bytes FROM upload_parts WHERE upload_id = :upload_id
 """)
 _ADD_PART: Final = text("""
@@ -56,7 +56,7 @@ _COMPLETE: Final = text("""
 _CANCEL: Final = text("""
     UPDATE uploads SET status = 'cancelled', ended_at = clock_timestamp() WHERE id = :upload_id AND status = 'pending'
 """)
-_EXPIRE: Final = text("""
+EXPIRE: Final = text("""
     UPDATE uploads SET status = 'expired', ended_at = clock_timestamp() WHERE status = 'pending' AND expires_at <= now()
 """)
 CLEARABLE: Final = text("""
@@ -194,7 +194,7 @@ class UploadRepository:
 
     def expire(self) -> int:
         """End the uploads whose time is over; returns how many."""
-        return self._database.run(lambda connection: connection.execute(_EXPIRE).rowcount)
+        return self._database.run(lambda connection: connection.execute(EXPIRE).rowcount)
 
     def clearable(self, *, grace: timedelta, limit: int) -> list[tuple[TenantId, UploadId, str | None]]:
         """Return ended uploads whose parts may go: tenant, upload, and the key of its file's object, which stays.
@@ -231,7 +231,7 @@ def _row(connection: Connection, upload_id: str, scope: Scope, *, hold: bool = F
 
 def _check_room(connection: Connection, row: Row[Any], size_bytes: int) -> None:
     check_pending(UploadStatus(row.stands))
-    sums = connection.execute(_SUMS, {"upload_id": row.id}).one()
+    sums = connection.execute(SUMS, {"upload_id": row.id}).one()
     bytes_max = UPLOAD_SURPLUS_FACTOR * row.size_bytes + UPLOAD_PART_BYTES_MAX
     if sums.parts >= UPLOAD_PARTS_MAX:
         raise RefusedError(f"The upload has {UPLOAD_PARTS_MAX} parts already.")
