@@ -34,6 +34,23 @@ class CreateUpload(_Asked):
     mime_type: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_PLAIN)]
     expires_after: ExpiresAfter | None = None
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            # What `check_name` asks for.
+            "anyOf": [
+                {"properties": {"purpose": {"enum": ["assistants", "evals", "fine-tune", "user_data", "vision"]}}},
+                {"properties": {"filename": {"pattern": r"\.jsonl$"}}},
+            ],
+            "example": {
+                "filename": "november.jsonl",
+                "purpose": "batch",
+                "bytes": 3_000_000_000,
+                "mime_type": "application/jsonl",
+            },
+        },
+    )
+
 
 class CompleteUpload(_Asked):
     """Which parts make the file, in their order."""

@@ -9,15 +9,15 @@ from typing import BinaryIO
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
 
 from pipeline.app.references import input_places
 from pipeline.app.stack import open_stack
 from pipeline.config import Settings, TenantSettings
 from pipeline.domain.errors import NotFoundError, RefusedError, UsageError
-from pipeline.domain.ids import DEFAULT_TENANT, TenantId
+from pipeline.domain.ids import DEFAULT_TENANT
 from storage.objects import places
 from tests.pipeline.http.served import Answer, Served, served
+from tests.pipeline.http.tenants import other_tenant
 from tests.services import fresh_database
 from tests.storage.objects.weed import BUCKET, S3Server, running_weed
 
@@ -52,14 +52,6 @@ def api(template_url: str, redis_url: str, outside: Path, tmp_path_factory: pyte
             upload_bytes_max=1000,
         )
         with open_stack(settings) as stack, served(stack) as api:
-            with stack.database.transaction() as connection:
-                connection.execute(text("INSERT INTO tenants (id, name) VALUES ('tnt_other', 'other')"))
-                connection.execute(
-                    text(
-                        "INSERT INTO projects (id, tenant_id, name, is_default) "
-                        "VALUES ('proj_other', 'tnt_other', 'default', true)"
-                    )
-                )
             yield api
 
 
@@ -87,7 +79,7 @@ def test_a_reference_may_give_the_file_another_name(api: Served, outside: Path) 
 
 
 def test_a_tenant_reads_its_own_places_and_nobody_elses(api: Served, outside: Path) -> None:
-    other = api.key(tenant_id=TenantId("tnt_other"))
+    other = api.key(tenant_id=other_tenant(api.stack))
 
     assert refer(api, f"file://{outside}/own/in.jsonl").status == 200
     assert refer(api, f"file://{outside}/shared/in.jsonl", key=other).status == 200
@@ -217,5 +209,14 @@ def test_a_file_is_copied_from_a_bucket(s3: S3Server, tmp_path: Path, monkeypatc
     for number, path in enumerate(("inputs/nosuch.jsonl", "other/in.jsonl", "inputs/../other/in.jsonl", "inputs/a")):
         with pytest.raises(NotFoundError):
             known.copy(DEFAULT_TENANT, f"s3://{BUCKET}/{path}", tmp_path / f"copy-{number}", bytes_max=100)
+    copied_of = places._Bucket._etag
+
+    def replaced(bucket: places._Bucket, name: str, key: str) -> str | None:
+        s3.client.put_object(Bucket=BUCKET, Key=key, Body=LINES * 2)
+        return copied_of(bucket, name, key)
+
+    monkeypatch.setattr(places._Bucket, "_etag", replaced)
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        known.copy(DEFAULT_TENANT, f"s3://{BUCKET}/inputs/a/in.jsonl", tmp_path / "changed", bytes_max=100)
     with pytest.raises(RefusedError, match="larger"):
         known.copy(DEFAULT_TENANT, f"s3://{BUCKET}/inputs/a/in.jsonl", tmp_path / "large", bytes_max=10)

@@ -18,6 +18,7 @@ from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
 from pipeline.ports.packs import PartDraft, ShardRows, WorkCommit
 from tests.pipeline.http.served import Answer, Served
+from tests.pipeline.http.tenants import other_tenant
 from tests.storage.world import World, open_world
 
 ROWS = 10
@@ -201,6 +202,8 @@ def test_who_may_not_read_content_reads_no_results(run: Run) -> None:
     assert run.results("?partial=true", key=run.api.key(Role.ANALYST)).status == 403
     assert run.api.ask("GET", "/v1/batches/batch_nosuch/results").status == 404
     assert run.results("?format=csv").status == 400
+    other = run.api.key(tenant_id=other_tenant(run.api.stack))
+    assert run.results("?partial=true", key=other).status == 404
 
 
 def test_a_part_that_is_gone_leaves_its_rows_out(run: Run) -> None:

@@ -16,10 +16,11 @@ from sqlalchemy import text
 
 from pipeline.app import uploads as uploads_module
 from pipeline.app.sweeping import Sweeper
-from pipeline.domain.ids import DEFAULT_TENANT, TenantId
+from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import FILE_BYTES_MAX, UPLOAD_PART_BYTES_MAX, UPLOAD_SECONDS
 from pipeline.domain.objects.keys import upload_prefix
 from tests.pipeline.http.served import Answer, Served, form
+from tests.pipeline.http.tenants import other_tenant
 
 CONTENT = b"".join(b'{"n": %d}\n' % n for n in range(1000))
 
@@ -209,15 +210,7 @@ def test_a_completed_upload_takes_no_parts_and_cannot_be_cancelled(quiet: Served
 
 
 def test_an_upload_of_another_tenant_does_not_exist(quiet: Served) -> None:
-    with quiet.stack.database.transaction() as connection:
-        connection.execute(text("INSERT INTO tenants (id, name) VALUES ('tnt_other', 'other') ON CONFLICT DO NOTHING"))
-        connection.execute(
-            text(
-                "INSERT INTO projects (id, tenant_id, name, is_default) "
-                "VALUES ('proj_other', 'tnt_other', 'default', true) ON CONFLICT DO NOTHING"
-            )
-        )
-    key = quiet.key(tenant_id=TenantId("tnt_other"))
+    key = quiet.key(tenant_id=other_tenant(quiet.stack))
     upload_id, parts = upload_of(quiet, b"abc")
 
     assert add(quiet, upload_id, b"x", key=key).status == 404
