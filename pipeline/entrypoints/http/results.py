@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Annotated, Any, Final, cast
 
 from anyio import CancelScope, to_thread
@@ -70,7 +70,7 @@ async def read_results(
     return StreamingResponse(_stream(first, chunks), headers=headers, media_type=_MEDIA_TYPES[kind])
 
 
-async def _stream(first: bytes | None, chunks: Generator[bytes]) -> AsyncIterator[bytes]:
+async def _stream(first: bytes | None, chunks: Generator[bytes]) -> AsyncGenerator[bytes]:
     try:
         chunk = first
         while chunk is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.domain.access import Role
 from pipeline.domain.ids import BatchId, WorkerId, new_part_id
 from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind
 from pipeline.domain.objects.part import PartRow, encode_answer, encode_part
+from pipeline.entrypoints.http.results import _stream
 from pipeline.ports.packs import PartDraft, ShardRows, WorkCommit
 from tests.pipeline.http.served import Answer, Served
 from tests.pipeline.http.tenants import other_tenant
@@ -214,3 +216,23 @@ def test_a_part_that_is_gone_leaves_its_rows_out(run: Run) -> None:
     run.api.stack.objects.delete(lost.object_key)
 
     assert len(rows_of(run.results("?partial=true"))) == 6
+
+
+def test_what_results_are_read_from_is_closed_when_the_client_leaves() -> None:
+    closed: list[bool] = []
+
+    def chunks() -> Generator[bytes]:
+        try:
+            yield b"a"
+            yield b"b"
+        finally:
+            closed.append(True)
+
+    async def leave() -> bytes:
+        source = chunks()
+        streamed = _stream(next(source), source)
+        read = await anext(streamed)
+        await streamed.aclose()
+        return read
+
+    assert (asyncio.run(leave()), closed) == (b"a", [True])
