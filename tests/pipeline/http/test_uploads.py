@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pipeline.domain.limits import FILE_BYTES_MAX, UPLOAD_PART_BYTES_MAX, UPLOAD
 from pipeline.domain.objects.keys import upload_prefix
 from tests.pipeline.http.served import Answer, Served, form
 from tests.pipeline.http.tenants import other_tenant
+from tests.services import eventually
 
 CONTENT = b"".join(b'{"n": %d}\n' % n for n in range(1000))
 
@@ -251,3 +253,33 @@ def test_any_cut_into_parts_gives_the_same_file(quiet: Served) -> None:
         pieces = [CONTENT[low:high] for low, high in zip([0, *cuts], [*cuts, len(CONTENT)], strict=True)]
         upload_id, parts = upload_of(quiet, *pieces)
         assert content_of(quiet, complete(quiet, upload_id, *parts).json) == CONTENT
+
+
+def test_a_batch_runs_on_a_file_that_came_in_parts(whole: Served) -> None:
+    lines = [
+        json.dumps(
+            {
+                "custom_id": f"row-{number}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": {"model": "echo", "messages": [{"role": "user", "content": f"question {number}"}]},
+            }
+        )
+        for number in range(30)
+    ]
+    content = "\n".join(lines).encode()
+    upload_id, parts = upload_of(whole, content[:777], content[777:])
+    asked = {
+        "input_file_id": complete(whole, upload_id, *parts).json["file"]["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    path = f"/v1/batches/{whole.ask('POST', '/v1/batches', asked).json['id']}"
+    eventually(lambda: whole.ask("GET", path).json["status"] == "completed")
+
+    merged = [json.loads(line) for line in whole.ask("GET", f"{path}/results?format=merged").content.splitlines()]
+
+    assert [{key: row[key] for key in ("custom_id", "method", "url", "body")} for row in merged] == [
+        json.loads(line) for line in lines
+    ]
+    assert {row["response"]["status_code"] for row in merged} == {200}
