@@ -99,6 +99,9 @@ class TenantSettings(PlanSettings):
     limit: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Share of a pool's workers that it may have at once, however idle the others are."
     )
+    input_prefixes: list[str] = Field(
+        default_factory=list, description="Places that it may name input files of, besides everybody's."
+    )
 
 
 class Settings(BaseSettings):
@@ -155,6 +158,11 @@ class Settings(BaseSettings):
         description="Places whose images every tenant may name, read with the workers' own rights: s3://bucket/prefix, "
         "file:///folder.",
     )
+    input_prefixes: list[str] = Field(
+        default_factory=list,
+        description="Places whose files every tenant may name as inputs, read with the API's own rights: s3://bucket/prefix, "
+        "file:///folder.",
+    )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."
     )
@@ -172,7 +180,8 @@ class Settings(BaseSettings):
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict,
         description="Terms of tenants by id, a table each: weight (1), limit (the share of a pool's workers that it may have "
-        "at once), plan (instead of the one given by `nightrate plans set`), and any limit of a plan as its own.",
+        "at once), plan (instead of the one given by `nightrate plans set`), and any limit of a plan as its own; input_prefixes (places that it may name "
+        "input files of).",
     )
     plans: dict[_PlanName, PlanSettings] = Field(
         default_factory=dict,

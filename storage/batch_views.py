@@ -142,7 +142,7 @@ def result_sources(connection: Connection, batch_id: BatchId) -> ResultSources:
     parts = text("SELECT object_key, sha256 FROM parts WHERE batch_id = :batch_id ORDER BY id")
     own = text("SELECT reason, rows_refused, refusals_key, refusals_sha256 FROM batches WHERE id = :batch_id")
     row = connection.execute(own, batch).one()
-    missing = _MISSING.get(Reason(row.reason), ("batch_failed", "This request has no result."))
+    missing = _MISSING.get(row.reason, ("batch_failed", "This request has no result."))
     return ResultSources(
         rosters=tuple(PartRef(object_key=key, sha256=sha256) for key, sha256 in connection.execute(rosters, batch)),
         shard_rows=tuple(connection.execute(shards, batch).scalars()),

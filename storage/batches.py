@@ -211,6 +211,10 @@ class BatchRepository:
         """Return all that the batch's files are made from."""
         return self._database.run(lambda connection: result_sources(connection, claim.batch_id))
 
+    def committed(self, batch_id: BatchId) -> ResultSources:
+        """Return what the results that a batch has by now are made from."""
+        return self._database.run(lambda connection: result_sources(connection, batch_id))
+
     def publish(self, claim: BatchClaim, assembled: Assembled, *, rows_total: int) -> BatchState:
         """Record the batch's files and end it; returns the state it ended in."""
         if claim.state is BatchState.CANCELLING:

@@ -58,15 +58,19 @@ _DELETE: Final = _scoped("""
        AND NOT EXISTS (SELECT FROM batches WHERE source_file_id = files.id
                         AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
 """)
-_EXPIRE: Final = text("""
+EXPIRE: Final = text("""
     -- A file that a live batch is still to read stays, and goes once the batch has ended.
     UPDATE files SET deleted_at = clock_timestamp()
      WHERE expires_at <= now() AND deleted_at IS NULL
        AND NOT EXISTS (SELECT FROM batches WHERE source_file_id = files.id
                         AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
 """)
-_REMOVABLE: Final = text("""
-    SELECT id, object_key FROM files WHERE deleted_at < now() - CAST(:grace AS interval) AND removed_at IS NULL
+REMOVABLE: Final = text("""
+    -- A batch that was made in the moment that its file expired is to find its input.
+    SELECT id, object_key FROM files
+     WHERE deleted_at < now() - CAST(:grace AS interval) AND removed_at IS NULL
+       AND NOT EXISTS (SELECT FROM batches WHERE source_file_id = files.id
+                        AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
      ORDER BY deleted_at LIMIT :limit
 """)
 _REMOVED: Final = text("UPDATE files SET removed_at = clock_timestamp() WHERE id = :file_id AND deleted_at IS NOT NULL")
@@ -136,12 +140,12 @@ class FileRepository:
 
     def expire(self) -> int:
         """Delete the files whose time is over; returns how many."""
-        return self._database.run(lambda connection: connection.execute(_EXPIRE).rowcount)
+        return self._database.run(lambda connection: connection.execute(EXPIRE).rowcount)
 
     def removable(self, *, grace: timedelta, limit: int) -> list[tuple[FileId, str]]:
         """Return deleted files whose objects may go (id, object key); downloads under way have had `grace`."""
         arguments = {"grace": grace, "limit": limit}
-        rows = self._database.run(lambda connection: connection.execute(_REMOVABLE, arguments).all())
+        rows = self._database.run(lambda connection: connection.execute(REMOVABLE, arguments).all())
         return [(FileId(row.id), row.object_key) for row in rows]
 
     def removed(self, file_id: FileId) -> None:
@@ -164,6 +168,11 @@ def add_file(connection: Connection, draft: FileDraft) -> None:
     }
     if not connection.execute(_ADD, row).rowcount and connection.execute(_SAME, row).one_or_none() is None:
         raise ConflictError(f"file {draft.file_id} or object {draft.stored.key} is recorded as another file")
+
+
+def file_of(connection: Connection, file_id: str) -> FileView:
+    """Return a recorded file, deleted or not."""
+    return _to_view(connection.execute(_ANY, {"file_id": file_id}).one())
 
 
 def _to_view(row: Row[Any]) -> FileView:

@@ -14,6 +14,8 @@ from pipeline.app.batches import finalize_claimed, take_in_claimed
 from pipeline.app.policies import policy_of
 from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
+from pipeline.app.sweeping import EVERY_SECONDS as SWEEP_EVERY_SECONDS
+from pipeline.app.sweeping import Sweeper
 from pipeline.config import Settings
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import new_pack_id
@@ -105,6 +107,7 @@ class _Duties:
         # On Postgres's clock, which all schedulers share.
         self._firer = Firer(stack, firings, now=stack.recurring.now)
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
+        self._sweeper = Sweeper(stack, every_seconds=SWEEP_EVERY_SECONDS)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -119,6 +122,7 @@ class _Duties:
             Doer(name="intake", every_seconds=settings.cycle_seconds, run_once=self.take_in_next),
             Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
             Doer(name="shadow", every_seconds=_SHADOW_EVERY_SECONDS, run_once=self.expire_samples),
+            Doer(name="sweep", every_seconds=SWEEP_EVERY_SECONDS, run_once=self._sweeper.run_once),
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
         ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from pipeline.app.references import InputPlaces, input_places
 from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.access import Role
@@ -18,6 +19,7 @@ from pipeline.ports.access import KeyDraft, KeyView
 from storage.keys import KeyRepository
 from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
+from storage.uploads import UploadRepository
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
 _AWAY_SECONDS_MAX: Final = 3.0
@@ -34,6 +36,8 @@ class Service:
     batches: ScopedBatches
     quotas: QuotaRepository
     plans: PlanBook
+    uploads: UploadRepository
+    inputs: InputPlaces
 
     @property
     def settings(self) -> Settings:
@@ -62,6 +66,8 @@ def service_of(stack: Stack) -> Service:
         batches=ScopedBatches(stack.database, plans),
         quotas=QuotaRepository(stack.database, plans),
         plans=plans,
+        uploads=UploadRepository(stack.database),
+        inputs=input_places(stack.settings),
     )
 
 

@@ -20,6 +20,8 @@ ApiKeyId = NewType("ApiKeyId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
 RecurringId = NewType("RecurringId", str)
+UploadId = NewType("UploadId", str)
+UploadPartId = NewType("UploadPartId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
 DEFAULT_PROJECT: Final = ProjectId("proj_default")
@@ -82,6 +84,16 @@ def new_part_id() -> PartId:
 def new_worker_id() -> WorkerId:
     """Return an id for a worker process."""
     return WorkerId(_new("wrk"))
+
+
+def new_upload_id() -> UploadId:
+    """Return an id for an upload in parts."""
+    return UploadId(_new("upload"))
+
+
+def new_upload_part_id() -> UploadPartId:
+    """Return an id for a part of an upload."""
+    return UploadPartId(_new("upart"))
 
 
 def new_recurring_id() -> RecurringId:

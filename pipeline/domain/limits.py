@@ -27,6 +27,14 @@ STOP_TOKENS_MAX: Final = 128
 LOGIT_BIASES_MAX: Final = 1024
 CONSTRAINT_CHOICES_MAX: Final = 1024
 
+# --- uploads in parts --------------------------------------------------------------------------
+UPLOAD_PART_BYTES_MAX: Final = 64 * 1024 * 1024
+UPLOAD_PARTS_MAX: Final = 10_000
+#: From an upload's creation to its completion: 20 GB in it are 240 kB/s.
+UPLOAD_SECONDS: Final = 86_400
+#: What all parts of an upload may have at most, by its announced size: parts may be sent again.
+UPLOAD_SURPLUS_FACTOR: Final = 2
+
 # --- images ------------------------------------------------------------------------------------
 IMAGE_URL_CHARS_MAX: Final = 8192
 #: Of one image as it is stored; inside a request the line bounds it first.
@@ -84,6 +92,7 @@ DELIVERY_TRIES_MAX: Final = 12
 #: 10,000 currency units an hour: past it a rate is a typing error.
 RATE_MICROS_PER_HOUR_MAX: Final = 10_000_000_000
 
+assert UPLOAD_PART_BYTES_MAX * UPLOAD_PARTS_MAX >= FILE_BYTES_MAX
 assert CATCH_UP_MAX <= FIRINGS_WAITING_MAX
 assert LINE_BYTES_MAX <= SHARD_BYTES_MAX <= PART_BYTES_MAX
 assert SHARD_ROWS_MAX <= PACK_ROWS_MAX

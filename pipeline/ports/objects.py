@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -25,8 +26,8 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Write-once storage of named byte strings. Safe to share between threads."""
 
-    def put(self, key: str, content: bytes | memoryview | Path) -> StoredObject:
-        """Write `content` (bytes, or a local file's) under `key` unless something stands there.
+    def put(self, key: str, content: bytes | memoryview | Path | BufferedReader) -> StoredObject:
+        """Write `content` (bytes, a local file's, or what a seekable stream gives) under `key` unless something stands there.
 
         The same content again is a success (a retry after a lost answer); other content raises
         `ObjectConflictError`, and the object stays as it was. The object is durable and complete,

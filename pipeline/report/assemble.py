@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Final, Self
@@ -25,10 +25,9 @@ from pipeline.domain.ranges import Ranges
 from pipeline.ports.batches import Assembled, BatchClaim, PartRef, ResultFile, ResultSources
 from pipeline.ports.objects import ObjectStore
 from pipeline.report.gather import LOST, MISSING, Results
+from pipeline.report.spans import cuts, read_spans
 
-#: Result bytes held while rows are brought from the parts' order into the input's.
-_HELD_BYTES_MAX: Final = 32 * 1024 * 1024
-#: Rows read between two releases of mapped memory (a row may map 64 KiB around it), and rows written at once.
+#: Rows written at once.
 _ROWS_AT_ONCE: Final = 1024
 
 
@@ -137,13 +136,13 @@ class _ResultWriter:
         shard_nos, positions, custom_ids = zip(*rows, strict=True)
         places = np.array([shard_nos, positions], dtype=np.int64)
         numbers = self._results.numbers_of(ref.object_key, places[0], places[1])
-        for low, high in _cuts(self._results.lengths[numbers]):
+        for low, high in cuts(self._results.lengths[numbers]):
             self._write_some(custom_ids[low:high], numbers[low:high])
 
     def _write_some(self, custom_ids: Sequence[bytes], numbers: NDArray[np.int64]) -> None:
         starts, is_success = self._results.starts[numbers], self._results.is_success[numbers]
         # As in `_tail`.
-        found = self._read(starts + 1, starts + self._results.lengths[numbers] + 1)
+        found = read_spans(self._mapped, starts + 1, starts + self._results.lengths[numbers] + 1)
         for index in np.flatnonzero(starts == LOST).tolist():
             found[index] = self._lost
         row_id, missing = self._id, self._missing
@@ -160,27 +159,6 @@ class _ResultWriter:
         self.rows_succeeded += int(np.count_nonzero(is_success))
         self.rows_missing += int(np.count_nonzero(starts == MISSING))
 
-    def _read(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> list[bytes]:
-        """Return the bytes at each [start, stop), none for missing rows, read in the order of the file.
-
-        That order is what makes it fast: neighbours in the file share the page fault that maps them.
-        """
-        mapped = self._mapped
-        if mapped is None:
-            return [b""] * len(starts)
-        order = np.argsort(starts)
-        found: list[bytes] = []
-        for low in range(0, len(order), _ROWS_AT_ONCE):
-            some = order[low : low + _ROWS_AT_ONCE]
-            found += [
-                mapped[start:stop] for start, stop in zip(starts[some].tolist(), stops[some].tolist(), strict=True)
-            ]
-            # Mapped pages count as ours until given back; the system keeps its copy.
-            mapped.madvise(mmap.MADV_DONTNEED)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        return [found[index] for index in place.tolist()]
-
     def _route(self, lines: Sequence[bytes], is_success: Sequence[bool]) -> None:
         if all(is_success):
             self._output.write(b"".join(lines))
@@ -193,16 +171,6 @@ class _ResultWriter:
 def _tail(line: bytes) -> bytes:
     """Return a result line as it follows the id: its own opening brace gives way, its newline is taken along."""
     return line[1:] + b"\n"
-
-
-def _cuts(lengths: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    """Cut rows with results of these lengths into half-open ranges to hold in memory, each at least one row."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    start, bytes_before = 0, 0
-    while start < len(lengths):
-        stop = max(start + 1, int(np.searchsorted(ends, bytes_before + _HELD_BYTES_MAX, side="right")))
-        yield start, stop
-        start, bytes_before = stop, int(ends[stop - 1])
 
 
 def _stored(claim: BatchClaim, kind: str, folder: Path, rows: int, objects: ObjectStore) -> ResultFile | None:

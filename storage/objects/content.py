@@ -30,8 +30,12 @@ class Fingerprint:
 
 
 @contextmanager
-def opened(content: bytes | memoryview | Path) -> Iterator[Source]:
+def opened(content: bytes | memoryview | Path | io.BufferedReader) -> Iterator[Source]:
     """Lend `content` as a seekable binary file; raise `UsageError` for a path that is no readable file."""
+    if isinstance(content, io.BufferedReader):
+        content.seek(0)
+        yield content
+        return
     if not isinstance(content, Path):
         yield io.BytesIO(content)
         return

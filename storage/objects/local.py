@@ -73,7 +73,7 @@ class LocalStore:
                 raise UsageError(f"the object store's path {self._root} is not a folder")
         self.sweep()
 
-    def put(self, key: str, content: bytes | memoryview | Path) -> StoredObject:
+    def put(self, key: str, content: bytes | memoryview | Path | BufferedReader) -> StoredObject:
         """Write `content` under `key` once; see the port.
 
         Raises:

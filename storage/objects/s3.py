@@ -109,7 +109,7 @@ class S3Store:
         """Close the idle connections."""
         self._client.close()
 
-    def put(self, key: str, content: bytes | memoryview | Path) -> StoredObject:
+    def put(self, key: str, content: bytes | memoryview | Path | io.BufferedReader) -> StoredObject:
         """Write `content` under `key` once; see the port. A file must not change meanwhile.
 
         Raises:

@@ -20,7 +20,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
 
-    def put(self, key: str, content: bytes | memoryview | Path) -> StoredObject:
+    def put(self, key: str, content: bytes | memoryview | Path | io.BufferedReader) -> StoredObject:
+        if isinstance(content, io.BufferedReader):
+            content = content.read()
         new = content.read_bytes() if isinstance(content, Path) else bytes(content)
         if self.contents.setdefault(key, new) != new:
             raise ObjectConflictError(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import tempfile
@@ -16,8 +17,10 @@ from pipeline.domain.objects.part import PartRow, encode_answer, encode_part, er
 from pipeline.domain.objects.shard import decode_rows
 from pipeline.ports.batches import Admitted, PartRef, Rejected, ResultSources
 from pipeline.ports.objects import ObjectStore
-from pipeline.report import assemble as assemble_module
+from pipeline.report import spans
 from pipeline.report.assemble import assemble
+from pipeline.report.lines import committed_lines, filed_lines
+from pipeline.report.merged import merged_lines
 from pipeline.submit import reading, spool, writing
 from pipeline.submit.intake import take_in
 from pipeline.submit.lines import read_lines
@@ -79,7 +82,7 @@ def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "read_lines", lambda source, **bounds: read_lines(source, block_bytes=500, **bounds))
     monkeypatch.setattr(spool, "_GATHER_BYTES_MAX", 1500)
     monkeypatch.setattr(spool, "_RELEASE_ROWS", 4)
-    monkeypatch.setattr(assemble_module, "_HELD_BYTES_MAX", 900)
+    monkeypatch.setattr(spans, "_HELD_BYTES_MAX", 900)
     monkeypatch.setattr(writing, "SHARD_ROWS_MAX", 5)
     monkeypatch.setattr(writing, "SHARD_BYTES_MAX", 700)
     monkeypatch.setattr(writing, "ROSTER_ROWS_MAX", 7)
@@ -113,6 +116,34 @@ def test_every_request_gets_its_own_result_once_in_input_order(
     distinct = {json.dumps(body) for body, (_, fields, _) in zip(bodies, asked, strict=True) if fields not in REFUSED}
     assert sum(shard.rows for shard in outcome.shards) == len(distinct)
     assert outcome.rows_duplicate == len(asked) - outcome.rows_refused - len(distinct)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(requests, st.randoms(use_true_random=False), st.sampled_from([1.0, 0.5, 0.0]))
+def test_results_on_the_way_are_those_of_the_end_in_input_order_and_each_once(
+    asked: list[tuple[int, dict[str, Any], bool]], chance: random.Random, share: float
+) -> None:
+    objects = MemoryStore()
+    content = b"".join(
+        b" \r\n" * is_after_blank + line(f'id"\\-{n}', chat(f"question {q}", **fields), response="mine") + b"\n"
+        for n, (q, fields, is_after_blank) in enumerate(asked)
+    )
+    sources = answered(admitted(content, objects=objects), objects, chance, share=share)
+    with tempfile.TemporaryDirectory() as folder:
+        assembled = assemble(claim_of(token=2), sources, objects, spool_folder=Path(folder))
+        found = list(committed_lines(claim_of().batch_id, sources, objects, Path(folder)))
+
+    files = [objects.read(each.object_key) for each in (assembled.output, assembled.error) if each]
+    filed = list(filed_lines([io.BytesIO(file) for file in files]))
+    assert [each.request_no for each in filed] == list(range(1, len(asked) + 1))
+    assert sorted(each.line + b"\n" for each in filed) == sorted(b"".join(files).splitlines(keepends=True))
+    assert found == [each for each in filed if not each.rest.startswith(b'"response":null')]
+
+    submitted = [json.loads(each) for each in content.splitlines() if each.strip()]
+    merged = [json.loads(each) for each in merged_lines(io.BytesIO(content), found)]
+    for row, each in zip(merged, found, strict=True):
+        ours = {key: value for key, value in json.loads(each.line).items() if key != "custom_id"}
+        assert row == submitted[each.request_no - 1] | ours
 
 
 def _check(row: dict[str, Any], body: dict[str, Any]) -> None:

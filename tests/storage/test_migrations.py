@@ -21,16 +21,19 @@ from pipeline.domain.recurring import CatchUp, FiringOutcome, Overlap
 from pipeline.domain.shadow import SampleState
 from pipeline.domain.shares import SplitRule
 from pipeline.domain.tiers import Tier
+from pipeline.domain.uploads import UploadStatus
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage import quota_tables  # noqa: F401 -- importing declares
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
+from storage.upload_tables import UploadRow
 from tests.services import fresh_database
 
 #: Importing the last of the tables' modules brings all of them.
 TABLES = FiringRow.metadata
+assert UploadRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -55,6 +58,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_recurring_endpoint": Endpoint,
     "ck_recurring_overlap": Overlap,
     "ck_recurring_tier": Tier,
+    "ck_uploads_purpose": FilePurpose,
+    "ck_uploads_status": UploadStatus,
     "ck_variants_device": DeviceClass,
     "ck_variants_engine": EngineKind,
     "ck_variants_recipe": Recipe,
@@ -138,7 +143,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

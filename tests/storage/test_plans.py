@@ -21,12 +21,14 @@ from storage import (
     batch_views,
     costs,
     cycles,
+    files,
     meters,
     packs,
     quotas,
     recurring_statements,
     rescue,
     snapshots,
+    uploads,
     variants,
     workers,
 )
@@ -49,6 +51,9 @@ BIG = frozenset(
         "ledger",
         "firings",
         "quota_reservations",
+        "files",
+        "uploads",
+        "upload_parts",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -61,6 +66,27 @@ SEED = (
     """
     INSERT INTO files (id, tenant_id, project_id, purpose, filename, size_bytes, sha256, object_key)
     VALUES ('file_0', 'tnt_default', 'proj_default', 'batch', 'x', 1, repeat('0', 64), 'file_0')
+    """,
+    """
+    INSERT INTO files (id, tenant_id, project_id, purpose, filename, size_bytes, sha256, object_key, created_at, expires_at,
+                       deleted_at, removed_at)
+    SELECT 'file_' || lpad(n::text, 9, '0'), 'tnt_default', 'proj_default', 'batch', 'x', 1, repeat('0', 64), 'f' || n, at,
+           CASE WHEN n > :rows - 10 THEN at ELSE at + interval '10 years' END,
+           CASE WHEN n < :rows - 20 THEN at END, CASE WHEN n < :rows - 40 THEN at END
+      FROM generate_series(1, :rows) AS n, LATERAL (SELECT now() - (:rows - n + 12) * interval '10 min' AS at)
+    """,
+    """
+    INSERT INTO uploads (id, tenant_id, project_id, status, purpose, filename, mime_type, size_bytes, created_at, expires_at,
+                         ended_at, cleared_at)
+    SELECT 'upload_' || lpad(n::text, 9, '0'), 'tnt_default', 'proj_default',
+           CASE WHEN n < :rows - 20 THEN 'cancelled' ELSE 'pending' END, 'batch', 'x', 'x', 1, at, at + interval '1 day',
+           CASE WHEN n < :rows - 20 THEN at END, CASE WHEN n < :rows - 40 THEN at END
+      FROM generate_series(1, :rows) AS n, LATERAL (SELECT now() - (:rows - n + 12) * interval '10 min' AS at)
+    """,
+    """
+    INSERT INTO upload_parts (id, upload_id, object_key, size_bytes, sha256)
+    SELECT 'upart_' || n, 'upload_' || lpad(n::text, 9, '0'), 'p' || n, 1, repeat('0', 64)
+      FROM generate_series(1, :rows) AS n
     """,
     """
     INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency, ended_at)
@@ -312,6 +338,11 @@ CASES = (
         model="echo",
     ),
     case("what is enqueued", quotas.ENQUEUED_BY_MODEL, "ix_quota_reservations_open", tenant_id="tnt_default"),
+    case("files that run out", files.EXPIRE, "ix_files_expiring ix_batches_source_file_id", 400),
+    case("objects to remove", files.REMOVABLE, "ix_files_removable", 300, grace=timedelta(hours=1), limit=50),
+    case("uploads that run out", uploads.EXPIRE, "ix_uploads_expiring", 300),
+    case("uploads to clear", uploads.CLEARABLE, "ix_uploads_clearable", grace=timedelta(hours=1), limit=10),
+    case("an upload's parts", uploads.SUMS, "ix_upload_parts_upload_id", upload_id="upload_000049990"),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 

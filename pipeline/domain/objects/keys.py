@@ -6,12 +6,27 @@ its successor's belongs, and "already there" can only mean "I wrote this before"
 
 from __future__ import annotations
 
-from pipeline.domain.ids import BatchId, FileId, PackId, TenantId
+from pipeline.domain.ids import BatchId, FileId, PackId, TenantId, UploadId, UploadPartId
 
 
 def file_key(tenant_id: TenantId, file_id: FileId) -> str:
     """Return the key of an uploaded input file."""
     return f"tenants/{tenant_id}/files/{file_id}"
+
+
+def upload_prefix(tenant_id: TenantId, upload_id: UploadId) -> str:
+    """Return the prefix of an upload's parts and of what they are joined to."""
+    return f"tenants/{tenant_id}/uploads/{upload_id}/"
+
+
+def upload_part_key(tenant_id: TenantId, upload_id: UploadId, part_id: UploadPartId) -> str:
+    """Return the key of one part of an upload."""
+    return f"{upload_prefix(tenant_id, upload_id)}parts/{part_id}"
+
+
+def joined_key(tenant_id: TenantId, upload_id: UploadId, file_id: FileId) -> str:
+    """Return the key of the file that an upload's parts are joined to."""
+    return f"{upload_prefix(tenant_id, upload_id)}files/{file_id}"
 
 
 def batch_prefix(tenant_id: TenantId, batch_id: BatchId) -> str:

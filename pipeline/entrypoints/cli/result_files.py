@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from pipeline.domain.errors import ConflictError, UsageError
+from pipeline.domain.results import ResultFormat
 from pipeline.entrypoints.cli.inputs import STDIN
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
+
+_BLOCK_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +75,48 @@ def save(stack: Stack, file_id: str | None, path: Path) -> Path | None:
     if file_id is None:
         return None
     key = stack.files.get(file_id).object_key
-    with (
-        stack.objects.open(key) as source,
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft,
-    ):
+    with stack.objects.open(key) as source, _drafted(path) as draft:
+        shutil.copyfileobj(source, draft, _BLOCK_BYTES)
+    return path
+
+
+def save_chunks(chunks: Iterable[bytes], path: Path) -> int:
+    """Write `chunks` to `path`, all of them or nothing; returns their bytes."""
+    with _drafted(path) as draft:
+        for chunk in chunks:
+            draft.write(chunk)
+        return draft.tell()
+
+
+def check_printable(kind: ResultFormat) -> None:
+    """Refuse to write a table on a terminal."""
+    if kind is ResultFormat.PARQUET and sys.stdout.isatty():
+        raise UsageError("a Parquet file is nothing to look at", hint="--output FILE")
+
+
+def stream_chunks(chunks: Iterable[bytes]) -> None:
+    """Write `chunks` to stdout."""
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _drafted(path: Path) -> Iterator[IO[bytes]]:
+    """Lend a file that becomes `path` if the block ends well, and is gone if it does not."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as draft:
         try:
-            shutil.copyfileobj(source, draft, 1024 * 1024)
+            yield draft
             draft.close()
             Path(draft.name).chmod(0o644)
             Path(draft.name).replace(path)
         except BaseException:
             Path(draft.name).unlink(missing_ok=True)
             raise
-    return path
 
 
 def stream(stack: Stack, file_id: str) -> None:
     """Copy a file of the store to stdout."""
     with stack.objects.open(stack.files.get(file_id).object_key) as source:
-        shutil.copyfileobj(source, sys.stdout.buffer, 1024 * 1024)
+        shutil.copyfileobj(source, sys.stdout.buffer, _BLOCK_BYTES)
     sys.stdout.buffer.flush()

@@ -17,7 +17,7 @@ from pipeline.entrypoints.http.errors import ApiError
 from pipeline.ports.files import FileView
 
 _BLOCK_BYTES: Final = 1024 * 1024
-_RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,40})-(?P<last>[0-9]{0,40})", re.ASCII | re.IGNORECASE)
 _CONTENT_TYPE: Final = "application/octet-stream"
 
 
@@ -27,17 +27,16 @@ async def download(request: Request, stack: Stack, file: FileView) -> Response:
     A range of bytes is answered as RFC 9110 has it; several at once are answered by the whole, as that allows.
     """
     etag = f'"{file.sha256}"'
-    if etag in request.headers.get("if-none-match", ""):
+    if _is_known(etag, request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers={"ETag": etag})
     link = await to_thread.run_sync(_link, stack, file)
     if link is not None:
         # Another host: clients drop their key on the way there, and the link needs none.
         return RedirectResponse(link, status_code=302, headers={"Cache-Control": "no-store"})
-    start, stop = 0, file.size_bytes
     asked = request.headers.get("range")
-    if asked is not None and request.headers.get("if-range", etag) == etag:
-        start, stop = _span(asked, file.size_bytes)
-    is_part = (start, stop) != (0, file.size_bytes)
+    is_asked = asked is not None and request.headers.get("if-range", etag) == etag
+    span = _span(asked or "", file.size_bytes) if is_asked else None
+    start, stop = span or (0, file.size_bytes)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(stop - start),
@@ -45,11 +44,11 @@ async def download(request: Request, stack: Stack, file: FileView) -> Response:
         "ETag": etag,
         "X-Content-Type-Options": "nosniff",
     }
-    if is_part:
+    if span is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size_bytes}"
     return StreamingResponse(
         _blocks(stack, file.object_key, start, stop),
-        status_code=206 if is_part else 200,
+        status_code=200 if span is None else 206,
         headers=headers,
         media_type=_CONTENT_TYPE,
     )
@@ -69,11 +68,16 @@ async def _blocks(stack: Stack, key: str, start: int, stop: int) -> AsyncIterato
             yield block
 
 
-def _span(asked: str, size_bytes: int) -> tuple[int, int]:
-    """Return the half-open range of bytes that a Range header means; the whole where it means nothing here."""
-    match = _RANGE.fullmatch(asked.replace(" ", ""))
+def _is_known(etag: str, named: str) -> bool:
+    """Say whether `If-None-Match` names the content, by the weak comparison that RFC 9110 has for it."""
+    return named.strip() == "*" or etag in {each.strip().removeprefix("W/") for each in named.split(",")}
+
+
+def _span(asked: str, size_bytes: int) -> tuple[int, int] | None:
+    """Return the half-open range of bytes that a Range header means; None where it means nothing here."""
+    match = _RANGE.fullmatch(asked)
     if match is None or not (match["first"] or match["last"]):
-        return 0, size_bytes
+        return None
     if not match["first"]:
         start, stop = max(0, size_bytes - int(match["last"])), size_bytes
         is_satisfiable = bool(int(match["last"])) and bool(size_bytes)
@@ -81,7 +85,7 @@ def _span(asked: str, size_bytes: int) -> tuple[int, int]:
         start = int(match["first"])
         stop = min(int(match["last"]) + 1, size_bytes) if match["last"] else size_bytes
         if match["last"] and int(match["last"]) < start:
-            return 0, size_bytes
+            return None
         is_satisfiable = start < size_bytes
     if not is_satisfiable:
         raise ApiError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,23 +17,25 @@ from pipeline.domain.access import Permission
 from pipeline.domain.files import UPLOADABLE, FilePurpose
 from pipeline.domain.ids import new_file_id
 from pipeline.domain.objects.keys import file_key
-from pipeline.entrypoints.http import schemas
+from pipeline.entrypoints.http import file_schemas, schemas
 from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, file_document, list_document
 from pipeline.entrypoints.http.downloads import download
 from pipeline.entrypoints.http.errors import ApiError
+from pipeline.entrypoints.http.referring import is_reference, receive_reference
+from pipeline.entrypoints.http.retention import check_name, kept_seconds
 from pipeline.entrypoints.http.service import service_of
 from pipeline.entrypoints.http.uploading import Upload, receive_upload
 from pipeline.ports.files import FileDraft, FileView
 
 router = APIRouter(tags=["Files"])
 
+#: The route whose bodies are files.
+UPLOAD_PATH: Final = re.compile(r"/v1/files")
 _PAGE_MAX: Final = 10_000
 _KEPT_SECONDS_MIN: Final = 3600
 _KEPT_SECONDS_MAX: Final = 30 * 86_400
-_SUFFIX: Final = ".jsonl"
 _FIELDS: Final = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
-_SECONDS_PER_DAY: Final = 86_400
 
 Submitting = Annotated[Caller, Depends(permitted(Permission.SUBMIT))]
 Reading = Annotated[Caller, Depends(permitted(Permission.READ_BATCHES))]
@@ -43,24 +46,25 @@ ReadingContent = Annotated[Caller, Depends(permitted(Permission.READ_CONTENT))]
     "/v1/files",
     response_model=schemas.File,
     responses=schemas.errors(400, 408, 413, 415),
-    openapi_extra=schemas.UPLOAD,
+    openapi_extra=file_schemas.UPLOAD_OR_REFERENCE,
     summary="Upload a file",
 )
 async def create_file(request: Request, caller: Submitting) -> Response:
-    """Upload a file of requests, as multipart/form-data; it is stored as it streams in."""
+    """Upload a file of requests, as multipart/form-data, or as JSON name one for the server to fetch."""
     service = service_of(request)
+    content_type = request.headers.get("content-type", "")
     with ExitStack() as resources:
         folder = await to_thread.run_sync(
             lambda: resources.enter_context(lent_folder(service.stack.spool_folder, prefix="upload-"))
         )
         path = folder / "file"
-        upload = await receive_upload(
-            request.headers.get("content-type", ""),
-            request.stream(),
-            path,
-            bytes_max=service.settings.upload_bytes_max,
-        )
-        draft = _draft(service, caller, upload)
+        if is_reference(content_type):
+            draft = await receive_reference(request, service, caller, path)
+        else:
+            bytes_max = service.settings.upload_bytes_max
+            draft = _draft(
+                service, caller, await receive_upload(content_type, request.stream(), path, bytes_max=bytes_max)
+            )
         view = await to_thread.run_sync(_store, service, draft, path)
     return answer(file_document(view))
 
@@ -138,8 +142,7 @@ def _draft(service: Service, caller: Caller, upload: Upload) -> dict[str, Any]:
     if upload.filename is None:
         raise ApiError(400, "Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
     purpose = _purpose(upload.fields.get("purpose"))
-    if purpose is FilePurpose.BATCH and not upload.filename.endswith(_SUFFIX):
-        raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
+    check_name(upload.filename, purpose)
     if not upload.size_bytes:
         raise ApiError(400, "The file is empty.", code="empty_file", param="file")
     return {
@@ -166,8 +169,7 @@ def _purpose(written: str | None) -> FilePurpose:
 def _kept_seconds(service: Service, purpose: FilePurpose, fields: dict[str, str]) -> int | None:
     anchor, written = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and written is None:
-        days = service.settings.file_retention_days
-        return days * _SECONDS_PER_DAY if days and purpose is FilePurpose.BATCH else None
+        return kept_seconds(service.settings, purpose, None)
     if anchor != "created_at":
         message = "Invalid value for 'expires_after.anchor'. Supported values are: 'created_at'."
         raise ApiError(400, message, code="invalid_value", param="expires_after.anchor")

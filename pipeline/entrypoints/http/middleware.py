@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -82,12 +84,11 @@ class Envelope:
 class BoundedBody:
     """Refuses bodies that are too large, or that do not arrive; uploads have bounds of their own."""
 
-    def __init__(self, app: ASGIApp, *, bytes_max: int, upload_bytes_max: int, upload_paths: frozenset[str]) -> None:
-        """Pass on to `app` what is within bounds."""
+    def __init__(self, app: ASGIApp, *, bytes_max: int, uploads: Mapping[re.Pattern[str], int]) -> None:
+        """Pass on to `app` what is within bounds: `bytes_max`, and by path those of what is uploaded there."""
         self._app = app
         self._bytes_max = bytes_max
-        self._upload_bytes_max = upload_bytes_max
-        self._upload_paths = upload_paths
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -97,8 +98,7 @@ class BoundedBody:
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             await error_response(ApiError(400, "The request's URL holds a NUL character."))(scope, receive, send)
             return
-        is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") in self._upload_paths
-        bytes_max = self._upload_bytes_max if is_upload else self._bytes_max
+        bytes_max = self._bound(scope)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > bytes_max:
             await error_response(_too_large(bytes_max))(scope, receive, send)
@@ -117,6 +117,12 @@ class BoundedBody:
             return message
 
         await self._app(scope, receive_bounded if scope["method"] in {"POST", "PUT", "PATCH"} else receive, send)
+
+    def _bound(self, scope: Scope) -> int:
+        if scope["method"] != "POST":
+            return self._bytes_max
+        path = scope["path"].rstrip("/")
+        return next((bytes_max for of, bytes_max in self._uploads.items() if of.fullmatch(path)), self._bytes_max)
 
 
 def _too_large(bytes_max: int) -> ApiError:

@@ -12,13 +12,15 @@ from importlib.metadata import version
 from typing import Final
 
 import uvicorn
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from pipeline.app.serving import Service, open_service
 from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
-from pipeline.entrypoints.http import batches, errors, files, health, limits, models
+from pipeline.domain.limits import UPLOAD_PART_BYTES_MAX
+from pipeline.entrypoints.http import batches, errors, files, health, limits, models, results, uploads
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.limiting import RateKeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
@@ -34,7 +36,17 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
-_ROUTERS: Final = (files.router, batches.router, models.router, limits.router, health.router)
+#: Requests at once that read or write whole files before they answer; the others keep their threads.
+_HEAVY_MAX: Final = 4
+_ROUTERS: Final = (
+    files.router,
+    uploads.router,
+    batches.router,
+    results.router,
+    models.router,
+    limits.router,
+    health.router,
+)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -46,6 +58,7 @@ def build_app(service: Service) -> FastAPI:
         app.state.doorkeeper = Doorkeeper(service)
         app.state.rates = rates = RateKeeper(service)
         app.state.batch_lookups = batches.lookups_of(service.batches.among)
+        app.state.heavy = CapacityLimiter(_HEAVY_MAX)
         yield
         rates.close()
 
@@ -67,8 +80,10 @@ def build_app(service: Service) -> FastAPI:
     app.add_middleware(
         BoundedBody,
         bytes_max=BODY_BYTES_MAX,
-        upload_bytes_max=service.settings.upload_bytes_max + _FORM_BYTES,
-        upload_paths=frozenset({"/v1/files"}),
+        uploads={
+            files.UPLOAD_PATH: service.settings.upload_bytes_max + _FORM_BYTES,
+            uploads.PART_PATH: UPLOAD_PART_BYTES_MAX + _FORM_BYTES,
+        },
     )
     app.add_middleware(Envelope)
     return app

@@ -149,6 +149,25 @@ def test_results_go_to_a_file_and_overwrite_nothing(shell: Shell, batch_id: str)
     assert len((shell.folder / "out.jsonl").read_text().splitlines()) == ROWS - 1
 
 
+def test_results_come_in_other_shapes(shell: Shell, batch_id: str) -> None:
+    everything = shell.run("results", batch_id, "--format", "jsonl")
+    assert custom_ids(everything) == [f"r{n}" for n in range(ROWS)]
+    assert shell.run("results", batch_id, "--partial") == everything
+    merged = [json.loads(line) for line in shell.run("results", batch_id, "--format", "merged").splitlines()]
+    assert [row["custom_id"] for row in merged] == [f"r{n}" for n in range(ROWS)]
+    assert all({"body", "response"} <= row.keys() for row in merged)
+
+    document = json.loads(
+        shell.run("results", batch_id, "--format", "parquet", "--output", "out.parquet", "--force", "--json")
+    )
+
+    table = (shell.folder / "out.parquet").read_bytes()
+    assert (table[:4], len(table)) == (b"PAR1", document["size_bytes"])
+    shell.run("results", batch_id, "--format", "csv", code=2)
+    shell.run("results", batch_id, "--format", "jsonl", "--errors", code=2)
+    shell.run("results", batch_id, "--format", "parquet", "--output", "out.parquet", code=4)
+
+
 def test_what_is_not_there_is_not_found(shell: Shell) -> None:
     for command in ("show", "watch", "results", "cancel", "explain"):
         shell.run(command, "batch_unknown", code=3)

@@ -90,7 +90,9 @@ class Served:
         return self.ask("POST", "/v1/files", body, key=key, headers={"Content-Type": content_type})
 
 
-def form(fields: Mapping[str, str], *, filename: str | None, content: bytes = b"") -> tuple[bytes, str]:
+def form(
+    fields: Mapping[str, str], *, filename: str | None, content: bytes = b"", field: str = "file"
+) -> tuple[bytes, str]:
     """Return a multipart form and its content type."""
     boundary = "bound-4f1c"
     parts = [
@@ -98,7 +100,7 @@ def form(fields: Mapping[str, str], *, filename: str | None, content: bytes = b"
         for name, value in fields.items()
     ]
     if filename is not None:
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n\r\n'
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{filename}"\r\n\r\n'
         parts.append(head.encode() + content + b"\r\n")
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 

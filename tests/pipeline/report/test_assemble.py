@@ -14,6 +14,7 @@ from pipeline.domain.objects.roster import encode_roster
 from pipeline.ports.batches import Assembled, PartRef, ResultFile, ResultSources
 from pipeline.report import assemble as assemble_module
 from pipeline.report import header as header_module
+from pipeline.report import spans
 from pipeline.report.assemble import RowsOf, assemble
 from tests.pipeline.files import BATCH_HEX, claim_of
 from tests.pipeline.memory import MemoryStore
@@ -160,7 +161,8 @@ def test_a_header_in_several_chunks_is_the_same_header(
     batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(header_module, "_CHUNK_BYTES", 10)
-    monkeypatch.setattr(assemble_module, "_HELD_BYTES_MAX", 1000)
+    monkeypatch.setattr(spans, "_HELD_BYTES_MAX", 1000)
+    monkeypatch.setattr(spans, "_ROWS_AT_ONCE", 2)
     monkeypatch.setattr(assemble_module, "_ROWS_AT_ONCE", 3)
     batch.refuse(100)
     batch.roster(*((-1, position, str(position)) for position in range(100)))
