@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.access import Role
 from pipeline.domain.api_keys import digest, new_key
-from pipeline.domain.ids import ProjectId, TenantId, new_key_id
-from pipeline.ports.access import KeyDraft, KeyView
+from pipeline.domain.ids import ProjectId, TenantId, new_key_id, new_project_id, new_tenant_id
+from pipeline.domain.names import checked_name
+from pipeline.ports.access import KeyDraft, KeySecret, KeyView, Scope, TenantView
+from storage.audit import AuditRepository
 from storage.keys import KeyRepository
 from storage.scoped_batches import ScopedBatches
+from storage.tenants import TenantRepository
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
 _AWAY_SECONDS_MAX: Final = 3.0
@@ -30,6 +33,8 @@ class Service:
     stack: Stack
     keys: KeyRepository
     batches: ScopedBatches
+    tenants: TenantRepository
+    audit: AuditRepository
 
     @property
     def settings(self) -> Settings:
@@ -51,7 +56,13 @@ def open_service(settings: Settings) -> Iterator[Service]:
 
 def service_of(stack: Stack) -> Service:
     """Return what the API serves from a stack that is open."""
-    return Service(stack=stack, keys=KeyRepository(stack.database), batches=ScopedBatches(stack.database))
+    return Service(
+        stack=stack,
+        keys=KeyRepository(stack.database),
+        batches=ScopedBatches(stack.database),
+        tenants=TenantRepository(stack.database),
+        audit=AuditRepository(stack.database),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +78,47 @@ class KeyOrder:
 
 
 def make_key(service: Service, order: KeyOrder) -> tuple[KeyView, str]:
-    """Make an API key; returns it with its text, which is told this once and stored nowhere."""
+    """Make an API key; returns it with its text, which is told this once and stored nowhere.
+
+    Raises `NotFoundError` for an unknown tenant or project, and `UsageError`.
+    """
     key = new_key(new_key_id())
     view = service.keys.add(
         KeyDraft(
             key_id=key.key_id,
             tenant_id=order.tenant_id,
             project_id=order.project_id,
-            name=order.name,
-            roles=tuple(order.roles),
+            name=checked_name(order.name, whose="key"),
+            roles=tuple(dict.fromkeys(order.roles)),
             secret_digest=digest(key, service.pepper),
             hint=key.hint,
             expires_at=order.expires_at,
         )
     )
     return view, str(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A key that stands in for another."""
+
+    successor: KeyView
+    #: Told this once and stored nowhere.
+    text: str
+    predecessor: KeyView
+
+
+def rotate_key(service: Service, key_id: str, scope: Scope, *, overlap: timedelta) -> Rotation:
+    """Make a key with the same terms; the old one lets in for `overlap` longer at most.
+
+    Raises `NotFoundError`, and `ConflictError` where the old one lets nobody in any more.
+    """
+    key = new_key(new_key_id())
+    secret = KeySecret(key_id=key.key_id, secret_digest=digest(key, service.pepper), hint=key.hint)
+    successor, predecessor = service.keys.rotate(key_id, scope, successor=secret, overlap=overlap)
+    return Rotation(successor=successor, text=str(key), predecessor=predecessor)
+
+
+def make_tenant(service: Service, name: str) -> TenantView:
+    """Make a tenant, with the project that its work goes to by default; raises `UsageError`."""
+    return service.tenants.create(new_tenant_id(), name, default_project_id=new_project_id())
