@@ -34,4 +34,5 @@ class AuditRow(Base):
     __table_args__ = (
         one_of("action", AuditAction),
         Index("ix_audit_log_listing", "tenant_id", text("at DESC"), text("id DESC")),
+        Index("ix_audit_log_of_project", "tenant_id", "project_id", text("at DESC"), text("id DESC")),
     )

@@ -16,6 +16,7 @@ from sqlalchemy import TextClause, text
 
 from storage import (
     admissions,
+    audit,
     backlogs,
     batch_statements,
     batch_views,
@@ -47,6 +48,7 @@ BIG = frozenset(
         "worker_intervals",
         "ledger",
         "firings",
+        "audit_log",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -153,6 +155,12 @@ SEED = (
            CASE WHEN NOT is_open THEN 'batch_' || lpad(n::text, 9, '0') END, CASE WHEN NOT is_open THEN '/out/' || n END,
            CASE WHEN n < :rows - 120 THEN now() END
       FROM generate_series(1, :rows) AS n, LATERAL (SELECT n > :rows - 5 AS is_open) AS story
+    """,
+    """
+    INSERT INTO audit_log (id, at, tenant_id, project_id, actor, action, object_id, details)
+    SELECT 'audit_' || n, now() - (:rows - n) * interval '1 min', 'tnt_' || n % 2,
+           CASE WHEN n % 1000 = 0 THEN 'proj_few' ELSE 'proj_many' END, 'cli', 'file.created', 'file_' || n, '{}'
+      FROM generate_series(1, :rows) AS n
     """,
 )
 
@@ -281,6 +289,25 @@ CASES = (
         limit=100,
     ),
     case("a history", recurring_statements.HISTORY, "pk_firings pk_batches", id="rec_3", limit=20),
+    case(
+        "a page of the audit log",
+        audit.PAGE,
+        "ix_audit_log_listing",
+        tenant_id="tnt_0",
+        after=None,
+        after_at=None,
+        limit=21,
+    ),
+    case(
+        "a page of a project's audit log",
+        audit.PAGE_OF_PROJECT,
+        "ix_audit_log_of_project",
+        tenant_id="tnt_0",
+        project_id="proj_few",
+        after="audit_9",
+        after_at=NOW,
+        limit=21,
+    ),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 

@@ -43,6 +43,12 @@ def upgrade() -> None:
         ["tenant_id", sa.text("at DESC"), sa.text("id DESC")],
         schema="nightrate",
     )
+    op.create_index(
+        "ix_audit_log_of_project",
+        "audit_log",
+        ["tenant_id", "project_id", sa.text("at DESC"), sa.text("id DESC")],
+        schema="nightrate",
+    )
     for table in ("tenants", "projects", "api_keys"):
         op.create_check_constraint(
             op.f(f"ck_{table}_name"), table, "char_length(name) BETWEEN 1 AND 100", schema="nightrate"
