@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.domain.access import Role
@@ -149,6 +149,19 @@ def test_keys_projects_and_tenants_are_told_without_what_is_secret(world: World)
     with world.database.transaction() as connection:
         recorded = connection.execute(text("SELECT string_agg(a::text, '') FROM audit_log AS a")).scalar_one()
     assert SECRET not in recorded
+
+
+def test_where_nobody_acts_nothing_more_is_sent(world: World) -> None:
+    sent: list[str] = []
+    event.listen(world.database.engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
+
+    world.database.run(lambda connection: connection.execute(text("SELECT 1")).one())
+    with acting(SOMEBODY):
+        world.database.run(lambda connection: connection.execute(text("SELECT 2")).one())
+
+    assert len(sent) == 3
+    assert [sent[0], sent[2]] == ["SELECT 1", "SELECT 2"]
+    assert "nightrate.actor" in sent[1]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ Managing = Annotated[Caller, Depends(permitted(Permission.MANAGE_KEYS))]
 async def list_keys(
     request: Request,
     caller: Managing,
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last one of the page before.")] = None,
+    after: schemas.After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
 ) -> Response:
     """List keys, the oldest first, those that were revoked too; a confined key lists those of its project."""
@@ -64,7 +64,7 @@ async def create_key(request: Request, caller: Managing, asked: schemas.CreateKe
 @router.get(
     "/v1/organization/api_keys/{key_id}",
     response_model=schemas.Key,
-    responses=errors(404),
+    responses=errors(400, 404),
     summary="Retrieve an API key's description",
 )
 async def retrieve_key(request: Request, caller: Managing, key_id: str) -> Response:
@@ -75,7 +75,7 @@ async def retrieve_key(request: Request, caller: Managing, key_id: str) -> Respo
 @router.delete(
     "/v1/organization/api_keys/{key_id}",
     response_model=schemas.KeyDeleted,
-    responses=errors(404),
+    responses=errors(400, 404),
     summary="Revoke an API key",
 )
 async def delete_key(request: Request, caller: Managing, key_id: str) -> Response:

@@ -33,7 +33,7 @@ Auditing = Annotated[Caller, Depends(permitted(Permission.READ_AUDIT))]
 async def list_audit_logs(
     request: Request,
     caller: Auditing,
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last one of the page before.")] = None,
+    after: schemas.After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
 ) -> Response:
     """List who did what, the newest first; a confined key lists what was done in its project."""

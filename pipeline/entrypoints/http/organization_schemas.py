@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.domain.access import Role
 from pipeline.domain.audit import AuditAction
@@ -18,7 +19,21 @@ OVERLAP_SECONDS_MAX: Final = 30 * 86_400
 _ROLES_MAX: Final = 16
 _ID_CHARS_MAX: Final = 128
 
+
+def _whole(value: object) -> object:
+    """Return JSON's `60.0` as the integer that it is there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE: Final = BeforeValidator(_whole)
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
+
+
+#: Where a page of a list starts.
+After = Annotated[
+    str | None,
+    Query(max_length=_ID_CHARS_MAX, pattern=r"^[^\x00]*$", description="Id of the last one of the page before."),
+]
 
 
 class _Asked(BaseModel):
@@ -51,7 +66,7 @@ class CreateKey(_Asked):
         Field(description="What it is confined to. By default, what the key that asks is confined to."),
     ] = None
     expires_in_seconds: Annotated[
-        Annotated[int, Field(strict=True, ge=LIFE_SECONDS_MIN, le=LIFE_SECONDS_MAX)] | None,
+        Annotated[int, Field(strict=True, ge=LIFE_SECONDS_MIN, le=LIFE_SECONDS_MAX), _WHOLE] | None,
         Field(description="By default it lets in until it is revoked."),
     ] = None
 
@@ -67,6 +82,7 @@ class RotateKey(_Asked):
     overlap_seconds: Annotated[
         int,
         Field(strict=True, ge=0, le=OVERLAP_SECONDS_MAX, description="For how long the old key lets in, too."),
+        _WHOLE,
     ] = OVERLAP_SECONDS
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"overlap_seconds": 3600}})

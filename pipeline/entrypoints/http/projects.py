@@ -36,7 +36,7 @@ Managing = Annotated[Caller, Depends(permitted(Permission.MANAGE_PROJECTS))]
 async def list_projects(
     request: Request,
     caller: Managing,
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last one of the page before.")] = None,
+    after: schemas.After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
     *,
     include_archived: bool = False,
@@ -66,7 +66,7 @@ async def create_project(request: Request, caller: Managing, asked: schemas.Name
 @router.get(
     "/v1/organization/projects/{project_id}",
     response_model=schemas.Project,
-    responses=errors(404),
+    responses=errors(400, 404),
     summary="Retrieve a project",
 )
 async def retrieve_project(request: Request, caller: Managing, project_id: str) -> Response:
@@ -92,7 +92,7 @@ async def rename_project(request: Request, caller: Managing, project_id: str, as
 @router.post(
     "/v1/organization/projects/{project_id}/archive",
     response_model=schemas.Project,
-    responses=errors(404, 409),
+    responses=errors(400, 404, 409),
     summary="Archive a project",
 )
 async def archive_project(request: Request, caller: Managing, project_id: str) -> Response:

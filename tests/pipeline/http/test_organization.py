@@ -112,6 +112,22 @@ def test_a_key_is_told_once_and_lets_in_with_its_roles(there: Organization) -> N
         assert text[-43:] not in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "status"),
+    [(59, 400), (60, 200), (60.0, 200), (60.5, 400), ("60", 400), (True, 400), (316_224_000, 200), (316_224_001, 400)],
+)
+def test_a_key_lives_from_a_minute_to_ten_years(there: Organization, seconds: object, status: int) -> None:
+    assert ask(there, "POST", KEYS, {"name": "x", "expires_in_seconds": seconds}).status == status
+
+
+@pytest.mark.parametrize("roles", [[], ["owner"], "admin", ["read"] * 17])
+def test_roles_are_those_there_are(there: Organization, roles: object) -> None:
+    refused = ask(there, "POST", KEYS, {"name": "x", "roles": roles})
+
+    assert refused.status == 400
+    assert refused.error["param"].startswith("roles")
+
+
 def test_keys_are_listed_page_by_page(there: Organization) -> None:
     names = [ask(there, "POST", KEYS, {"name": f"key {number}"}).json["name"] for number in range(5)]
 
