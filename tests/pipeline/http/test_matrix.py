@@ -153,6 +153,20 @@ def test_a_foreign_cursor_is_as_unknown_as_one_that_nobody_has(stage: Stage) -> 
                 assert without_ids(answer) == without_ids(unknown), f"{endpoint} for {intruder.name}"
 
 
+def test_an_idempotency_key_tells_nothing_of_another_projects_batch(stage: Stage) -> None:
+    named = {"Idempotency-Key": "nightly"}
+    owner, body = stage.owner.key(project_id=stage.owner.first), batch_body(stage.owned["file_id"])
+    batch = stage.api.ask("POST", "/v1/batches", body, key=owner, headers=named).json
+    stranger, neighbour, _ = (intruder.key for intruder in stage.intruders)
+
+    other = stage.api.ask("POST", "/v1/batches", body, key=stranger, headers=named)
+    refused = stage.api.ask("POST", "/v1/batches", body, key=neighbour, headers=named)
+
+    assert other.json["id"] != batch["id"]
+    assert refused.status == 422
+    assert batch["id"] not in refused.content.decode()
+
+
 def test_a_key_cannot_be_confined_to_a_foreign_project(stage: Stage) -> None:
     for intruder in stage.intruders:
         foreign, unknown = (
