@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline.domain.errors import ConflictError, StoreUnavailableError, UsageError
+from pipeline.domain.errors import ConflictError, RefusedError, StoreUnavailableError, UsageError
+from pipeline.ports.acting import actor_now
 
 _Result = TypeVar("_Result")
 
@@ -28,6 +29,12 @@ _AWAY_SECONDS_MAX: Final = 60.0
 _BACKOFF_SECONDS_MAX: Final = 1.0
 #: Serialization failure, deadlock: the same transaction may succeed at once.
 _TRANSIENT_STATES: Final = frozenset({"40001", "40P01"})
+#: What triggers of ours raise where something is refused for a reason that people are to hear.
+_REFUSED_STATE: Final = "NR001"
+#: For the audit log; both end with the transaction.
+_NAME_ACTOR: Final = text("""
+    SELECT set_config('nightrate.actor', :actor, true), set_config('nightrate.request_id', :request_id, true)
+""")
 
 
 class Database:
@@ -60,12 +67,14 @@ class Database:
         """
         try:
             with self.engine.begin() as connection:
+                _name_actor(connection)
                 yield connection
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) in _TRANSIENT_STATES:
                 raise ConflictError(f"another transaction came in between: {_first_line(error)}") from error
             if _is_passing(error):
                 raise unavailable(error) from error
+            _raise_refusal(error)
             raise
 
     def run(self, work: Callable[[Connection], _Result]) -> _Result:
@@ -75,9 +84,11 @@ class Database:
         while True:
             try:
                 with self.engine.begin() as connection:
+                    _name_actor(connection)
                     return work(connection)
             except DBAPIError as error:
                 if not _is_passing(error):
+                    _raise_refusal(error)
                     raise
                 if time.monotonic() + pause_seconds > give_up_at:
                     raise unavailable(error) from error
@@ -116,6 +127,17 @@ def _search_path(dbapi_connection: object, _record: object) -> None:
     dbapi_connection.commit()  # type: ignore[attr-defined] # as above
 
 
+def _name_actor(connection: Connection) -> None:
+    actor = actor_now()
+    if actor is not None:
+        connection.execute(_NAME_ACTOR, {"actor": actor.name, "request_id": actor.request_id or ""})
+
+
+def _raise_refusal(error: DBAPIError) -> None:
+    if getattr(error.orig, "sqlstate", None) == _REFUSED_STATE:
+        raise RefusedError(_first_line(error.orig or error)) from error
+
+
 def _is_passing(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     return error.connection_invalidated or (
@@ -124,5 +146,5 @@ def _is_passing(error: DBAPIError) -> bool:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.access import Role
-from pipeline.domain.errors import NotFoundError
+from pipeline.domain.errors import ConflictError, NotFoundError
 from pipeline.domain.ids import ApiKeyId, ProjectId, TenantId
-from pipeline.ports.access import KeyDraft, KeyView, KnownKey
+from pipeline.ports.access import KeyDraft, KeySecret, KeyView, KnownKey, Scope
 from storage.database import Database
+from storage.scopes import scope_arguments, scoped
 
 _ADD: Final = text("""
     INSERT INTO api_keys (id, tenant_id, project_id, name, roles, secret_digest, hint, expires_at)
     VALUES (:key_id, :tenant_id, :project_id, :name, :roles, :secret_digest, :hint, :expires_at)
     ON CONFLICT (id) DO NOTHING
 """)
-_ONE: Final = text("SELECT * FROM api_keys WHERE id = :key_id AND tenant_id = :tenant_id")
-_OF_TENANT: Final = text("SELECT * FROM api_keys WHERE tenant_id = :tenant_id ORDER BY created_at, id")
+#: Whoever is confined to a project sees the keys that are confined to it.
+_ADDED: Final = text("SELECT * FROM api_keys WHERE id = :key_id")
+_ONE: Final = scoped("SELECT * FROM api_keys WHERE id = :key_id AND IN_SCOPE")
+_PAGE: Final = scoped("""
+    SELECT * FROM api_keys
+     WHERE IN_SCOPE AND (CAST(:after AS text) IS NULL OR (created_at, id) > (
+           SELECT created_at, id FROM api_keys AS last WHERE last.id = :after AND last.tenant_id = :tenant_id))
+     ORDER BY created_at, id LIMIT CAST(:limit AS bigint)
+""")
 _KNOWN: Final = text("""
     SELECT api_keys.*, coalesce(api_keys.project_id, home.id) AS home_project_id,
            revoked_at IS NULL AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())
@@ -35,13 +44,29 @@ _USED: Final = text("""
     UPDATE api_keys SET last_used_at = now()
      WHERE id = ANY(:key_ids) AND (last_used_at IS NULL OR last_used_at < now() - interval '30 seconds')
 """)
-_REVOKE: Final = text("""
-    UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = :key_id AND tenant_id = :tenant_id
+_REVOKE: Final = scoped("""
+    UPDATE api_keys SET revoked_at = clock_timestamp() WHERE id = :key_id AND IN_SCOPE AND revoked_at IS NULL
+""")
+_HOLD: Final = scoped("""
+    SELECT *, expires_at <= now() AS is_expired FROM api_keys
+     WHERE id = :key_id AND IN_SCOPE FOR NO KEY UPDATE
+""")
+#: It lives as long as the one that it stands in for did.
+_SUCCEED: Final = text("""
+    INSERT INTO api_keys (id, tenant_id, project_id, name, roles, secret_digest, hint, expires_at)
+    SELECT :new_id, tenant_id, project_id, name, roles, :secret_digest, :hint, now() + (expires_at - created_at)
+      FROM api_keys WHERE id = :key_id
+""")
+_RUN_OUT: Final = text("""
+    UPDATE api_keys SET expires_at = least(expires_at, now() + CAST(:overlap AS interval)) WHERE id = :key_id
 """)
 _TENANT: Final = text("SELECT 1 FROM tenants WHERE id = :tenant_id")
 _PROJECT: Final = text(
     "SELECT 1 FROM projects WHERE id = :project_id AND tenant_id = :tenant_id AND archived_at IS NULL"
 )
+
+
+_UNKNOWN: Final = "there is no key {}"
 
 
 class KeyRepository:
@@ -70,16 +95,24 @@ class KeyRepository:
             if draft.project_id is not None and connection.execute(_PROJECT, arguments).one_or_none() is None:
                 raise NotFoundError(f"there is no project {draft.project_id}")
             connection.execute(_ADD, arguments)
-            return _to_view(connection.execute(_ONE, arguments).one())
+            return _to_view(connection.execute(_ADDED, arguments).one())
 
         return self._database.run(work)
 
-    def of_tenant(self, tenant_id: TenantId) -> Sequence[KeyView]:
-        """Return all keys of a tenant, revoked ones too, the oldest first."""
-        arguments = {"tenant_id": tenant_id}
-        return self._database.run(
-            lambda connection: [_to_view(row) for row in connection.execute(_OF_TENANT, arguments)]
-        )
+    def get(self, key_id: str, scope: Scope) -> KeyView:
+        """Return a key that `scope` sees, or raise `NotFoundError`."""
+        return self._database.run(lambda connection: _one(connection, key_id, scope))
+
+    def page(self, scope: Scope, *, limit: int | None = None, after: str | None = None) -> Sequence[KeyView]:
+        """Return the keys after the one named, revoked ones too, the oldest first; raises `NotFoundError`."""
+        arguments = {"limit": limit, "after": after, **scope_arguments(scope)}
+
+        def work(connection: Connection) -> list[KeyView]:
+            if after is not None:
+                _one(connection, after, scope)
+            return [_to_view(row) for row in connection.execute(_PAGE, arguments)]
+
+        return self._database.run(work)
 
     def known(self, key_ids: Iterable[ApiKeyId]) -> dict[ApiKeyId, KnownKey]:
         """Return what is known of the keys that exist."""
@@ -101,18 +134,52 @@ class KeyRepository:
         arguments = {"key_ids": sorted(key_ids)}
         self._database.run(lambda connection: connection.execute(_USED, arguments))
 
-    def revoke(self, key_id: str, tenant_id: TenantId) -> KeyView:
+    def revoke(self, key_id: str, scope: Scope) -> KeyView:
         """Let a key in no more; doing it again changes nothing. Raises `NotFoundError`."""
-        arguments = {"key_id": key_id, "tenant_id": tenant_id}
+        arguments = {"key_id": key_id, **scope_arguments(scope)}
 
         def work(connection: Connection) -> KeyView:
             connection.execute(_REVOKE, arguments)
-            row = connection.execute(_ONE, arguments).one_or_none()
-            if row is None:
-                raise NotFoundError(f"there is no key {key_id}")
-            return _to_view(row)
+            return _one(connection, key_id, scope)
 
         return self._database.run(work)
+
+    def rotate(self, key_id: str, scope: Scope, *, successor: KeySecret, overlap: timedelta) -> tuple[KeyView, KeyView]:
+        """Make a key with the same terms, and let the old one in no longer than `overlap` from now.
+
+        Returns the new one and the old one; repeating it with the same successor changes nothing. Raises
+        `NotFoundError`, and `ConflictError` where the old one lets nobody in any more.
+        """
+        arguments = {
+            "key_id": key_id,
+            "new_id": successor.key_id,
+            "secret_digest": successor.secret_digest,
+            "hint": successor.hint,
+            "overlap": overlap,
+            **scope_arguments(scope),
+        }
+
+        def work(connection: Connection) -> tuple[KeyView, KeyView]:
+            old = connection.execute(_HOLD, arguments).one_or_none()
+            if old is None:
+                raise NotFoundError(_UNKNOWN.format(key_id))
+            made = connection.execute(_ADDED, {"key_id": successor.key_id}).one_or_none()
+            if made is None:
+                if old.revoked_at is not None or old.is_expired:
+                    standing = "is revoked" if old.revoked_at is not None else "has expired"
+                    raise ConflictError(f"The key {key_id} {standing}; make a new one instead.")
+                connection.execute(_SUCCEED, arguments)
+                connection.execute(_RUN_OUT, arguments)
+            return _one(connection, successor.key_id, scope), _one(connection, key_id, scope)
+
+        return self._database.run(work)
+
+
+def _one(connection: Connection, key_id: str, scope: Scope) -> KeyView:
+    row = connection.execute(_ONE, {"key_id": key_id, **scope_arguments(scope)}).one_or_none()
+    if row is None:
+        raise NotFoundError(_UNKNOWN.format(key_id))
+    return _to_view(row)
 
 
 def _to_view(row: Row[Any]) -> KeyView:

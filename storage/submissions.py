@@ -71,6 +71,8 @@ def _refuse_other_submission(connection: Connection, submission: Submission, vie
         asked += (submission.tier, submission.budget_micros, submission.hold_until, submission.priority)
         made += (view.tier, view.budget_micros, view.hold_until, view.priority)
     if not is_same or asked != made:
+        # The tenant's projects share its idempotency keys, and see nothing of one another's batches.
+        made_id = view.batch_id if view.project_id == submission.project_id else "a batch"
         raise ConflictError(
-            f"idempotency key {submission.idempotency_key!r} already made {view.batch_id} with other parameters"
+            f"idempotency key {submission.idempotency_key!r} already made {made_id} with other parameters"
         )

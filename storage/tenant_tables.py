@@ -9,7 +9,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.files import FilePurpose
+from pipeline.domain.names import NAME_CHARS_MAX
 from storage.base import Base, one_of
+
+
+def _has_name() -> CheckConstraint:
+    return CheckConstraint(f"char_length(name) BETWEEN 1 AND {NAME_CHARS_MAX}", name="name")
 
 
 class TenantRow(Base):
@@ -21,7 +26,7 @@ class TenantRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     #: By name, of the price list in the settings.
     plan: Mapped[str] = mapped_column(server_default="free")
-    __table_args__ = (CheckConstraint("plan ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="plan"),)
+    __table_args__ = (CheckConstraint("plan ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="plan"), _has_name())
 
 
 class ProjectRow(Base):
@@ -37,6 +42,7 @@ class ProjectRow(Base):
     archived_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
+        _has_name(),
         CheckConstraint("NOT is_default OR archived_at IS NULL", name="default_stays"),
         Index("uq_projects_name", "tenant_id", "name", unique=True, postgresql_where=text("archived_at IS NULL")),
         Index("uq_projects_default", "tenant_id", unique=True, postgresql_where=text("is_default")),
@@ -67,6 +73,7 @@ class ApiKeyRow(Base):
             "cardinality(roles) > 0 AND roles <@ ARRAY['submit', 'read', 'operate', 'analyst', 'admin']::varchar[]",
             name="roles",
         ),
+        _has_name(),
         CheckConstraint("secret_digest ~ '^[0-9a-f]{64}$'", name="secret"),
         Index("ix_api_keys_tenant_id", "tenant_id"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.app.references import InputPlaces, input_places
@@ -13,12 +13,15 @@ from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.access import Role
 from pipeline.domain.api_keys import digest, new_key
-from pipeline.domain.ids import ProjectId, TenantId, new_key_id
+from pipeline.domain.ids import ProjectId, TenantId, new_key_id, new_project_id, new_tenant_id
+from pipeline.domain.names import checked_name
 from pipeline.domain.plans import PlanBook
-from pipeline.ports.access import KeyDraft, KeyView
+from pipeline.ports.access import KeyDraft, KeySecret, KeyView, Scope, TenantView
+from storage.audit import AuditRepository
 from storage.keys import KeyRepository
 from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
+from storage.tenants import TenantRepository
 from storage.uploads import UploadRepository
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
@@ -38,6 +41,8 @@ class Service:
     plans: PlanBook
     uploads: UploadRepository
     inputs: InputPlaces
+    tenants: TenantRepository
+    audit: AuditRepository
 
     @property
     def settings(self) -> Settings:
@@ -68,6 +73,8 @@ def service_of(stack: Stack) -> Service:
         plans=plans,
         uploads=UploadRepository(stack.database),
         inputs=input_places(stack.settings),
+        tenants=TenantRepository(stack.database),
+        audit=AuditRepository(stack.database),
     )
 
 
@@ -84,18 +91,47 @@ class KeyOrder:
 
 
 def make_key(service: Service, order: KeyOrder) -> tuple[KeyView, str]:
-    """Make an API key; returns it with its text, which is told this once and stored nowhere."""
+    """Make an API key; returns it with its text, which is told this once and stored nowhere.
+
+    Raises `NotFoundError` for an unknown tenant or project, and `UsageError`.
+    """
     key = new_key(new_key_id())
     view = service.keys.add(
         KeyDraft(
             key_id=key.key_id,
             tenant_id=order.tenant_id,
             project_id=order.project_id,
-            name=order.name,
-            roles=tuple(order.roles),
+            name=checked_name(order.name, whose="key"),
+            roles=tuple(dict.fromkeys(order.roles)),
             secret_digest=digest(key, service.pepper),
             hint=key.hint,
             expires_at=order.expires_at,
         )
     )
     return view, str(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A key that stands in for another."""
+
+    successor: KeyView
+    #: Told this once and stored nowhere.
+    text: str
+    predecessor: KeyView
+
+
+def rotate_key(service: Service, key_id: str, scope: Scope, *, overlap: timedelta) -> Rotation:
+    """Make a key with the same terms; the old one lets in for `overlap` longer at most.
+
+    Raises `NotFoundError`, and `ConflictError` where the old one lets nobody in any more.
+    """
+    key = new_key(new_key_id())
+    secret = KeySecret(key_id=key.key_id, secret_digest=digest(key, service.pepper), hint=key.hint)
+    successor, predecessor = service.keys.rotate(key_id, scope, successor=secret, overlap=overlap)
+    return Rotation(successor=successor, text=str(key), predecessor=predecessor)
+
+
+def make_tenant(service: Service, name: str) -> TenantView:
+    """Make a tenant, with the project that its work goes to by default; raises `UsageError`."""
+    return service.tenants.create(new_tenant_id(), name, default_project_id=new_project_id())

@@ -20,6 +20,8 @@ class Permission(StrEnum):
     READ_USAGE = "read_usage"
     MANAGE_WEBHOOKS = "manage_webhooks"
     MANAGE_KEYS = "manage_keys"
+    #: Make, rename and archive them.
+    MANAGE_PROJECTS = "manage_projects"
     READ_AUDIT = "read_audit"
 
 
@@ -52,3 +54,8 @@ assert set(PERMISSIONS) == set(Role)
 def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
     """Return all that a key with these roles may do."""
     return frozenset().union(*(PERMISSIONS[role] for role in roles))
+
+
+def exceeds(wanted: Iterable[Role], held: frozenset[Permission]) -> frozenset[Permission]:
+    """Return what somebody with these roles might do beyond `held`: nobody may give what they have not."""
+    return permissions_of(wanted) - held

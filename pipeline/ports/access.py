@@ -19,6 +19,15 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantView:
+    """Who pays."""
+
+    tenant_id: TenantId
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyView:
     """One API key, without its secret."""
 
@@ -39,6 +48,15 @@ class KeyView:
     def scope(self) -> Scope:
         """Return what the key lets its owner see."""
         return Scope(tenant_id=self.tenant_id, project_id=self.project_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySecret:
+    """What is stored of a key's text."""
+
+    key_id: ApiKeyId
+    secret_digest: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
+from pipeline.domain.audit import AuditAction
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.gates import GateVerdict
@@ -25,19 +26,22 @@ from pipeline.domain.uploads import UploadStatus
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage import quota_tables  # noqa: F401 -- importing declares
+from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
 from storage.upload_tables import UploadRow
 from tests.services import fresh_database
 
-#: Importing the last of the tables' modules brings all of them.
+#: Importing the last of the tables' modules brings all that it refers to.
 TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
+assert AuditRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
     "ck_attempts_outcome": AttemptOutcome,
+    "ck_audit_log_action": AuditAction,
     "ck_batches_endpoint": Endpoint,
     "ck_batches_promise": Promise,
     "ck_batches_reason": Reason,
@@ -143,7 +147,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -16,6 +16,7 @@ from sqlalchemy import TextClause, text
 
 from storage import (
     admissions,
+    audit,
     backlogs,
     batch_statements,
     batch_views,
@@ -54,6 +55,7 @@ BIG = frozenset(
         "files",
         "uploads",
         "upload_parts",
+        "audit_log",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -187,6 +189,12 @@ SEED = (
            CASE WHEN NOT is_open THEN 'batch_' || lpad(n::text, 9, '0') END, CASE WHEN NOT is_open THEN '/out/' || n END,
            CASE WHEN n < :rows - 120 THEN now() END
       FROM generate_series(1, :rows) AS n, LATERAL (SELECT n > :rows - 5 AS is_open) AS story
+    """,
+    """
+    INSERT INTO audit_log (id, at, tenant_id, project_id, actor, action, object_id, details)
+    SELECT 'audit_' || n, now() - (:rows - n) * interval '1 min', 'tnt_' || n % 2,
+           CASE WHEN n % 1000 = 0 THEN 'proj_few' ELSE 'proj_many' END, 'cli', 'file.created', 'file_' || n, '{}'
+      FROM generate_series(1, :rows) AS n
     """,
 )
 
@@ -343,6 +351,25 @@ CASES = (
     case("uploads that run out", uploads.EXPIRE, "ix_uploads_expiring", 300),
     case("uploads to clear", uploads.CLEARABLE, "ix_uploads_clearable", grace=timedelta(hours=1), limit=10),
     case("an upload's parts", uploads.SUMS, "ix_upload_parts_upload_id", upload_id="upload_000049990"),
+    case(
+        "a page of the audit log",
+        audit.PAGE,
+        "ix_audit_log_listing",
+        tenant_id="tnt_0",
+        after=None,
+        after_at=None,
+        limit=21,
+    ),
+    case(
+        "a page of a project's audit log",
+        audit.PAGE_OF_PROJECT,
+        "ix_audit_log_of_project",
+        tenant_id="tnt_0",
+        project_id="proj_few",
+        after="audit_9",
+        after_at=NOW,
+        limit=21,
+    ),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 

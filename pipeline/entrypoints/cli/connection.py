@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from infra.embedded.folder import DataFolder, Phase, ServicesState, write_private
 from pipeline.config import Settings, load_settings
 from pipeline.domain.errors import NightrateError, ServiceStartError, StoreUnavailableError
+from pipeline.ports.acting import COMMAND_LINE, Actor, acting
 
 if TYPE_CHECKING:  # the stores are opened, and imported, only once a stack is known to be there
     from pipeline.app.stack import Stack
@@ -90,7 +91,8 @@ def connected(settings: Settings | None = None) -> Iterator[Stack]:
     probe(database_url_of(settings))
     from pipeline.app.stack import open_stack
 
-    with open_stack(settings, away_seconds_max=_AWAY_SECONDS_MAX) as stack:
+    actor = Actor(name=COMMAND_LINE)
+    with acting(actor), open_stack(settings, away_seconds_max=_AWAY_SECONDS_MAX) as stack:
         yield stack
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.entrypoints.cli.exits import ExitCode
-from pipeline.entrypoints.cli.options import AsJson
-from pipeline.entrypoints.cli.talk import print_document, print_line, say
-from pipeline.ports.access import KeyView
+from pipeline.entrypoints.cli.options import AsJson, TenantOption
+from pipeline.entrypoints.cli.talk import print_document, print_line, print_table, say
+from pipeline.ports.access import KeyView, Scope
 
-app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
+if TYPE_CHECKING:  # the stores are imported by the commands that open them
+    from pipeline.domain.access import Role
 
-_NAME_CHARS_MAX: Final = 100
+app = typer.Typer(no_args_is_help=True, help="API keys: make, list, rotate, revoke.")
 
-TenantOption = Annotated[str, typer.Option("--tenant", metavar="ID", help="Whose key it is.")]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `nightrate keys list` shows it.")]
 
 
 @app.command("create")
@@ -34,33 +35,21 @@ def create(
 ) -> int:
     """Make a key. It goes to stdout, this once; of what is stored nobody can make it again."""
     from pipeline.app.serving import KeyOrder, make_key, service_of
-    from pipeline.domain.access import Role
-    from pipeline.domain.errors import UsageError
     from pipeline.domain.ids import ProjectId, TenantId
     from pipeline.domain.windows import parse_window
     from pipeline.entrypoints.cli.connection import connected
 
-    try:
-        roles = [Role(word) for word in role or ["submit"]]
-    except ValueError as error:
-        raise UsageError(f"{error}", hint=f"there are {', '.join(Role)}") from error
-    if not name or len(name) > _NAME_CHARS_MAX:
-        raise UsageError(f"a key's name has 1 to {_NAME_CHARS_MAX} characters")
     lives: timedelta | None = None if window is None else parse_window(window)
     order = KeyOrder(
         tenant_id=TenantId(tenant),
         project_id=None if project is None else ProjectId(project),
         name=name,
-        roles=roles,
+        roles=_roles(role or ["submit"]),
         expires_at=None if lives is None else datetime.now(UTC) + lives,
     )
     with connected() as stack:
         view, text = make_key(service_of(stack), order)
-    if as_json:
-        print_document({**key_document(view), "key": text})
-    else:
-        print_line(text)
-        say(f"{view.key_id} for {view.tenant_id}: {', '.join(view.roles)}. It is shown this once.")
+    _tell_new(view, text, as_json=as_json)
     return ExitCode.OK
 
 
@@ -70,31 +59,67 @@ def list_keys(*, tenant: TenantOption = "tnt_default", as_json: AsJson = False) 
     from pipeline.app.serving import service_of
     from pipeline.domain.ids import TenantId
     from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.figures import moment
 
     with connected() as stack:
-        views = service_of(stack).keys.of_tenant(TenantId(tenant))
+        service = service_of(stack)
+        service.tenants.tenant(TenantId(tenant))
+        views = service.keys.page(Scope(tenant_id=TenantId(tenant)))
     if as_json:
         print_document({"keys": [key_document(view) for view in views]})
         return ExitCode.OK
-    for view in views:
-        print_line(f"{view.key_id}  {view.hint}  {','.join(view.roles)}  {_standing(view)}  {view.name}")
+    if not views:
+        say(f"{tenant} has no keys; `nightrate keys create NAME` makes one.")
+        return ExitCode.OK
+    rows = [
+        (
+            view.key_id,
+            view.name,
+            view.hint,
+            ", ".join(view.roles),
+            view.project_id or "all",
+            _standing(view),
+            "never" if view.last_used_at is None else moment(view.last_used_at),
+        )
+        for view in views
+    ]
+    print_table(("ID", "NAME", "KEY", "ROLES", "PROJECT", "STANDING", "LAST USED"), rows)
+    return ExitCode.OK
+
+
+@app.command("rotate")
+def rotate(
+    key_id: KeyArgument,
+    *,
+    tenant: TenantOption = "tnt_default",
+    overlap: Annotated[
+        str,
+        typer.Option("--overlap", metavar="WINDOW", help="For how long the old key lets in, too; 0 for not at all."),
+    ] = "1h",
+    as_json: AsJson = False,
+) -> int:
+    """Replace a key by one with the same terms. It goes to stdout, this once; the old one expires."""
+    from pipeline.app.serving import rotate_key, service_of
+    from pipeline.domain.ids import TenantId
+    from pipeline.domain.windows import parse_window
+    from pipeline.entrypoints.cli.connection import connected
+
+    length = timedelta(0) if overlap == "0" else parse_window(overlap)
+    with connected() as stack:
+        made = rotate_key(service_of(stack), key_id, Scope(tenant_id=TenantId(tenant)), overlap=length)
+    _tell_new(made.successor, made.text, as_json=as_json, replaces=made.predecessor)
     return ExitCode.OK
 
 
 @app.command("revoke")
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="As `nightrate keys list` shows it.")],
-    *,
-    tenant: TenantOption = "tnt_default",
-    as_json: AsJson = False,
-) -> int:
+def revoke(key_id: KeyArgument, *, tenant: TenantOption = "tnt_default", as_json: AsJson = False) -> int:
     """Let a key in no more, from a second on."""
     from pipeline.app.serving import service_of
     from pipeline.domain.ids import TenantId
     from pipeline.entrypoints.cli.connection import connected
 
     with connected() as stack:
-        view = service_of(stack).keys.revoke(key_id, TenantId(tenant))
+        view = service_of(stack).keys.revoke(key_id, Scope(tenant_id=TenantId(tenant)))
     say(f"{view.key_id} is revoked.")
     if as_json:
         print_document(key_document(view))
@@ -117,9 +142,32 @@ def key_document(view: KeyView) -> dict[str, object]:
     }
 
 
+def _roles(words: list[str]) -> list[Role]:
+    from pipeline.domain.access import Role
+    from pipeline.domain.errors import UsageError
+
+    unknown = [word for word in words if word not in set(Role)]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is not a role", hint=f"there are {', '.join(Role)}")
+    return [Role(word) for word in words]
+
+
+def _tell_new(view: KeyView, text: str, *, as_json: bool, replaces: KeyView | None = None) -> None:
+    if as_json:
+        replaced = {} if replaces is None else {"replaces": key_document(replaces)}
+        print_document({**key_document(view), "key": text, **replaced})
+        return
+    print_line(text)
+    say(f"{view.key_id} for {view.project_id or view.tenant_id}: {', '.join(view.roles)}. It is shown this once.")
+    if replaces is not None:
+        say(f"It stands in for {replaces.key_id}, which is {_standing(replaces)}.")
+
+
 def _standing(view: KeyView) -> str:
+    from pipeline.entrypoints.cli.figures import moment
+
     if view.revoked_at is not None:
         return "revoked"
     if view.expires_at is None:
         return "valid"
-    return "expired" if view.expires_at <= datetime.now(UTC) else f"until {view.expires_at:%Y-%m-%d %H:%M}Z"
+    return "expired" if view.expires_at <= datetime.now(UTC) else f"valid until {moment(view.expires_at)}"

@@ -12,6 +12,7 @@ import typer
 
 from pipeline.domain.errors import NightrateError
 from pipeline.entrypoints.cli import (
+    audit,
     bench,
     config_command,
     database,
@@ -22,6 +23,7 @@ from pipeline.entrypoints.cli import (
     models,
     plans,
     processes,
+    projects,
     quote,
     recurring,
     results,
@@ -30,6 +32,7 @@ from pipeline.entrypoints.cli import (
     stack,
     steering,
     submit,
+    tenants,
 )
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.talk import print_document, say
@@ -73,8 +76,11 @@ def build_app() -> typer.Typer:
     app.command("scheduler")(processes.scheduler)
     app.command("worker")(processes.worker)
     app.command("api")(processes.api)
+    app.add_typer(tenants.app, name="tenants")
+    app.add_typer(projects.app, name="projects")
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
+    app.command("audit")(audit.audit)
     app.command("supervise", hidden=True)(stack.supervise)
     return app
 

@@ -38,4 +38,5 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, max=64, help="Workers to start. Default: the setting `workers`.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+TenantOption = Annotated[str, typer.Option("--tenant", metavar="ID", help="Whose it is.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Where the results go.")]

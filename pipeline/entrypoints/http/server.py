@@ -20,7 +20,19 @@ from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
 from pipeline.domain.limits import UPLOAD_PART_BYTES_MAX
-from pipeline.entrypoints.http import batches, errors, files, health, limits, models, results, uploads
+from pipeline.entrypoints.http import (
+    api_keys,
+    audit_logs,
+    batches,
+    errors,
+    files,
+    health,
+    limits,
+    models,
+    projects,
+    results,
+    uploads,
+)
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.limiting import RateKeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
@@ -45,6 +57,9 @@ _ROUTERS: Final = (
     results.router,
     models.router,
     limits.router,
+    projects.router,
+    api_keys.router,
+    audit_logs.router,
     health.router,
 )
 
