@@ -14,6 +14,7 @@ from pipeline.app.batches import finalize_claimed, take_in_claimed
 from pipeline.app.policies import policy_of
 from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
+from pipeline.app.webhooks import Webhooks
 from pipeline.config import Settings
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import new_pack_id
@@ -69,10 +70,12 @@ def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: t
     alarm = Alarm()
     listener = WakeupListener(stack.database.url, alarm.ring)
     listener.start()
+    duties = _Duties(stack, leadership, sender, term_over, alarm)
     try:
-        run_doers(_Duties(stack, leadership, sender, term_over, alarm).doers(), term_over, alarm)
+        run_doers(duties.doers(), term_over, alarm)
     finally:
         listener.stop()
+        duties.close()
 
 
 def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
@@ -105,6 +108,7 @@ class _Duties:
         # On Postgres's clock, which all schedulers share.
         self._firer = Firer(stack, firings, now=stack.recurring.now)
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
+        self._webhooks = Webhooks.of(stack)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -121,7 +125,12 @@ class _Duties:
             Doer(name="shadow", every_seconds=_SHADOW_EVERY_SECONDS, run_once=self.expire_samples),
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
+            Doer(name="webhooks", every_seconds=settings.cycle_seconds, run_once=self._webhooks.run_once),
         ]
+
+    def close(self) -> None:
+        """End what was started on threads of its own."""
+        self._webhooks.close()
 
     def cycle(self) -> bool:
         if not self._leadership.is_held():

@@ -16,6 +16,7 @@ from pipeline.domain.ids import ProjectId, TenantId, new_key_id
 from pipeline.ports.access import KeyDraft, KeyView
 from storage.keys import KeyRepository
 from storage.scoped_batches import ScopedBatches
+from storage.webhooks import WebhookRepository
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
 _AWAY_SECONDS_MAX: Final = 3.0
@@ -30,6 +31,7 @@ class Service:
     stack: Stack
     keys: KeyRepository
     batches: ScopedBatches
+    webhooks: WebhookRepository
 
     @property
     def settings(self) -> Settings:
@@ -51,7 +53,12 @@ def open_service(settings: Settings) -> Iterator[Service]:
 
 def service_of(stack: Stack) -> Service:
     """Return what the API serves from a stack that is open."""
-    return Service(stack=stack, keys=KeyRepository(stack.database), batches=ScopedBatches(stack.database))
+    return Service(
+        stack=stack,
+        keys=KeyRepository(stack.database),
+        batches=ScopedBatches(stack.database),
+        webhooks=WebhookRepository(stack.database),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

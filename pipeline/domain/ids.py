@@ -20,6 +20,8 @@ ApiKeyId = NewType("ApiKeyId", str)
 PartId = NewType("PartId", str)
 WorkerId = NewType("WorkerId", str)
 RecurringId = NewType("RecurringId", str)
+WebhookId = NewType("WebhookId", str)
+EventId = NewType("EventId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
 DEFAULT_PROJECT: Final = ProjectId("proj_default")
@@ -87,3 +89,13 @@ def new_worker_id() -> WorkerId:
 def new_recurring_id() -> RecurringId:
     """Return an id for a recurring batch."""
     return RecurringId(_new("rec"))
+
+
+def new_webhook_id() -> WebhookId:
+    """Return an id for a webhook."""
+    return WebhookId(_new("whk"))
+
+
+def new_event_id() -> EventId:
+    """Return an id for an event that webhooks tell."""
+    return EventId(_new("evt"))

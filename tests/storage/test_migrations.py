@@ -21,15 +21,18 @@ from pipeline.domain.recurring import CatchUp, FiringOutcome, Overlap
 from pipeline.domain.shadow import SampleState
 from pipeline.domain.shares import SplitRule
 from pipeline.domain.tiers import Tier
+from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
+from storage.webhook_tables import WebhookRow
 from tests.services import fresh_database
 
 #: Importing the last of the tables' modules brings all of them.
 TABLES = FiringRow.metadata
+assert WebhookRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -58,6 +61,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_variants_engine": EngineKind,
     "ck_variants_recipe": Recipe,
     "ck_watches_tier": Tier,
+    "ck_webhook_events_type": EventType,
+    "ck_webhooks_disabled_reason": DisabledReason,
     "ck_worker_intervals_kind": IntervalKind,
     "ck_worker_intervals_split_rule": SplitRule,
     "ck_workers_state": WorkerState,
@@ -137,7 +142,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|type)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -29,6 +29,7 @@ from pipeline.entrypoints.cli import (
     stack,
     steering,
     submit,
+    webhooks,
 )
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.talk import print_document, say
@@ -73,6 +74,7 @@ def build_app() -> typer.Typer:
     app.command("worker")(processes.worker)
     app.command("api")(processes.api)
     app.add_typer(keys.app, name="keys")
+    app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)
     return app
 
