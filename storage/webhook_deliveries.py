@@ -44,7 +44,8 @@ CLAIM: Final = text("""
 """)
 RECORD: Final = text("""
     UPDATE webhook_deliveries
-       SET tries = :tries, tried_at = :at, last_status = :status, last_error = :error,
+       SET tries = :tries, tried_at = CAST(:at AS timestamptz), last_status = CAST(:status AS int),
+           last_error = CAST(:error AS text),
            delivered_at = CASE WHEN CAST(:error AS text) IS NULL THEN CAST(:at AS timestamptz) END,
            gave_up_at = CASE WHEN CAST(:error AS text) IS NOT NULL AND CAST(:next_at AS timestamptz) IS NULL
                              THEN CAST(:at AS timestamptz) END,
@@ -52,9 +53,11 @@ RECORD: Final = text("""
      WHERE webhook_id = :webhook_id AND event_id = :event_id AND claim_token = :claim_token
 """)
 _ARRIVED: Final = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id AND failing_since IS NOT NULL")
-_FAILED: Final = text("UPDATE webhooks SET failing_since = :at WHERE id = :webhook_id AND failing_since IS NULL")
+_FAILED: Final = text(
+    "UPDATE webhooks SET failing_since = CAST(:at AS timestamptz) WHERE id = :webhook_id AND failing_since IS NULL"
+)
 _DISABLE: Final = text("""
-    UPDATE webhooks SET disabled_at = :at, disabled_reason = :reason WHERE id = :webhook_id AND disabled_at IS NULL
+    UPDATE webhooks SET disabled_at = CAST(:at AS timestamptz), disabled_reason = :reason WHERE id = :webhook_id AND disabled_at IS NULL
 """)
 #: Whoever wants none of it pays for a look at a small table.
 PROGRESS: Final = text("""

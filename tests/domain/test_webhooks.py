@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,7 +36,7 @@ def test_tries_are_made_over_about_a_day_and_then_no_more() -> None:
 
     assert timedelta(hours=24) < at - NOW < timedelta(hours=25)
     assert next_try_at(tries=TRIES_MAX, now=at, spread=0.5) is None
-    waits = [later - earlier for earlier, later in zip(instants, instants[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(instants)]
     assert waits == sorted(waits)
 
 
