@@ -27,6 +27,8 @@ from storage import (
     rescue,
     snapshots,
     variants,
+    webhook_deliveries,
+    webhooks,
     workers,
 )
 from tests.services import fresh_database
@@ -47,6 +49,8 @@ BIG = frozenset(
         "worker_intervals",
         "ledger",
         "firings",
+        "webhook_events",
+        "webhook_deliveries",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -153,6 +157,25 @@ SEED = (
            CASE WHEN NOT is_open THEN 'batch_' || lpad(n::text, 9, '0') END, CASE WHEN NOT is_open THEN '/out/' || n END,
            CASE WHEN n < :rows - 120 THEN now() END
       FROM generate_series(1, :rows) AS n, LATERAL (SELECT n > :rows - 5 AS is_open) AS story
+    """,
+    """
+    INSERT INTO webhooks (id, tenant_id, url, description, event_types, secret)
+    SELECT 'whk_' || n, 'tnt_default', 'https://h.example/', '', ARRAY['batch.completed', 'batch.progress'], 's'
+      FROM generate_series(0, 9) AS n
+    """,
+    """
+    INSERT INTO webhook_events (id, tenant_id, project_id, type, batch_id, step, data, created_at)
+    SELECT 'evt_' || lpad(n::text, 9, '0'), 'tnt_default', 'proj_default',
+           CASE WHEN is_step THEN 'batch.progress' ELSE 'batch.completed' END, 'batch_' || lpad(n::text, 9, '0'),
+           CASE WHEN is_step THEN 25 END, '{}', now() - (:rows - n) * interval '50 s'
+      FROM generate_series(1, :rows) AS n, LATERAL (SELECT n % 2 = 0 AS is_step) AS story
+    """,
+    """
+    INSERT INTO webhook_deliveries (webhook_id, event_id, tries, next_at, delivered_at, gave_up_at)
+    SELECT 'whk_' || n % 10, 'evt_' || lpad(n::text, 9, '0'), 1, now(),
+           CASE WHEN n < :rows - 200 AND n % 50 <> 0 THEN now() END,
+           CASE WHEN n < :rows - 200 AND n % 50 = 0 THEN now() END
+      FROM generate_series(1, :rows) AS n
     """,
 )
 
@@ -281,6 +304,55 @@ CASES = (
         limit=100,
     ),
     case("a history", recurring_statements.HISTORY, "pk_firings pk_batches", id="rec_3", limit=20),
+    case(
+        "webhooks that are due",
+        webhook_deliveries.CLAIM,
+        "ix_webhook_deliveries_due pk_webhook_events",
+        1500,
+        now=NOW,
+        limit=16,
+        busy_ids=["whk_3"],
+        busy_counts=[2],
+        each_max=4,
+        claim_for=MINUTE,
+    ),
+    case(
+        "a webhook's outcome",
+        webhook_deliveries.RECORD,
+        "pk_webhook_deliveries",
+        webhook_id="whk_9",
+        event_id=f"evt_{ROWS - 1:09d}",
+        claim_token=0,
+        tries=1,
+        at=NOW,
+        status=500,
+        error="x",
+        next_at=NOW,
+    ),
+    case(
+        "progress that webhooks want",
+        webhook_deliveries.PROGRESS,
+        "ix_batches_live uq_shards_batch_id_shard_no uq_webhook_events_step",
+        3000,
+        steps=[25, 50, 75],
+    ),
+    case(
+        "events told long ago",
+        webhook_deliveries.SWEEP,
+        "ix_webhook_events_created_at",
+        20_000,
+        kept_for=timedelta(days=25),
+        limit=1000,
+    ),
+    case(
+        "deliveries of a webhook",
+        webhooks.PAGE_OF_DELIVERIES,
+        "pk_webhook_deliveries pk_webhook_events",
+        400,
+        webhook_id="whk_3",
+        after=f"evt_{ROWS // 2:09d}",
+        limit=20,
+    ),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 
