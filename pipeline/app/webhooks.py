@@ -32,7 +32,7 @@ _GONE: Final = 410
 #: Between two looks at how far batches are, and between two sweeps.
 _PROGRESS_EVERY_SECONDS: Final = 2.0
 _SWEEP_EVERY_SECONDS: Final = 600.0
-_SWEPT_AT_ONCE: Final = 1000
+_SWEPT_AT_ONCE: Final = 200
 _KEPT_FOR: Final = timedelta(days=30)
 
 

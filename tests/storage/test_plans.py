@@ -161,7 +161,7 @@ SEED = (
     """
     INSERT INTO webhooks (id, tenant_id, url, description, event_types, secret)
     SELECT 'whk_' || n, 'tnt_default', 'https://h.example/', '', ARRAY['batch.completed', 'batch.progress'], 's'
-      FROM generate_series(0, 9) AS n
+      FROM generate_series(0, 99) AS n
     """,
     """
     INSERT INTO webhook_events (id, tenant_id, project_id, type, batch_id, step, data, created_at)
@@ -172,7 +172,7 @@ SEED = (
     """,
     """
     INSERT INTO webhook_deliveries (webhook_id, event_id, tries, next_at, delivered_at, gave_up_at)
-    SELECT 'whk_' || n % 10, 'evt_' || lpad(n::text, 9, '0'), 1, now(),
+    SELECT 'whk_' || n % 100, 'evt_' || lpad(n::text, 9, '0'), 1, now(),
            CASE WHEN n < :rows - 200 AND n % 50 <> 0 THEN now() END,
            CASE WHEN n < :rows - 200 AND n % 50 = 0 THEN now() END
       FROM generate_series(1, :rows) AS n
@@ -319,8 +319,8 @@ CASES = (
     case(
         "a webhook's outcome",
         webhook_deliveries.RECORD,
-        "pk_webhook_deliveries",
-        webhook_id="whk_9",
+        "ix_webhook_deliveries_event_id",
+        webhook_id="whk_99",
         event_id=f"evt_{ROWS - 1:09d}",
         claim_token=0,
         tries=1,
@@ -340,9 +340,9 @@ CASES = (
         "events told long ago",
         webhook_deliveries.SWEEP,
         "ix_webhook_events_created_at",
-        20_000,
+        5000,
         kept_for=timedelta(days=25),
-        limit=1000,
+        limit=200,
     ),
     case(
         "deliveries of a webhook",

@@ -151,7 +151,7 @@ def test_redelivery_says_how_many_events_it_is(api: Api) -> None:
     path = f"/v1/webhooks/{made['id']}"
     event_id = api.ask("POST", f"{path}/test").json["id"]
 
-    for body in ({"event_id": event_id}, {"since": made["created_at"]}, {"since": 0}):
+    for body in ({"event_id": event_id}, {"since": made["created_at"]}, {"since": 0}, {"since": 5.0}):
         assert api.ask("POST", f"{path}/redeliver", body).json == {"object": "webhook.redelivery", "events": 1}
     assert api.ask("POST", f"{path}/redeliver", {"event_id": "evt_unknown"}).status == 404
 
