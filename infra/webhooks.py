@@ -42,6 +42,8 @@ class Poster:
     policy: AddressPolicy
     seconds_max: float = WEBHOOK_SECONDS_MAX
     dialer: Dialer = field(init=False)
+    #: Conversations under way.
+    _open: set[DeadlineSocket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Dial under the same policy."""
@@ -67,10 +69,16 @@ class Poster:
             return Posted(status=None, error=_reason(error))
         return self._talk(conversation, target, posting)
 
+    def close(self) -> None:
+        """End the conversations under way."""
+        for conversation in tuple(self._open):
+            conversation.give_up()
+
     def _talk(self, conversation: DeadlineSocket, target: Target, posting: Posting) -> Posted:
         connection = http.client.HTTPConnection(target.host, target.port)
         # What `http.client` uses of a socket, see there.
         connection.sock = conversation
+        self._open.add(conversation)
         try:
             connection.request("POST", target.path, posting.body, _headers(target, posting))
             with connection.getresponse() as response:
@@ -79,6 +87,7 @@ class Poster:
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Posted(status=None, error=_reason(error))
         finally:
+            self._open.discard(conversation)
             connection.close()
 
     def _throw_away(self, response: http.client.HTTPResponse) -> None:

@@ -48,6 +48,9 @@ class Outlet(Protocol):
     def post(self, posting: Posting) -> Posted:
         """Return what was answered."""
 
+    def close(self) -> None:
+        """End what is being sent."""
+
 
 def check_url(settings: Settings, url: str) -> str:
     """Return `url` if webhooks may be sent there, as far as that can be known before its name is resolved.
@@ -105,10 +108,11 @@ class Webhooks:
         return False
 
     def close(self) -> None:
-        """Claim nothing more, and wait for what is being sent: some fifteen seconds at most."""
+        """Claim nothing more and end what is being sent; it is sent again by whoever leads next."""
         with self._lock:
             self._is_closed = True
-        self._threads.shutdown(wait=True, cancel_futures=False)
+        self.outlet.close()
+        self._threads.shutdown(wait=True)
 
     def _claim(self, limit: int) -> list[DueDelivery]:
         with self._lock:
@@ -149,6 +153,9 @@ class Webhooks:
                 sent_at=self.now(),
             )
         )
+        if self._is_closed and posted.error is not None:
+            # It is we who broke off: no failure of the receiver's.
+            return
         outcome = judge(delivery, posted, now=self.now(), spread=self.spread())
         recorded = self.deliveries.record(delivery, outcome)
         level = logging.INFO if outcome.error is None else logging.WARNING

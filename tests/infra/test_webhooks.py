@@ -6,6 +6,7 @@ import base64
 import itertools
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.domain.ids import EventId
 from pipeline.domain.webhooks import new_secret
 from pipeline.ports.webhooks import Posting
 from tests.receiver import Receiver, receiving
+from tests.services import eventually
 from tests.workers.engine.vision.webserver import running
 
 SECRET = new_secret()
@@ -151,6 +153,18 @@ def test_a_receiver_that_drips_is_given_up_when_the_time_for_all_of_it_is_over()
 
     assert posted.status is None
     assert next(seconds) < 100
+
+
+def test_closing_ends_a_conversation_that_is_under_way(receiver: Receiver) -> None:
+    receiver.slow.add("/")
+    poster = Poster(LOOPBACK)
+    with ThreadPoolExecutor(1) as thread:
+        posted = thread.submit(poster.post, posting(receiver.url()))
+        eventually(lambda: receiver.arrived)
+
+        poster.close()
+
+        assert posted.result().status is None
 
 
 def endless(_request: bytes) -> Iterator[bytes]:

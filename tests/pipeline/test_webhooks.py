@@ -51,6 +51,9 @@ class Outlet:
         known = self.answers.get(posting.url, [Posted(status=204, error=None)])
         return known.pop(0) if len(known) > 1 else known[0]
 
+    def close(self) -> None:
+        self.go_on.set()
+
     def at(self, url: str) -> list[Posting]:
         return [each for each in self.posted if each.url == url]
 
@@ -249,6 +252,23 @@ def test_a_slow_receiver_holds_up_none_but_itself(setting: Setting) -> None:
     setting.outlet.go_on.set()
     eventually(lambda: len(setting.outlet.at("https://slow.example/")) == WEBHOOK_SENDERS * 2)
     eventually(lambda: not sender._busy)
+
+
+def test_a_try_that_closing_broke_off_is_made_again_and_is_no_failure(setting: Setting) -> None:
+    webhook_id = setting.add()
+    setting.tell(webhook_id)
+    setting.outlet.slow.add("https://a.example/")
+    setting.outlet.answers["https://a.example/"] = [Posted(status=None, error="broken off"), status(200)]
+    sender = setting.sender()
+    sender.run_once()
+    eventually(lambda: setting.outlet.posted)
+
+    sender.close()
+
+    assert (setting.delivery(webhook_id).tries, setting.webhooks.get(webhook_id, SCOPE).failing_since) == (0, None)
+    setting.now += timedelta(seconds=61)
+    setting.send()
+    assert setting.delivery(webhook_id).state is DeliveryState.DELIVERED
 
 
 def test_a_sender_that_was_closed_claims_nothing_more(setting: Setting) -> None:
