@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.domain.ids import BatchId, EventId, ProjectId, TenantId, WebhookId
@@ -20,7 +20,8 @@ class WebhookDraft:
     url: str
     description: str
     event_types: tuple[EventType, ...]
-    secret: str
+    #: In no log and no traceback.
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class DueDelivery:
     tries: int
     url: str
     #: All that sign now, the current one first.
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     event_type: EventType
     created_at: datetime
     data: dict[str, object]
@@ -117,7 +118,7 @@ class Posting:
     url: str
     event_id: EventId
     body: bytes
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     sent_at: datetime
 
 

@@ -308,6 +308,15 @@ def test_a_rotated_secret_signs_beside_the_new_one_until_its_time_is_over(world:
     assert claim(world, at=now(world) + timedelta(hours=2))[0].secrets == (new,)
 
 
+def test_a_secret_is_in_nothing_that_is_logged(world: World) -> None:
+    made = draft()
+    view = webhooks(world).add(made)
+    world.admit(1)
+
+    for shown in (made, view, *claim(world)):
+        assert made.secret not in repr(shown)
+
+
 def test_removing_a_webhook_removes_its_history_and_what_is_under_way_is_late(world: World) -> None:
     webhook = add(world)
     batch_id = world.admit(1)
