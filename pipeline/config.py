@@ -163,6 +163,16 @@ class Settings(BaseSettings):
         description="Places whose files every tenant may name as inputs, read with the API's own rights: s3://bucket/prefix, "
         "file:///folder.",
     )
+    webhook_reach: Reach = Field(
+        default=Reach.PUBLIC,
+        description="Where webhooks may be sent: `public`, by https to any host with a public address and to those in "
+        "webhook_hosts; `listed`, to the latter alone; `off`, nowhere.",
+    )
+    webhook_hosts: Annotated[list[str], AfterValidator(_check_hosts)] = Field(
+        default_factory=list,
+        description="Hosts that webhooks may also reach by http, on any port and without a public address: names (private "
+        "networks), addresses and networks (whatever they are).",
+    )
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         default=30.0, description="A worker silent for this long loses its packs."
     )

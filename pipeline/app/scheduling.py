@@ -16,6 +16,7 @@ from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.sweeping import EVERY_SECONDS as SWEEP_EVERY_SECONDS
 from pipeline.app.sweeping import Sweeper
+from pipeline.app.webhooks import Webhooks
 from pipeline.config import Settings
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import new_pack_id
@@ -71,10 +72,12 @@ def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: t
     alarm = Alarm()
     listener = WakeupListener(stack.database.url, alarm.ring)
     listener.start()
+    duties = _Duties(stack, leadership, sender, term_over, alarm)
     try:
-        run_doers(_Duties(stack, leadership, sender, term_over, alarm).doers(), term_over, alarm)
+        run_doers(duties.doers(), term_over, alarm)
     finally:
         listener.stop()
+        duties.close()
 
 
 def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
@@ -108,6 +111,7 @@ class _Duties:
         self._firer = Firer(stack, firings, now=stack.recurring.now)
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
         self._sweeper = Sweeper(stack, every_seconds=SWEEP_EVERY_SECONDS)
+        self._webhooks = Webhooks.of(stack)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -125,7 +129,12 @@ class _Duties:
             Doer(name="sweep", every_seconds=SWEEP_EVERY_SECONDS, run_once=self._sweeper.run_once),
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
+            Doer(name="webhooks", every_seconds=settings.cycle_seconds, run_once=self._webhooks.run_once),
         ]
+
+    def close(self) -> None:
+        """End what was started on threads of its own."""
+        self._webhooks.close()
 
     def cycle(self) -> bool:
         if not self._leadership.is_held():

@@ -23,6 +23,7 @@ from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
 from storage.tenants import TenantRepository
 from storage.uploads import UploadRepository
+from storage.webhooks import WebhookRepository
 
 #: A client that asks for a batch is better told soon that Postgres is away than kept waiting.
 _AWAY_SECONDS_MAX: Final = 3.0
@@ -43,6 +44,7 @@ class Service:
     inputs: InputPlaces
     tenants: TenantRepository
     audit: AuditRepository
+    webhooks: WebhookRepository
 
     @property
     def settings(self) -> Settings:
@@ -75,6 +77,7 @@ def service_of(stack: Stack) -> Service:
         inputs=input_places(stack.settings),
         tenants=TenantRepository(stack.database),
         audit=AuditRepository(stack.database),
+        webhooks=WebhookRepository(stack.database),
     )
 
 

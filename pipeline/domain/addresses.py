@@ -130,6 +130,10 @@ class AddressPolicy:
             return kind in _NAMED
         return self.reach is Reach.PUBLIC and kind is AddressClass.PUBLIC
 
+    def names_it(self, host: str, address: Address) -> bool:
+        """Say whether it is the installation that named this host or address, whatever else is allowed."""
+        return normal_host(host) in self.names or any(address in network for network in self.networks)
+
 
 def policy_of(reach: Reach, hosts: Iterable[str]) -> AddressPolicy:
     """Return the policy of a setting: `hosts` are names, addresses and networks; raises `UsageError`."""

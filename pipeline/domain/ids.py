@@ -22,6 +22,8 @@ WorkerId = NewType("WorkerId", str)
 RecurringId = NewType("RecurringId", str)
 UploadId = NewType("UploadId", str)
 UploadPartId = NewType("UploadPartId", str)
+WebhookId = NewType("WebhookId", str)
+EventId = NewType("EventId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
 DEFAULT_PROJECT: Final = ProjectId("proj_default")
@@ -99,3 +101,13 @@ def new_upload_part_id() -> UploadPartId:
 def new_recurring_id() -> RecurringId:
     """Return an id for a recurring batch."""
     return RecurringId(_new("rec"))
+
+
+def new_webhook_id() -> WebhookId:
+    """Return an id for a webhook."""
+    return WebhookId(_new("whk"))
+
+
+def new_event_id() -> EventId:
+    """Return an id for an event that webhooks tell."""
+    return EventId(_new("evt"))

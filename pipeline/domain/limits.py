@@ -88,6 +88,22 @@ FIRING_DAYS_BACK_MAX: Final = 31
 FIRING_TRIES_MAX: Final = 12
 DELIVERY_TRIES_MAX: Final = 12
 
+# --- webhooks ----------------------------------------------------------------------------------
+WEBHOOKS_PER_TENANT_MAX: Final = 100
+WEBHOOK_URL_CHARS_MAX: Final = 2048
+WEBHOOK_DESCRIPTION_CHARS_MAX: Final = 500
+#: How long two secrets may sign side by side.
+WEBHOOK_OVERLAP_SECONDS_MAX: Final = 7 * 86_400
+#: Of an answer, which is thrown away.
+WEBHOOK_ANSWER_BYTES_MAX: Final = 64 * 1024
+#: Of one try, from the name to the end of the answer.
+WEBHOOK_SECONDS_MAX: Final = 15.0
+#: Under way at once, to all webhooks and to one.
+WEBHOOK_SENDERS: Final = 16
+WEBHOOK_SENDERS_PER_WEBHOOK: Final = 4
+#: A try whose sender is not heard of is made again after this.
+WEBHOOK_CLAIM_SECONDS: Final = 60.0
+
 # --- money -------------------------------------------------------------------------------------
 #: 10,000 currency units an hour: past it a rate is a typing error.
 RATE_MICROS_PER_HOUR_MAX: Final = 10_000_000_000
@@ -97,3 +113,5 @@ assert CATCH_UP_MAX <= FIRINGS_WAITING_MAX
 assert LINE_BYTES_MAX <= SHARD_BYTES_MAX <= PART_BYTES_MAX
 assert SHARD_ROWS_MAX <= PACK_ROWS_MAX
 assert SHARD_ROWS_MAX <= ROSTER_ROWS_MAX
+assert WEBHOOK_SENDERS_PER_WEBHOOK < WEBHOOK_SENDERS
+assert WEBHOOK_SECONDS_MAX * 2 < WEBHOOK_CLAIM_SECONDS

@@ -23,6 +23,7 @@ from pipeline.domain.shadow import SampleState
 from pipeline.domain.shares import SplitRule
 from pipeline.domain.tiers import Tier
 from pipeline.domain.uploads import UploadStatus
+from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
 from storage import quota_tables  # noqa: F401 -- importing declares
@@ -31,12 +32,14 @@ from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
 from storage.upload_tables import UploadRow
+from storage.webhook_tables import WebhookRow
 from tests.services import fresh_database
 
 #: Importing the last of the tables' modules brings all that it refers to.
 TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
+assert WebhookRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -68,6 +71,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_variants_engine": EngineKind,
     "ck_variants_recipe": Recipe,
     "ck_watches_tier": Tier,
+    "ck_webhook_events_type": EventType,
+    "ck_webhooks_disabled_reason": DisabledReason,
     "ck_worker_intervals_kind": IntervalKind,
     "ck_worker_intervals_split_rule": SplitRule,
     "ck_workers_state": WorkerState,
@@ -147,7 +152,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -31,6 +31,8 @@ from storage import (
     snapshots,
     uploads,
     variants,
+    webhook_deliveries,
+    webhooks,
     workers,
 )
 from tests.services import fresh_database
@@ -56,6 +58,8 @@ BIG = frozenset(
         "uploads",
         "upload_parts",
         "audit_log",
+        "webhook_events",
+        "webhook_deliveries",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -194,6 +198,25 @@ SEED = (
     INSERT INTO audit_log (id, at, tenant_id, project_id, actor, action, object_id, details)
     SELECT 'audit_' || n, now() - (:rows - n) * interval '1 min', 'tnt_' || n % 2,
            CASE WHEN n % 1000 = 0 THEN 'proj_few' ELSE 'proj_many' END, 'cli', 'file.created', 'file_' || n, '{}'
+      FROM generate_series(1, :rows) AS n
+    """,
+    """
+    INSERT INTO webhooks (id, tenant_id, url, description, event_types, secret)
+    SELECT 'whk_' || n, 'tnt_default', 'https://h.example/', '', ARRAY['batch.completed', 'batch.progress'], 's'
+      FROM generate_series(0, 99) AS n
+    """,
+    """
+    INSERT INTO webhook_events (id, tenant_id, project_id, type, batch_id, step, data, created_at)
+    SELECT 'evt_' || lpad(n::text, 9, '0'), 'tnt_default', 'proj_default',
+           CASE WHEN is_step THEN 'batch.progress' ELSE 'batch.completed' END, 'batch_' || lpad(n::text, 9, '0'),
+           CASE WHEN is_step THEN 25 END, '{}', now() - (:rows - n) * interval '50 s'
+      FROM generate_series(1, :rows) AS n, LATERAL (SELECT n % 2 = 0 AS is_step) AS story
+    """,
+    """
+    INSERT INTO webhook_deliveries (webhook_id, event_id, tries, next_at, delivered_at, gave_up_at)
+    SELECT 'whk_' || n % 100, 'evt_' || lpad(n::text, 9, '0'), 1, now(),
+           CASE WHEN n < :rows - 200 AND n % 50 <> 0 THEN now() END,
+           CASE WHEN n < :rows - 200 AND n % 50 = 0 THEN now() END
       FROM generate_series(1, :rows) AS n
     """,
 )
@@ -369,6 +392,54 @@ CASES = (
         after="audit_9",
         after_at=NOW,
         limit=21,
+    case(
+        "webhooks that are due",
+        webhook_deliveries.CLAIM,
+        "ix_webhook_deliveries_due pk_webhook_events",
+        1500,
+        now=NOW,
+        limit=16,
+        busy_ids=["whk_3"],
+        busy_counts=[2],
+        each_max=4,
+        claim_for=MINUTE,
+    ),
+    case(
+        "a webhook's outcome",
+        webhook_deliveries.RECORD,
+        "ix_webhook_deliveries_event_id",
+        webhook_id="whk_99",
+        event_id=f"evt_{ROWS - 1:09d}",
+        claim_token=0,
+        tries=1,
+        at=NOW,
+        status=500,
+        error="x",
+        next_at=NOW,
+    ),
+    case(
+        "progress that webhooks want",
+        webhook_deliveries.PROGRESS,
+        "ix_batches_live uq_shards_batch_id_shard_no uq_webhook_events_step",
+        3000,
+        steps=[25, 50, 75],
+    ),
+    case(
+        "events told long ago",
+        webhook_deliveries.SWEEP,
+        "ix_webhook_events_created_at",
+        5000,
+        kept_for=timedelta(days=25),
+        limit=200,
+    ),
+    case(
+        "deliveries of a webhook",
+        webhooks.PAGE_OF_DELIVERIES,
+        "pk_webhook_deliveries pk_webhook_events",
+        400,
+        webhook_id="whk_3",
+        after=f"evt_{ROWS // 2:09d}",
+        limit=20,
     ),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )

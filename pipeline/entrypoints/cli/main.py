@@ -33,6 +33,7 @@ from pipeline.entrypoints.cli import (
     steering,
     submit,
     tenants,
+    webhooks,
 )
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.talk import print_document, say
@@ -81,6 +82,7 @@ def build_app() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
     app.command("audit")(audit.audit)
+    app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)
     return app
 

@@ -32,6 +32,7 @@ from pipeline.entrypoints.http import (
     projects,
     results,
     uploads,
+    webhooks,
 )
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.limiting import RateKeeper
@@ -60,6 +61,7 @@ _ROUTERS: Final = (
     projects.router,
     api_keys.router,
     audit_logs.router,
+    webhooks.router,
     health.router,
 )
 

@@ -21,7 +21,10 @@ def quiet(template_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     """The API without a scheduler: nothing moves by itself. One database a module."""
     with fresh_database(template_url) as url:
         settings = Settings(
-            home=tmp_path_factory.mktemp("quiet"), database_url=SecretStr(url), redis_url=SecretStr(redis_url)
+            home=tmp_path_factory.mktemp("quiet"),
+            database_url=SecretStr(url),
+            redis_url=SecretStr(redis_url),
+            webhook_hosts=["127.0.0.1"],
         )
         with open_stack(settings) as stack, served(stack) as api:
             yield api
@@ -32,5 +35,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The API with a scheduler and a worker, as `nightrate up` has them; one for the run."""
     home: Path = tmp_path_factory.mktemp("whole")
     quick = {"cycle_seconds": 0.2, "poll_seconds": 0.2, "commit_seconds": 0.2}
-    with running_stack(home, workers=1, **quick) as stack, served(stack) as api:
+    with running_stack(home, workers=1, webhook_hosts=["127.0.0.1"], **quick) as stack, served(stack) as api:
         yield api

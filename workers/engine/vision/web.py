@@ -7,24 +7,21 @@ accepted, so that nothing unpacks into more than was sent.
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from pipeline.domain.addresses import Address, AddressPolicy, Reach, read_address
+from pipeline.domain.addresses import AddressPolicy, Reach
 from pipeline.domain.errors import RequestRefusedError
 from pipeline.domain.images import REMOTE_SCHEMES, url_fault
 from pipeline.domain.limits import IMAGE_REDIRECTS_MAX, IMAGE_URL_CHARS_MAX
-from workers.engine.vision.deadline import DeadlineSocket
-
-#: Returns the addresses of a host name; raises `OSError`.
-Resolve = Callable[[str, int], Sequence[str]]
+from pipeline.outbound.deadline import DeadlineSocket
+from pipeline.outbound.dialing import AddressRefusedError, Dialer, Resolve, UnknownHostError, resolved
 
 _BLOCK_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -79,6 +76,7 @@ class Web:
     _closed: threading.Event = field(default_factory=threading.Event)
     #: Conversations under way.
     _open: set[DeadlineSocket] = field(default_factory=set)
+    _dialing: Dialer | None = None
 
     def fetch(self, url: str) -> bytes:
         """Return what stands at a checked http: or https: URL.
@@ -139,42 +137,21 @@ class Web:
             connection.close()
 
     def _connected(self, scheme: str, host: str, port: int, deadline: float) -> DeadlineSocket:
-        """Return a connection to one of the host's addresses, each asked about and none looked up twice."""
-        allowed = self._addresses(host, port)
-        failure: OSError = OSError("no address")
-        for address in allowed:
-            seconds = min(self.limits.connect_seconds_max, deadline - self.now_seconds())
-            if seconds <= 0:
-                raise TimeoutError
-            try:
-                plain = socket.create_connection((str(address), port), timeout=seconds)
-            except OSError as error:
-                failure = error
-                continue
-            try:
-                stream = self._context().wrap_socket(plain, server_hostname=host) if scheme == "https" else plain
-            except BaseException:
-                plain.close()
-                raise
-            return DeadlineSocket(stream, deadline, self.now_seconds)
-        raise failure
-
-    def _addresses(self, host: str, port: int) -> list[Address]:
         if self.policy.reach is Reach.OFF:
             raise _refused("This installation fetches no URLs (`url_reach`): put the image into the request.")
         try:
-            found = [read_address(text) for text in self.resolve(host, port)]
-        except (OSError, UnicodeError) as error:
+            return self._dialer().dial(scheme, host, port, deadline)
+        except UnknownHostError as error:
             raise _PassingError("its host's name is not known") from error
-        allowed = [address for address in found if address is not None and self.policy.allows(host, address)]
-        if not allowed:
-            raise _refused("The image's host is not one that this installation may connect to (`url_hosts`).")
-        return allowed
+        except AddressRefusedError:
+            raise _refused("The image's host is not one that this installation may connect to (`url_hosts`).") from None
 
-    def _context(self) -> ssl.SSLContext:
-        if self.tls is None:
-            self.tls = ssl.create_default_context()
-        return self.tls
+    def _dialer(self) -> Dialer:
+        if self._dialing is None:
+            self._dialing = Dialer(
+                self.policy, self.limits.connect_seconds_max, self.resolve, self.now_seconds, self.tls
+            )
+        return self._dialing
 
     def _answer(self, response: http.client.HTTPResponse, deadline: float) -> bytes | str:
         status = response.status
@@ -209,12 +186,6 @@ class Web:
         return RequestRefusedError(
             f"This image has more than {self.limits.bytes_max:,} bytes.", code="image_file_too_large"
         )
-
-
-def resolved(host: str, port: int) -> list[str]:
-    """Return the addresses that the system knows for `host`."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def _target(parts: SplitResult) -> str:
