@@ -156,6 +156,14 @@ class Why(_Answered):
     message: str
 
 
+class Eta(_Answered):
+    """When a batch is likely to end, in Unix seconds, if nothing else comes and no worker goes."""
+
+    earliest: int
+    likely: int
+    latest: int
+
+
 class Batch(_Answered):
     """A batch: OpenAI's fields, and from `tier` on what goes beyond them."""
 
@@ -194,6 +202,8 @@ class Batch(_Answered):
     retry_of: str | None
     hold_until: int | None
     paused_at: int | None
+    #: Only where it was asked for.
+    eta: Eta | None = None
     errors_total: int
 
 

@@ -16,7 +16,7 @@ from pipeline.app.serving import Service, open_service
 from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
-from pipeline.entrypoints.http import batches, errors, files, health, models, steering
+from pipeline.entrypoints.http import batches, errors, files, forecasts, health, models, steering
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 
@@ -27,7 +27,7 @@ _SHUTDOWN_SECONDS: Final = 25
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
-_ROUTERS: Final = (files.router, batches.router, steering.router, models.router, health.router)
+_ROUTERS: Final = (files.router, batches.router, forecasts.router, steering.router, models.router, health.router)
 
 
 def build_app(service: Service) -> FastAPI:
