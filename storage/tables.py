@@ -131,7 +131,15 @@ class BatchRow(Base):
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_of_tenant", "tenant_id", text("created_at DESC"), text("id DESC")),
-        Index("ix_batches_of_tenant_by_state", "tenant_id", "state", text("created_at DESC"), text("id DESC")),
+        # The condition holds always, and lets only statements use it that name a tenant: others would skip through it.
+        Index(
+            "ix_batches_of_tenant_by_state",
+            "tenant_id",
+            "state",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("tenant_id IS NOT NULL"),
+        ),
         Index("ix_batches_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_batches_source_file_id", "source_file_id"),
         Index("ix_batches_changed_by", "changed_by"),

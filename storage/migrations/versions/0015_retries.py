@@ -34,4 +34,5 @@ def upgrade() -> None:
         "batches",
         ["tenant_id", "state", sa.text("created_at DESC"), sa.text("id DESC")],
         schema="nightrate",
+        postgresql_where=sa.text("tenant_id IS NOT NULL"),
     )
