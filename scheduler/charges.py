@@ -25,6 +25,9 @@ def recall(tags: Iterable[FairTag], lineup: Lineup, policy: Policy, *, now_us: i
     present = [
         tag for tag in tags if len(tag.path) < BATCH_DEPTH or is_class(tag.path) or _is_waiting(tag.path, lineup)
     ]
+    # The account of a priority is kept for those below it.
+    above = {(tag.pool, tag.path[:-1]) for tag in present if len(tag.path) > BATCH_DEPTH}
+    present = [tag for tag in present if not is_class(tag.path) or (tag.pool, tag.path) in above]
     virtual = {(tag.pool, tag.path): tag.virtual_seconds for tag in present}
     waiting = lineup.tiers_and_tenants
     return tuple(
