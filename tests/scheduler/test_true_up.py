@@ -179,3 +179,18 @@ def test_a_plan_settles_what_ended_and_says_what_it_learned() -> None:
 
     assert plan.settled == (pack.pack_id,)
     assert {entry.kind for entry in plan.learned} == {"pace", "tokens"}
+
+
+def test_the_account_of_a_priority_is_kept_for_those_below_it() -> None:
+    (high,) = [replace(backlog("batch_a"), priority=5)]
+    above = (high.tier.value, high.tenant_id, "priority 5")
+    tags = tuple(
+        FairTag(pool="cpu", path=path, start_seconds=9.0, virtual_seconds=1.0)
+        for path in (above[:1], above[:2], above, (*above, "batch_a"))
+    )
+
+    kept = recall(tags, Lineup.of([high]), Policy(), now_us=NOW_US)
+    gone = recall(tags, Lineup.of([replace(high, priority=0)]), Policy(), now_us=NOW_US)
+
+    assert [tag.path for tag in kept] == [tag.path for tag in tags]
+    assert [tag.path for tag in gone] == [above[:1], above[:2]]

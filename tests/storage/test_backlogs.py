@@ -179,3 +179,14 @@ def test_everything_is_read_again_now_and_then(world: World, monkeypatch: pytest
     (fresh,) = cycles.snapshot().backlogs
 
     assert stale.deadline_at_us != fresh.deadline_at_us
+
+
+def test_a_changed_priority_is_seen_at_the_next_look(world: World) -> None:
+    batch = world.admit(2)
+    cycles = CycleRepository(world.database, silence=LEASE)
+    (before,) = cycles.snapshot().backlogs
+
+    world.batches.steer(batch, Steering(priority=-7))
+
+    (after,) = cycles.snapshot().backlogs
+    assert (before.priority, after.priority) == (0, -7)

@@ -153,3 +153,25 @@ def test_a_retried_submit_finds_its_batch_though_its_terms_were_changed(shared: 
     shared.batches.steer(batch.batch_id, Steering(tier=Tier.URGENT, budget_micros=7))
 
     assert shared.batches.submit(submission).batch_id == batch.batch_id
+
+
+def test_labels_and_metadata_are_replaced_or_removed(shared: World) -> None:
+    batch = shared.admit(2)
+
+    given = shared.batches.steer(batch, Steering(labels={"team": "a"}, metadata={"who": "me"}, priority=3))
+    kept = shared.batches.steer(batch, Steering(tier=Tier.BULK))
+    removed = shared.batches.steer(batch, Steering(labels=None, metadata=None))
+
+    assert (given.labels, given.metadata, given.priority) == ({"team": "a"}, {"who": "me"}, 3)
+    assert (kept.labels, kept.metadata, kept.priority) == ({"team": "a"}, {"who": "me"}, 3)
+    assert (removed.labels, removed.metadata) == (None, None)
+
+
+def test_a_deadline_that_has_passed_is_refused(shared: World) -> None:
+    batch = shared.admit(2)
+    before = shared.batches.get(batch)
+
+    with pytest.raises(ConflictError, match="has passed"):
+        shared.batches.steer(batch, Steering(deadline_at=before.created_at - timedelta(days=1), tier=Tier.BULK))
+
+    assert shared.batches.get(batch) == before

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 
+from pipeline.app.explaining import eta
 from pipeline.domain.access import Permission
 from pipeline.domain.errors import ConflictError
+from pipeline.domain.ids import ProjectId
+from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.money import micros_of
 from pipeline.entrypoints.http import schemas
 from pipeline.entrypoints.http.access import Caller, permitted
-from pipeline.entrypoints.http.documents import answer, batch_document, list_document
+from pipeline.entrypoints.http.documents import answer, batch_document, eta_document, list_document
 from pipeline.entrypoints.http.errors import NO_RETRY, ApiError
 from pipeline.entrypoints.http.gathering import Gathered
 from pipeline.entrypoints.http.service import service_of
@@ -31,6 +34,8 @@ _PAGE: Final = 20
 _RETRY_WITHIN: Final = timedelta(minutes=10)
 _SECONDS_PER_DAY: Final = 86_400
 _IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+#: Forecasts are work; so many at once leave the process to those who poll.
+FORECASTS_AT_ONCE: Final = CapacityLimiter(2)
 
 Reading = Annotated[Caller, Depends(permitted(Permission.READ_BATCHES))]
 Submitting = Annotated[Caller, Depends(permitted(Permission.SUBMIT))]
@@ -78,22 +83,47 @@ async def list_batches(
     caller: Reading,
     after: Annotated[str | None, Query(max_length=128, description="Id of the last batch of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
+    status: Annotated[list[BatchState] | None, Query(description="Only these; repeatable.")] = None,
+    status_bracketed: Annotated[list[BatchState] | None, Query(alias="status[]", include_in_schema=False)] = None,
+    project_id: Annotated[
+        str | None, Query(max_length=128, pattern=r"^[^\x00]*$", description="Only this project's.")
+    ] = None,
 ) -> Response:
     """List batches, the newest first."""
     batches = service_of(request).batches
-    views = await to_thread.run_sync(lambda: batches.page(caller.scope, limit=limit + 1, after=after))
+    scope = caller.scope
+    if project_id is not None:
+        if scope.project_id not in {None, project_id}:
+            return answer(list_document((), limit=limit))
+        scope = Scope(tenant_id=scope.tenant_id, project_id=ProjectId(project_id))
+    views = await to_thread.run_sync(
+        lambda: batches.page(scope, limit=limit + 1, after=after, states=(*(status or ()), *(status_bracketed or ())))
+    )
     return answer(list_document((batch_document(view) for view in views), limit=limit))
 
 
 @router.get(
     POLL_PATH,
     response_model=schemas.Batch,
-    responses=schemas.errors(404),
+    responses=schemas.errors(400, 404),
     summary="Retrieve a batch",
 )
-async def retrieve_batch(request: Request, caller: Reading, batch_id: str) -> Response:
+async def retrieve_batch(
+    request: Request,
+    caller: Reading,
+    batch_id: str,
+    include: Annotated[
+        list[Literal["eta"]] | None, Query(description="`eta`: when it is likely to end. A forecast; not for polling.")
+    ] = None,
+    include_bracketed: Annotated[list[Literal["eta"]] | None, Query(alias="include[]", include_in_schema=False)] = None,
+) -> Response:
     """Tell where a batch stands."""
-    return answer(batch_document(await looked_up(request, caller, batch_id)))
+    view = await looked_up(request, caller, batch_id)
+    document = batch_document(view)
+    if include or include_bracketed:
+        stack = service_of(request).stack
+        document["eta"] = eta_document(await to_thread.run_sync(eta, stack, view.batch_id, limiter=FORECASTS_AT_ONCE))
+    return answer(document)
 
 
 @router.post(

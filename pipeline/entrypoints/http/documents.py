@@ -14,6 +14,7 @@ from pipeline.domain.money import amount
 from pipeline.domain.reasons import SENTENCES
 from pipeline.ports.batches import BatchView
 from pipeline.ports.files import FileView
+from scheduler.explain.tenants import Eta
 
 Document = dict[str, object]
 
@@ -74,6 +75,13 @@ def batch_document(view: BatchView) -> Document:
         "metadata": view.metadata,
         **_beyond(view),
     }
+
+
+def eta_document(eta: Eta | None) -> Document | None:
+    """Return when a batch is likely to end."""
+    if eta is None:
+        return None
+    return {"earliest": seconds(eta.earliest), "likely": seconds(eta.likely), "latest": seconds(eta.latest)}
 
 
 def list_document(items: Iterable[Document], *, limit: int) -> Document:
@@ -139,6 +147,7 @@ def _beyond(view: BatchView) -> Document:
         "cost": {"amount": amount(view.cost_micros), "currency": view.currency},
         "reason": None if view.reason is None else {"code": str(view.reason), "message": SENTENCES[view.reason]},
         "promise": str(view.promise),
+        "retry_of": view.retry_of,
         "hold_until": seconds(view.hold_until),
         "paused_at": seconds(view.paused_at),
         "errors_total": view.errors_total,

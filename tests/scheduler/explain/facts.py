@@ -79,6 +79,7 @@ def view(
         metadata=None,
         labels=None,
         priority=0,
+        retry_of=None,
         budget_micros=None,
         input_file_id=FileId("file_1"),
         output_file_id=None,
