@@ -352,7 +352,6 @@ CASES = (
         project_id=None,
         states=["cancelling", "completed"],
     ),
-    case("files whose time is over", files._EXPIRE, ""),
     case("a file to delete", files._DELETE, "", file_id="file_0", tenant_id="tnt_default", project_id=None),
     case(
         "a retry made before",
@@ -442,7 +441,7 @@ CASES = (
     case(
         "progress that webhooks want",
         webhook_deliveries.PROGRESS,
-        "ix_batches_live uq_shards_batch_id_shard_no uq_webhook_events_step",
+        "ix_batches_live|ix_batches_of_tenant_by_state|ix_batches_live_of_tenant uq_shards_batch_id_shard_no uq_webhook_events_step",
         3000,
         steps=[25, 50, 75],
     ),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.limits import FILE_BYTES_MAX, UPLOAD_PARTS_MAX
 from pipeline.entrypoints.http import schemas
-from pipeline.entrypoints.http.schemas import ExpiresAfter, File
+from pipeline.entrypoints.http.schemas import WHOLE, ExpiresAfter, File
 
 _PLAIN: Final = r"^[^\x00]*$"
 _URL_CHARS_MAX: Final = 2048
@@ -30,7 +30,7 @@ class CreateUpload(_Asked):
 
     filename: Annotated[Filename, Field(description="For the purpose `batch`, one that ends with `.jsonl`.")]
     purpose: Purpose
-    bytes: Annotated[int, Field(strict=True, ge=1, le=FILE_BYTES_MAX, description="What the parts sum up to.")]
+    bytes: Annotated[int, Field(strict=True, ge=1, le=FILE_BYTES_MAX, description="What the parts sum up to."), WHOLE]
     mime_type: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_PLAIN)]
     expires_after: ExpiresAfter | None = None
 
@@ -67,6 +67,10 @@ class CompleteUpload(_Asked):
         ]
         | None
     ) = None
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"part_ids": ["part_0199aa00000070008000000000000001"]}}
+    )
 
 
 class FileReference(_Asked):

@@ -36,8 +36,10 @@ def document_of(app: FastAPI) -> dict[str, Any]:
 
 def methods_at(app: FastAPI, path: str) -> str:
     """Return the methods that `path` can be asked by, as an `Allow` header has them; empty: it leads nowhere."""
-    found: set[str] = set()
-    for template, methods in document_of(app)["paths"].items():
+    paths = document_of(app)["paths"]
+    # A path that is written out goes before those with something in it.
+    found = {method.upper() for method in paths.get(path, {})}
+    for template, methods in () if found else paths.items():
         if _matches(template, path):
             found |= {method.upper() for method in methods}
     return ", ".join(sorted(found))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.domain.access import Role
 from pipeline.domain.audit import AuditAction
 from pipeline.domain.names import NAME_CHARS_MAX
+from pipeline.entrypoints.http.schemas import WHOLE
 
 LIFE_SECONDS_MIN: Final = 60
 LIFE_SECONDS_MAX: Final = 10 * 366 * 86_400
@@ -19,13 +20,6 @@ OVERLAP_SECONDS_MAX: Final = 30 * 86_400
 _ROLES_MAX: Final = 16
 _ID_CHARS_MAX: Final = 128
 
-
-def _whole(value: object) -> object:
-    """Return JSON's `60.0` as the integer that it is there."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-_WHOLE: Final = BeforeValidator(_whole)
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
 
 
@@ -66,7 +60,7 @@ class CreateKey(_Asked):
         Field(description="What it is confined to. By default, what the key that asks is confined to."),
     ] = None
     expires_in_seconds: Annotated[
-        Annotated[int, Field(strict=True, ge=LIFE_SECONDS_MIN, le=LIFE_SECONDS_MAX), _WHOLE] | None,
+        Annotated[int, Field(strict=True, ge=LIFE_SECONDS_MIN, le=LIFE_SECONDS_MAX), WHOLE] | None,
         Field(description="By default it lets in until it is revoked."),
     ] = None
 
@@ -82,7 +76,7 @@ class RotateKey(_Asked):
     overlap_seconds: Annotated[
         int,
         Field(strict=True, ge=0, le=OVERLAP_SECONDS_MAX, description="For how long the old key lets in, too."),
-        _WHOLE,
+        WHOLE,
     ] = OVERLAP_SECONDS
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"overlap_seconds": 3600}})

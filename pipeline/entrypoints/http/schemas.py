@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import UPLOADABLE, FilePurpose
@@ -21,6 +21,13 @@ _PLAIN: Final = r"^[^\x00]*$"
 #: More than nothing, with up to six decimals.
 _AMOUNT: Final = r"^(0{0,2}[1-9][0-9]{0,8}(\.[0-9]{1,6})?|0{1,2}\.[0-9]{0,5}[1-9]|0{1,2}\.[0-9]{0,4}[1-9]0)$"
 
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: Takes 5.0 for 5, which it is to JSON Schema. To stand last, or the bounds before it are not published.
+WHOLE: Final = BeforeValidator(_whole)
 Pairs = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=METADATA_KEY_CHARS_MAX, pattern=_PLAIN)],
@@ -33,8 +40,8 @@ Amount = Annotated[
     StringConstraints(strict=True, pattern=_AMOUNT),
     Field(description='A positive amount of money, such as "1.50".'),
 ]
-Instant = Annotated[int, Field(strict=True, ge=0, le=253_402_300_799, description="Unix seconds.")]
-Priority = Annotated[int, Field(strict=True, ge=-100, le=100)]
+Instant = Annotated[int, Field(strict=True, ge=0, le=253_402_300_799, description="Unix seconds."), WHOLE]
+Priority = Annotated[int, Field(strict=True, ge=-100, le=100), WHOLE]
 
 
 class _Asked(BaseModel):
@@ -49,7 +56,7 @@ class ExpiresAfter(_Asked):
     """How long files are kept, counted from their creation."""
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(strict=True, ge=3600, le=2_592_000)]
+    seconds: Annotated[int, Field(strict=True, ge=3600, le=2_592_000), WHOLE]
 
 
 class CreateBatch(_Asked):

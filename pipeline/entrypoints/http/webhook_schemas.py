@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.domain.limits import (
     WEBHOOK_DESCRIPTION_CHARS_MAX,
@@ -12,7 +12,7 @@ from pipeline.domain.limits import (
     WEBHOOK_URL_CHARS_MAX,
 )
 from pipeline.domain.webhooks import URL_PATTERN, DeliveryState, DisabledReason, EventType
-from pipeline.entrypoints.http.schemas import Instant
+from pipeline.entrypoints.http.schemas import WHOLE, Instant
 
 _PLAIN = r"^[^\x00]*$"
 
@@ -34,11 +34,6 @@ Url = Annotated[
 Description = Annotated[str, StringConstraints(strict=True, max_length=WEBHOOK_DESCRIPTION_CHARS_MAX, pattern=_PLAIN)]
 EventTypes = Annotated[list[SubscribableType], Field(min_length=1, max_length=20)]
 Id = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=_PLAIN)]
-
-
-def _whole(value: object) -> object:
-    """Return 5 for 5.0, which is an integer to JSON Schema."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Asked(BaseModel):
@@ -95,7 +90,7 @@ class RotateSecret(_Asked):
             le=WEBHOOK_OVERLAP_SECONDS_MAX,
             description="How long the secret before signs, too: in what time receivers learn of the new one.",
         ),
-        BeforeValidator(_whole),
+        WHOLE,
     ] = 86_400
 
 
@@ -103,7 +98,7 @@ class Redeliver(_Asked):
     """What to tell again: one event, whatever came of it, or all since an instant that have not arrived."""
 
     event_id: Id = ""
-    since: Annotated[Instant, BeforeValidator(_whole)] = 0
+    since: Instant = 0
 
     model_config = ConfigDict(
         extra="forbid",

@@ -40,6 +40,7 @@ class Organization:
 def organization(api: Served, name: str = "somebody") -> Organization:
     """Make a tenant with two projects."""
     tenant_id = make_tenant(api.service, name).tenant_id
+    api.service.quotas.set_plan(tenant_id, "unlimited")
     first, second = (
         api.service.tenants.create_project(new_project_id(), tenant_id, each).project_id for each in ("one", "two")
     )
@@ -57,4 +58,15 @@ def belongings(there: Organization) -> Mapping[str, str]:
     file_id = api.upload(LINE, key=key).json["id"]
     batch_id = api.ask("POST", "/v1/batches", batch_body(file_id), key=key).json["id"]
     key_id = api.ask("POST", "/v1/organization/api_keys", {"name": "spare"}, key=key).json["id"]
-    return {"file_id": file_id, "batch_id": batch_id, "project_id": there.first, "key_id": key_id}
+    started = {"filename": "in.jsonl", "purpose": "batch", "bytes": len(LINE), "mime_type": "application/jsonl"}
+    upload_id = api.ask("POST", "/v1/uploads", started, key=key).json["id"]
+    wanted = {"url": "http://127.0.0.1:9/", "event_types": ["batch.completed"]}
+    webhook_id = api.ask("POST", "/v1/webhooks", wanted, key=key).json["id"]
+    return {
+        "file_id": file_id,
+        "batch_id": batch_id,
+        "project_id": there.first,
+        "key_id": key_id,
+        "upload_id": upload_id,
+        "webhook_id": webhook_id,
+    }

@@ -10,7 +10,15 @@ from sqlalchemy import text
 
 from pipeline.app.serving import KeyOrder, make_key
 from pipeline.domain.access import PERMISSIONS, Permission, Role, exceeds, permissions_of
-from pipeline.domain.ids import DEFAULT_TENANT, new_batch_id, new_file_id, new_key_id, new_project_id
+from pipeline.domain.ids import (
+    DEFAULT_TENANT,
+    new_batch_id,
+    new_file_id,
+    new_key_id,
+    new_project_id,
+    new_upload_id,
+    new_webhook_id,
+)
 from pipeline.entrypoints.http.server import build_app
 from pipeline.ports.access import Scope
 from tests.pipeline.http.organizations import LINE, batch_body, organization
@@ -23,6 +31,8 @@ NOBODYS = {
     "batch_id": new_batch_id(),
     "project_id": new_project_id(),
     "key_id": new_key_id(),
+    "upload_id": new_upload_id(),
+    "webhook_id": new_webhook_id(),
     "model": "nonexistent",
 }
 
