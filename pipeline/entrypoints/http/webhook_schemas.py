@@ -78,6 +78,8 @@ class ChangeWebhook(_Asked):
         bool | None, Field(strict=True, description="Disabled, it is sent nothing; events are kept for redelivery.")
     ] = None
 
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"enabled": True}})
+
 
 class RotateSecret(_Asked):
     """How the secret is to be changed."""
