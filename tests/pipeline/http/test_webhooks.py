@@ -300,3 +300,24 @@ def test_the_receiver_of_the_examples_takes_what_is_sent(live: Api) -> None:
             assert process.stdout.readline() == f"webhook.test {made['id']}\n"
         finally:
             process.terminate()
+
+
+def test_who_made_changed_and_removed_a_webhook_is_in_the_audit_log_and_its_secrets_are_not(quiet: Served) -> None:
+    admin = quiet.key(Role.ADMIN)
+    made = quiet.ask("POST", "/v1/webhooks", {"url": "http://127.0.0.1:9/"}, key=admin).json
+    path = f"/v1/webhooks/{made['id']}"
+    quiet.ask("PATCH", path, {"description": "ours"}, key=admin)
+    rotated = quiet.ask("POST", f"{path}/rotate_secret", {}, key=admin).json
+    assert quiet.ask("DELETE", path, key=admin).status == 200
+
+    answer = quiet.ask("GET", "/v1/organization/audit_logs?limit=100", key=admin)
+
+    told = [entry for entry in answer.json["data"] if made["id"] in str(entry)]
+    assert [entry["type"] for entry in reversed(told)] == [
+        "webhook.created",
+        "webhook.updated",
+        "webhook.updated",
+        "webhook.deleted",
+    ]
+    for secret in (made["secret"], rotated["secret"]):
+        assert secret not in answer.content.decode()
