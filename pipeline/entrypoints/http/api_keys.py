@@ -19,7 +19,7 @@ from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, list_document
 from pipeline.entrypoints.http.errors import ApiError
 from pipeline.entrypoints.http.organization_documents import key_document
-from pipeline.entrypoints.http.schemas import errors
+from pipeline.entrypoints.http.schemas import After, errors
 from pipeline.entrypoints.http.service import service_of
 
 router = APIRouter(tags=["Organization"])
@@ -39,7 +39,7 @@ Managing = Annotated[Caller, Depends(permitted(Permission.MANAGE_KEYS))]
 async def list_keys(
     request: Request,
     caller: Managing,
-    after: schemas.After = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
 ) -> Response:
     """List keys, the oldest first, those that were revoked too; a confined key lists those of its project."""

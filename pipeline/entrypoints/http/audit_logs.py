@@ -13,7 +13,7 @@ from pipeline.entrypoints.http import organization_schemas as schemas
 from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, list_document
 from pipeline.entrypoints.http.organization_documents import audit_document
-from pipeline.entrypoints.http.schemas import errors
+from pipeline.entrypoints.http.schemas import After, errors
 from pipeline.entrypoints.http.service import service_of
 
 router = APIRouter(tags=["Organization"])
@@ -33,7 +33,7 @@ Auditing = Annotated[Caller, Depends(permitted(Permission.READ_AUDIT))]
 async def list_audit_logs(
     request: Request,
     caller: Auditing,
-    after: schemas.After = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
 ) -> Response:
     """List who did what, the newest first; a confined key lists what was done in its project."""

@@ -81,7 +81,7 @@ async def create_batch(
 async def list_batches(
     request: Request,
     caller: Reading,
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last batch of the page before.")] = None,
+    after: schemas.After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
     status: Annotated[list[BatchState] | None, Query(description="Only these; repeatable.")] = None,
     status_bracketed: Annotated[list[BatchState] | None, Query(alias="status[]", include_in_schema=False)] = None,

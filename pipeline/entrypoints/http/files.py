@@ -78,7 +78,7 @@ async def create_file(request: Request, caller: Submitting) -> Response:
 async def list_files(
     request: Request,
     caller: Reading,
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last file of the page before.")] = None,
+    after: schemas.After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE_MAX,
     order: Literal["asc", "desc"] = "desc",
     purpose: FilePurpose | None = None,

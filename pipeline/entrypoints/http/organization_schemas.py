@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.domain.access import Role
 from pipeline.domain.audit import AuditAction
 from pipeline.domain.names import NAME_CHARS_MAX
-from pipeline.entrypoints.http.schemas import WHOLE
+from pipeline.entrypoints.http.schemas import ID_CHARS_MAX, WHOLE
 
 LIFE_SECONDS_MIN: Final = 60
 LIFE_SECONDS_MAX: Final = 10 * 366 * 86_400
@@ -18,16 +17,8 @@ OVERLAP_SECONDS: Final = 3600
 OVERLAP_SECONDS_MAX: Final = 30 * 86_400
 #: More than there are.
 _ROLES_MAX: Final = 16
-_ID_CHARS_MAX: Final = 128
 
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
-
-
-#: Where a page of a list starts.
-After = Annotated[
-    str | None,
-    Query(max_length=_ID_CHARS_MAX, pattern=r"^[^\x00]*$", description="Id of the last one of the page before."),
-]
 
 
 class _Asked(BaseModel):
@@ -55,7 +46,7 @@ class CreateKey(_Asked):
         Field(min_length=1, max_length=_ROLES_MAX, description="What it may do; never more than the key that asks."),
     ] = [Role.SUBMIT]
     project_id: Annotated[
-        Annotated[str, StringConstraints(strict=True, min_length=1, max_length=_ID_CHARS_MAX, pattern=r"^[^\x00]*$")]
+        Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ID_CHARS_MAX, pattern=r"^[^\x00]*$")]
         | None,
         Field(description="What it is confined to. By default, what the key that asks is confined to."),
     ] = None

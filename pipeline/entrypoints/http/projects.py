@@ -15,7 +15,7 @@ from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.documents import answer, list_document
 from pipeline.entrypoints.http.errors import ApiError
 from pipeline.entrypoints.http.organization_documents import project_document
-from pipeline.entrypoints.http.schemas import errors
+from pipeline.entrypoints.http.schemas import After, errors
 from pipeline.entrypoints.http.service import service_of
 from pipeline.ports.access import ProjectView
 
@@ -36,7 +36,7 @@ Managing = Annotated[Caller, Depends(permitted(Permission.MANAGE_PROJECTS))]
 async def list_projects(
     request: Request,
     caller: Managing,
-    after: schemas.After = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
     *,
     include_archived: bool = False,

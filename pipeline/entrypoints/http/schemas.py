@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import UPLOADABLE, FilePurpose
@@ -17,6 +18,7 @@ WINDOW: Final = (
     "|[1-9][0-9]{0,1}h|[1-6][0-9]{2}h|7[01][0-9]h|720h|[1-9]d|[12][0-9]d|30d)$"
 )
 #: Postgres has no place for a NUL.
+ID_CHARS_MAX: Final = 128
 _PLAIN: Final = r"^[^\x00]*$"
 #: More than nothing, with up to six decimals.
 _AMOUNT: Final = r"^(0{0,2}[1-9][0-9]{0,8}(\.[0-9]{1,6})?|0{1,2}\.[0-9]{0,5}[1-9]|0{1,2}\.[0-9]{0,4}[1-9]0)$"
@@ -34,6 +36,20 @@ Pairs = Annotated[
         Annotated[str, StringConstraints(strict=True, max_length=METADATA_VALUE_CHARS_MAX, pattern=_PLAIN)],
     ],
     Field(max_length=METADATA_PAIRS_MAX),
+    # Written out: of what holds for keys, pydantic's own would let through all that does not match.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_CHARS_MAX, "pattern": _PLAIN},
+            "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX, "pattern": _PLAIN},
+            "maxProperties": METADATA_PAIRS_MAX,
+        }
+    ),
+]
+#: Where a page of a list starts.
+After = Annotated[
+    str | None,
+    Query(max_length=ID_CHARS_MAX, pattern=_PLAIN, description="Id of the last one of the page before."),
 ]
 Amount = Annotated[
     str,
