@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
 
 from pipeline.domain.ids import BatchId
 from pipeline.ports.cycle import EndedPack, FairTag
 from scheduler.lineup import Lineup
+from scheduler.paths import BATCH_DEPTH, DEFAULT_PRIORITY, Path, batch_path, class_path, is_class
 from scheduler.policy import Policy
 
-#: From the pool down, as in `FairTag`.
-Path = tuple[str, ...]
-BATCH_DEPTH = 3
+_ALL_DEFAULT: Final[Mapping[BatchId, int]] = MappingProxyType({})
 
 
 def recall(tags: Iterable[FairTag], lineup: Lineup, policy: Policy, *, now_us: int) -> tuple[FairTag, ...]:
@@ -21,21 +22,29 @@ def recall(tags: Iterable[FairTag], lineup: Lineup, policy: Policy, *, now_us: i
     Those of batches that have left are gone: they have no rows and never return. A tenant or tier without rows for a
     pack has less debt than it had, and no credit; one with rows works the one off and keeps the other.
     """
-    present = [tag for tag in tags if len(tag.path) < BATCH_DEPTH or _is_waiting(tag.path, lineup)]
+    present = [
+        tag for tag in tags if len(tag.path) < BATCH_DEPTH or is_class(tag.path) or _is_waiting(tag.path, lineup)
+    ]
     virtual = {(tag.pool, tag.path): tag.virtual_seconds for tag in present}
     waiting = lineup.tiers_and_tenants
     return tuple(
-        tag if len(tag.path) == BATCH_DEPTH or tag.path in waiting else _faded(tag, virtual, policy, now_us=now_us)
+        tag if len(tag.path) >= BATCH_DEPTH or tag.path in waiting else _faded(tag, virtual, policy, now_us=now_us)
         for tag in present
     )
 
 
-def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy) -> tuple[FairTag, ...]:
+def true_up(
+    tags: Iterable[FairTag],
+    ended: Iterable[EndedPack],
+    policy: Policy,
+    priorities: Mapping[BatchId, int] = _ALL_DEFAULT,
+) -> tuple[FairTag, ...]:
     """Return the tags with what packs took instead of what was charged for them at dispatch.
 
     What a pack took is split among its batches by the rule of the bill (`pipeline.domain.shares`).
     An account without a tag stood at its parent's virtual time, and gets one. Who took less than it was charged gets
     the difference back, and may then stand behind the virtual time: as long as it has rows, and no longer.
+    `priorities` are those of batches that have another than the default.
     """
     known = {(tag.pool, tag.path): tag for tag in tags}
     for pack in ended:
@@ -44,9 +53,11 @@ def true_up(tags: Iterable[FairTag], ended: Iterable[EndedPack], policy: Policy)
         whole = sum(weights)
         for share, own in zip(pack.shares, weights, strict=True):
             took = pack.seconds * own / whole if whole else 0.0
-            path = (pack.tier.value, share.tenant_id, share.batch_id)
-            for depth, weight in enumerate(policy.weights_of(pack.tier, share.tenant_id), start=1):
-                _correct(known, pack.pool, path[:depth], (took - share.predicted_seconds) / weight)
+            tenant = (pack.tier.value, share.tenant_id)
+            above = class_path(tenant, priorities.get(share.batch_id, DEFAULT_PRIORITY))
+            paths = tenant[:1], tenant, (*above, share.batch_id)
+            for path, weight in zip(paths, policy.weights_of(pack.tier, share.tenant_id), strict=True):
+                _correct(known, pack.pool, path, (took - share.predicted_seconds) / weight)
     return tuple(known.values())
 
 
@@ -65,7 +76,8 @@ def without_stale(tags: Mapping[Path, FairTag], waiting: Container[Path]) -> tup
     wanted: set[Path] = {()}
     for path, tag in kept.items():
         parent = tags.get(path[:-1])
-        if path and (parent is None or tag.start_seconds != parent.virtual_seconds):
+        # The account of a priority is kept for those below it.
+        if path and not is_class(path) and (parent is None or tag.start_seconds != parent.virtual_seconds):
             wanted.update(path[:depth] for depth in range(1, len(path) + 1))
     return tuple(kept[path] for path in sorted(wanted & kept.keys()))
 
@@ -83,9 +95,8 @@ def _faded(tag: FairTag, virtual: Mapping[tuple[str, Path], float], policy: Poli
 
 
 def _is_waiting(path: Path, lineup: Lineup) -> bool:
-    tier, tenant_id, batch_id = path
-    place = lineup.place_of_batch.get(BatchId(batch_id))
-    if place is None or (lineup[place].tier, lineup[place].tenant_id) != (tier, tenant_id):
+    place = lineup.place_of_batch.get(BatchId(path[-1]))
+    if place is None or batch_path(lineup[place]) != path:
         return False
     # With all rows in packs it never wants a turn again; one of several models may.
     return not lineup.is_packed[place] or len(lineup.place_of_batch) < len(lineup)

@@ -14,10 +14,11 @@ import numpy as np
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.domain.reasons import Reason
 from pipeline.ports.cycle import CyclePlan, FairTag, PackDraft, PoolView, Snapshot, Standing
+from scheduler.accounts import pressing_ordinal
 from scheduler.charges import recall, true_up
 from scheduler.columns import Integers
 from scheduler.cursor import Cursors
-from scheduler.fairness import FairQueue, pressing_ordinal
+from scheduler.fairness import FairQueue
 from scheduler.lineup import Lineup
 from scheduler.nominate import REFUSALS, refusals_of
 from scheduler.outlook import Outlook
@@ -58,7 +59,7 @@ def decide(
     # 1. Settle: what packs really took.
     for pack in snapshot.ended:
         predictions.learn(pack)
-    trued_up = true_up(snapshot.fair_tags, snapshot.ended, policy)
+    trued_up = true_up(snapshot.fair_tags, snapshot.ended, policy, lineup.priorities)
     tags = recall(trued_up, lineup, policy, now_us=snapshot.now_us)
     # 2. Route: which variant would run whose rows where, and how long that would take.
     outlook = Outlook(snapshot, Routes.over(snapshot.pools), predictions, policy)

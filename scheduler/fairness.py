@@ -7,6 +7,10 @@ that always have rows then differ in service by at most one charge each:
 |W_f/w_f - W_g/w_g| <= U_f/w_f + U_g/w_g, where U is the largest single charge. Tiers and tenants have
 weights; batches of a tenant are equals.
 
+Where batches of a tenant in a tier have different priorities, those of the highest that have rows take their turns,
+and the others wait. Each priority has a virtual time of its own (`scheduler.paths`), so that among equals it is as if
+the others were not there: who was passed over has saved up no turns, and nobody is lifted past an equal meanwhile.
+
 A child that comes (back) with rows starts at the virtual time, so that nobody saves up turns by
 staying away. A tag ahead of the virtual time stays, so that nobody sheds a debt that way either. A child
 that has rows all along keeps its tag, also where it fell behind the virtual time because its packs took less
@@ -21,42 +25,47 @@ Accounts are made when they are looked at: of tenants and batches without a debt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from pipeline.domain.ids import TenantId
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import FairTag, PoolView
-from scheduler.charges import Path, without_stale
+from scheduler.accounts import Account, Turn, pressing_ordinal
+from scheduler.charges import without_stale
 from scheduler.columns import Integers
 from scheduler.cursor import Cursor, Cursors
 from scheduler.lineup import Lineup
+from scheduler.paths import Path, class_path, is_class
 from scheduler.policy import Policy
 from scheduler.siblings import Siblings
-
-#: Far below any virtual time; the seconds of a deadline since the Unix epoch are added.
-_PRESSING_ORDINAL = -1e10
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Account:
-    """One node of a pool's tree. Mutable, and lives for one cycle."""
-
-    path: Path
-    weight: float
-    start_seconds: float
-    virtual_seconds: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seat:
-    """A backlog's place in line: its batch's account, and how far it is packed."""
+    """A backlog's place in line: its batch's account, how far it is packed, and the account it takes turns below."""
 
     account: Account
     cursor: Cursor
+    above: Account
+
+
+class _Line:
+    """A tenant's backlogs in one lane: those of the highest priority first, and among equals by turn."""
+
+    def __init__(self, classes: Sequence[Siblings[_Seat]]) -> None:
+        """Take those of each priority, the highest first."""
+        self.classes = classes
+
+    def lowest(self) -> _Seat | None:
+        """Return whose turn it is, or None when none has rows left."""
+        for each in self.classes:
+            seat = each.lowest()
+            if seat is not None:
+                return seat
+        return None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -66,7 +75,7 @@ class _Tenant:
     tenant_id: TenantId
     account: Account
     rank: int
-    lines: dict[int, Siblings[_Seat]]
+    lines: dict[int, _Line]
 
     def lowest(self) -> _Seat | None:
         """Return whose turn it is among its batches, or None when none has rows left."""
@@ -74,7 +83,18 @@ class _Tenant:
             (line,) = self.lines.values()
             return line.lowest()
         seats = [seat for line in self.lines.values() if (seat := line.lowest()) is not None]
-        return min(seats, key=lambda seat: (turn_of(seat.account), seat.cursor.place), default=None)
+        return min(seats, key=lambda seat: (-seat.cursor.backlog.priority, *_turn(seat)), default=None)
+
+    def firsts(self) -> Iterable[_Seat]:
+        """Return the first of each priority that has rows left."""
+        found: dict[Path, _Seat] = {}
+        for line in self.lines.values():
+            for siblings in line.classes:
+                seat = siblings.lowest()
+                if seat is not None:
+                    known = found.setdefault(seat.above.path, seat)
+                    found[seat.above.path] = min(known, seat, key=_turn)
+        return found.values()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,21 +109,6 @@ class _Tier:
     ranks: dict[int, int]
     tenants: Siblings[_Tenant] = field(init=False)
     by_lane: dict[int, Siblings[_Tenant]] = field(default_factory=dict, init=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """A batch's claim to a pack: its rows, and the accounts from the pool down that pay for them."""
-
-    accounts: tuple[Account, Account, Account, Account]
-    cursor: Cursor
-    #: Out of turn, because the batch's deadline was promised and time is short.
-    is_pressing: bool = False
-
-
-def pressing_ordinal(deadline_at_us: int) -> float:
-    """Return the ordinal of packs that must go first: below all others, the first due lowest."""
-    return _PRESSING_ORDINAL + deadline_at_us / 1_000_000
 
 
 def lift(tag: FairTag | None, virtual_seconds: float) -> float:
@@ -159,13 +164,13 @@ class FairQueue:
         #: Of each account the names of those children that got back more than they were ahead.
         self._behind: dict[Path, set[str]] = {}
         for path, tag in self._tags.items():
-            if path and tag.start_seconds < self._virtual_before(path[:-1]):
+            if path and not is_class(path) and tag.start_seconds < self._virtual_before(path[:-1]):
                 self._behind.setdefault(path[:-1], set()).add(path[-1])
         self._accounts: dict[Path, Account] = {}
         self._root = self._account((), 1.0, None)
         self._seats: dict[int, _Seat] = {}
         self._tenants: dict[tuple[Tier, int], _Tenant] = {}
-        self._tiers = {tier: self._tier(tier, lines) for tier, lines in _lines_of(lineup, places).items()}
+        self._tiers = {tier: self._tier(tier, lines) for tier, lines in lineup.lines(places).items()}
         self._is_queued = np.zeros(len(lineup), dtype=np.bool_)
         self._is_queued[places] = True
         #: Places of the backlogs that go before all others, whatever their tags say; the first due first.
@@ -191,7 +196,7 @@ class FairQueue:
             tenant = tier.tenants.lowest()
             seat = None if tenant is None else tenant.lowest()
             if tenant is not None and seat is not None:
-                return Turn(accounts=(self._root, tier.account, tenant.account, seat.account), cursor=seat.cursor)
+                return _turn_to(seat, self._root, tier.account, tenant.account)
         return None
 
     def begin(self, turn: Turn) -> float:
@@ -203,7 +208,8 @@ class FairQueue:
         if turn.is_pressing:
             self._pressing_packs -= 1
             return pressing_ordinal(turn.cursor.backlog.deadline_at_us)
-        for parent, child in pairwise(turn.accounts):
+        root, tier, tenant, batch = turn.accounts
+        for parent, child in ((root, tier), (tier, tenant), (turn.above, batch)):
             parent.virtual_seconds = max(parent.virtual_seconds, child.start_seconds)
         return self._root.virtual_seconds
 
@@ -236,8 +242,8 @@ class FairQueue:
                 return None
             seat = tenant.lines[lane].lowest()
             assert seat is not None, "a tenant whose line is spent is left out"
-            if may_fill_up(seat.account, tenant.account, lead_seconds=lead_seconds):
-                return Turn(accounts=(root, above, tenant.account, seat.account), cursor=seat.cursor)
+            if may_fill_up(seat.account, seat.above, lead_seconds=lead_seconds):
+                return _turn_to(seat, root, above, tenant.account)
             # It got this far ahead by filling up: no more of that in this cycle.
             tenants.drop_lowest()
         return None
@@ -246,9 +252,8 @@ class FairQueue:
         """Return what the next cycle must know, without the tags that it would lift anyway."""
         waiting = {seat.account.path for seat in self._seats.values() if not seat.cursor.is_spent}
         for tenant in self._tenants.values():
-            seat = tenant.lowest()
-            tenant.account.virtual_seconds = settle(tenant.account, None if seat is None else seat.account)
-            if seat is not None:
+            for seat in tenant.firsts():
+                seat.above.virtual_seconds = settle(seat.above, seat.account)
                 waiting.add(tenant.account.path)
         for tier in self._tiers.values():
             lowest = tier.tenants.lowest()
@@ -314,23 +319,34 @@ class FairQueue:
         packs = self._packs.get(tenant.tenant_id, 0.0)
         return packs > 0 and packs >= self._policy.packs_of_tenant_max(tenant.tenant_id, workers=self._workers)
 
-    def _line(self, tenant: Account, places: list[int]) -> Siblings[_Seat]:
-        names = self._behind.get(tenant.path, ())
+    def _line(self, tenant: Account, places: list[int]) -> _Line:
+        if not self._lineup.priorities:
+            return _Line([self._siblings(tenant, places)])
+        priority = self._lineup.priority[places]
+        found = []
+        for each in np.unique(priority)[::-1].tolist():
+            path = class_path(tenant.path, each)
+            above = tenant if path == tenant.path else self._account(path, 1.0, tenant)
+            found.append(self._siblings(above, np.asarray(places)[priority == each].tolist()))
+        return _Line(found)
+
+    def _siblings(self, above: Account, places: list[int]) -> Siblings[_Seat]:
+        names = self._behind.get(above.path, ())
         return Siblings(
             places,
             behind={place for place in places if self._lineup[place].batch_id in names} if names else (),
-            least_tag=self._virtual_before(tenant.path),
-            account_of=lambda place: self._seat(tenant, place),
+            least_tag=self._virtual_before(above.path),
+            account_of=lambda place: self._seat(above, place),
             tag_of=lambda seat: turn_of(seat.account),
             is_spent=lambda seat: seat.cursor.is_spent,
         )
 
-    def _seat(self, tenant: Account, place: int) -> _Seat:
+    def _seat(self, above: Account, place: int) -> _Seat:
         seat = self._seats.get(place)
         if seat is None:
             cursor = self._cursors.at(place)
-            account = self._account((*tenant.path, cursor.backlog.batch_id), 1.0, tenant)
-            seat = self._seats[place] = _Seat(account, cursor)
+            account = self._account((*above.path, cursor.backlog.batch_id), 1.0, above)
+            seat = self._seats[place] = _Seat(account, cursor, above)
         return seat
 
     def _turn_at(self, place: int) -> Turn:
@@ -338,8 +354,9 @@ class FairQueue:
         tier = self._tiers[backlog.tier]
         rank = min(line[0] for line in tier.places[number].values())
         tenant = self._tenant(tier, backlog.tier, rank).account
-        seat = self._seat(tenant, place)
-        return Turn(accounts=(self._root, tier.account, tenant, seat.account), cursor=seat.cursor, is_pressing=True)
+        path = class_path(tenant.path, backlog.priority)
+        above = tenant if path == tenant.path else self._account(path, 1.0, tenant)
+        return _turn_to(self._seat(above, place), self._root, tier.account, tenant, is_pressing=True)
 
     def _account(self, path: Path, weight: float, parent: Account | None) -> Account:
         known = self._accounts.get(path)
@@ -368,15 +385,11 @@ class FairQueue:
         return 0.0 if tag is None else tag.virtual_seconds
 
 
-def _lines_of(lineup: Lineup, places: Integers) -> Mapping[Tier, dict[int, dict[int, list[int]]]]:
-    """Return the places in order of rank, by tier, tenant and lane."""
-    key = lineup.tenant[places] * len(lineup.lanes) + lineup.lane[places]
-    order = np.argsort(key, kind="stable")
-    ordered = places[order].tolist()
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    found: dict[Tier, dict[int, dict[int, list[int]]]] = {}
-    for start, stop in pairwise([*starts.tolist(), len(ordered)]):
-        tenant, lane = divmod(int(key[order[start]]), len(lineup.lanes))
-        tier = lineup.lanes[lane][0]
-        found.setdefault(tier, {}).setdefault(tenant, {})[lane] = ordered[start:stop]
-    return found
+def _turn(seat: _Seat) -> tuple[float, int]:
+    """Return what equals take turns by."""
+    return turn_of(seat.account), seat.cursor.place
+
+
+def _turn_to(seat: _Seat, root: Account, tier: Account, tenant: Account, *, is_pressing: bool = False) -> Turn:
+    accounts = root, tier, tenant, seat.account
+    return Turn(accounts=accounts, above=seat.above, cursor=seat.cursor, is_pressing=is_pressing)

@@ -6,7 +6,7 @@ only those whose turn comes are looked at one by one. A backlog is known by its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
@@ -21,6 +21,7 @@ from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog
 from scheduler.columns import Flags, Floats, Integers, Sizes, codes_of
+from scheduler.paths import DEFAULT_PRIORITY
 
 #: Packs mix batches of one lane only: one tier, model and endpoint.
 Lane = tuple[Tier, str, Endpoint]
@@ -117,6 +118,17 @@ class Lineup(Sequence[Backlog]):
         return self._flags(map(attrgetter("must_promise"), self._backlogs))
 
     @cached_property
+    def priority(self) -> Integers:
+        """Which of a tenant's in a tier go first: the highest."""
+        return self._integers("priority")
+
+    @cached_property
+    def priorities(self) -> Mapping[BatchId, int]:
+        """The priorities of those batches that have another than the default."""
+        places = np.flatnonzero(self.priority != DEFAULT_PRIORITY).tolist()
+        return {self._backlogs[place].batch_id: self._backlogs[place].priority for place in places}
+
+    @cached_property
     def hold_until_us(self) -> Integers:
         """Until when they are held back, in microseconds since the Unix epoch; 0 where they are not."""
         return np.fromiter((each.hold_until_us or 0 for each in self._backlogs), np.int64)
@@ -166,6 +178,19 @@ class Lineup(Sequence[Backlog]):
         """Return which are in a lane that is wanted; `is_wanted` says it of each of `lanes`."""
         wanted: Flags = np.fromiter(is_wanted, np.bool_, len(self.lanes))
         return wanted[self.lane]
+
+    def lines(self, places: Integers) -> Mapping[Tier, dict[int, dict[int, list[int]]]]:
+        """Return these places in order of rank, by tier, tenant and lane."""
+        key = self.tenant[places] * len(self.lanes) + self.lane[places]
+        order = np.argsort(key, kind="stable")
+        ordered = places[order].tolist()
+        starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+        found: dict[Tier, dict[int, dict[int, list[int]]]] = {}
+        for start, stop in pairwise([*starts.tolist(), len(ordered)]):
+            tenant, lane = divmod(int(key[order[start]]), len(self.lanes))
+            tier = self.lanes[lane][0]
+            found.setdefault(tier, {}).setdefault(tenant, {})[lane] = ordered[start:stop]
+        return found
 
     def _integers(self, name: str) -> Integers:
         return np.fromiter(map(attrgetter(name), self._backlogs), np.int64, len(self))

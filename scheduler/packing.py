@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from pipeline.domain.ids import PackId
 from pipeline.ports.cycle import PackDraft, SliceDraft
+from scheduler.accounts import Turn
 from scheduler.cursor import Room
-from scheduler.fairness import FairQueue, Turn
+from scheduler.fairness import FairQueue
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
 

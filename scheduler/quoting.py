@@ -324,9 +324,9 @@ def _ahead(backlogs: Sequence[Backlog]) -> list[Backlog]:
     running = [backlog for backlog in backlogs if not backlog.is_paused and backlog.left.rows > 0]
     if len(running) <= _AHEAD_MAX:
         return running
-    together: dict[tuple[TenantId, Tier, str, Endpoint], Backlog] = {}
+    together: dict[tuple[TenantId, Tier, int, str, Endpoint], Backlog] = {}
     for backlog in running:
-        key = backlog.tenant_id, backlog.tier, backlog.model, backlog.endpoint
+        key = backlog.tenant_id, backlog.tier, backlog.priority, backlog.model, backlog.endpoint
         first = together.get(key)
         together[key] = backlog if first is None else replace(first, left=_sum(first.left, backlog.left))
     return list(together.values())

@@ -28,7 +28,7 @@ _READ_ALL_SECONDS: Final = 300.0
 
 _COLUMNS: Final = """
     SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, must_promise,
-           reason,
+           priority, reason,
            paused_at IS NOT NULL AS is_paused,
            coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
            undone.*
@@ -182,6 +182,7 @@ def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard], *, reser
         rows_in_flight=int(row.rows_in_flight),
         reserved_micros=reserved_micros,
         must_promise=row.must_promise,
+        priority=row.priority,
         reason=row.reason and Reason(row.reason),
     )
 

@@ -23,10 +23,10 @@ ADD_BATCH = text("""
            AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR KEY SHARE)
     INSERT INTO batches (id, tenant_id, project_id, created_by, state, endpoint, completion_window, tier, priority,
                          budget_micros, metadata, labels, idempotency_key, input_file_id, source_file_id,
-                         output_kept_seconds, deadline_at, hold_until, must_promise, claim_token, claim_expires_at)
+                         retry_of, output_kept_seconds, deadline_at, hold_until, must_promise, claim_token, claim_expires_at)
     SELECT :batch_id, :tenant_id, :project_id, :created_by, 'validating', :endpoint, :completion_window, :tier, :priority,
            :budget_micros, CAST(:metadata AS jsonb), CAST(:labels AS jsonb), :idempotency_key, :input_file_id,
-           (SELECT id FROM source), :output_kept_seconds, now() + :window, :hold_until, :must_promise,
+           (SELECT id FROM source), :retry_of, :output_kept_seconds, now() + :window, :hold_until, :must_promise,
            -- The submitter has the first claim, so that it can take the batch in itself.
            1, clock_timestamp() + :claim_for
      WHERE :may_lack_file OR EXISTS (SELECT FROM source)
@@ -36,7 +36,7 @@ ADD_BATCH = text("""
 CLAIM = text("""
     -- Finalizing waits until no lease could still commit a row of the batch.
     WITH next AS MATERIALIZED (
-        SELECT id, source_file_id FROM batches
+        SELECT id, source_file_id, retry_of FROM batches
          -- What may be claimed at all is said in words too: the index of live batches needs to know it.
          WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND state = ANY(:states)
            AND (CAST(:batch_id AS text) IS NULL OR id = :batch_id)
@@ -45,16 +45,24 @@ CLAIM = text("""
                 SELECT FROM pack_slices AS slices JOIN packs ON packs.id = slices.pack_id
                  WHERE slices.batch_id = batches.id AND packs.state = 'leased'))
          ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    UPDATE batches SET claim_token = claim_token + 1, claim_expires_at = clock_timestamp() + :claim_for
-      FROM next LEFT JOIN files ON files.id = next.source_file_id WHERE batches.id = next.id
-    RETURNING batches.id, batches.tenant_id, batches.project_id, claim_token, claim_failures, state, endpoint,
-              input_file_id, output_kept_seconds, files.object_key, files.sha256, files.filename, files.purpose
+    UPDATE batches SET claim_token = batches.claim_token + 1, claim_expires_at = clock_timestamp() + :claim_for
+      FROM next
+      LEFT JOIN files ON files.id = next.source_file_id
+      LEFT JOIN batches AS retried ON retried.id = next.retry_of
+      LEFT JOIN files AS failures ON failures.id = retried.error_file_id
+     WHERE batches.id = next.id
+    RETURNING batches.id, batches.tenant_id, batches.project_id, batches.claim_token, batches.claim_failures,
+              batches.state, batches.endpoint, batches.input_file_id, batches.output_kept_seconds, batches.retry_of,
+              files.object_key, files.sha256, files.filename, files.purpose,
+              failures.object_key AS failures_key, failures.sha256 AS failures_sha256
 """)
 
 FIRST_CLAIM = text("""
     SELECT batches.id, batches.tenant_id, batches.project_id, 1 AS claim_token, 0 AS claim_failures,
-           'validating' AS state, endpoint, input_file_id, output_kept_seconds,
-           files.object_key, files.sha256, files.filename, files.purpose
+           'validating' AS state, endpoint, input_file_id, output_kept_seconds, retry_of,
+           files.object_key, files.sha256, files.filename, files.purpose,
+           -- Who submits does not retry: that is taken in by the scheduler.
+           NULL AS failures_key, NULL AS failures_sha256
       FROM batches LEFT JOIN files ON files.id = source_file_id WHERE batches.id = :batch_id
 """)
 

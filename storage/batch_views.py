@@ -57,6 +57,19 @@ PAGE = text(
          ORDER BY created_at DESC, id DESC LIMIT :limit"""
     )
 )
+PAGE_IN = text(
+    _VIEW.format(
+        page="""
+        SELECT newest.* FROM unnest(CAST(:states AS text[])) AS wanted (state),
+          LATERAL (SELECT * FROM batches
+                    WHERE tenant_id = :tenant_id AND batches.state = wanted.state
+                      AND (CAST(:project_id AS text) IS NULL OR project_id = :project_id)
+                      AND (CAST(:after AS text) IS NULL OR (created_at, id) < (
+                           SELECT created_at, id FROM batches AS last WHERE last.id = :after))
+                    ORDER BY created_at DESC, id DESC LIMIT :limit) AS newest
+         ORDER BY created_at DESC, id DESC LIMIT :limit"""
+    )
+)
 ONE = text(_VIEW.format(page="SELECT * FROM batches WHERE id = :batch_id"))
 NEWEST = text(_VIEW.format(page="SELECT * FROM batches ORDER BY created_at DESC, id DESC LIMIT :limit"))
 NEWEST_IN = text(
@@ -122,12 +135,21 @@ def view_within(connection: Connection, batch_id: str, scope: Scope) -> BatchVie
     return view
 
 
-def page_of_views(connection: Connection, scope: Scope, *, after: str | None, limit: int) -> list[BatchView]:
-    """Return up to `limit` batches after the one named, the newest first; raises `NotFoundError` for an unknown one."""
+def page_of_views(
+    connection: Connection, scope: Scope, *, after: str | None, limit: int, states: Sequence[BatchState] = ()
+) -> list[BatchView]:
+    """Return up to `limit` batches after the one named, the newest first, of the given states or of all.
+
+    Raises `NotFoundError` where `after` names none.
+    """
     if after is not None:
         view_within(connection, after, scope)
     arguments = {"after": after, "limit": limit, **scope_arguments(scope)}
-    return [_to_view(row) for row in connection.execute(PAGE, arguments)]
+    if states:
+        rows = connection.execute(PAGE_IN, arguments | {"states": sorted(set(states))})
+    else:
+        rows = connection.execute(PAGE, arguments)
+    return [_to_view(row) for row in rows]
 
 
 def _is_in(view: BatchView, scope: Scope) -> bool:
@@ -182,6 +204,7 @@ def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
         metadata=row.metadata,
         labels=row.labels,
         priority=row.priority,
+        retry_of=row.retry_of and BatchId(row.retry_of),
         budget_micros=row.budget_micros,
         input_file_id=FileId(row.input_file_id),
         output_file_id=FileId(row.output_file_id) if row.output_file_id else None,

@@ -279,6 +279,10 @@ def _to_claim(row: Row[Any]) -> BatchClaim:
             purpose=FilePurpose(row.purpose),
         ),
         output_kept_seconds=row.output_kept_seconds,
+        retry_of=row.retry_of and BatchId(row.retry_of),
+        rows_again=None
+        if row.failures_key is None
+        else PartRef(object_key=row.failures_key, sha256=row.failures_sha256),
     )
 
 

@@ -23,8 +23,15 @@ _IN_SCOPE: Final = (
 )
 
 
+#: The error file of a batch whose rows are to run again, until they are taken in.
+_BEING_RETRIED: Final = """
+    SELECT FROM batches AS retry JOIN batches AS retried ON retried.id = retry.retry_of
+     WHERE retried.error_file_id = files.id AND retry.state = 'validating'
+"""
+
+
 def _scoped(statement: str) -> TextClause:
-    return text(statement.replace("IN_SCOPE", _IN_SCOPE))
+    return text(statement.replace("IN_SCOPE", _IN_SCOPE).replace("BEING_RETRIED", _BEING_RETRIED))
 
 
 _ADD: Final = text("""
@@ -57,14 +64,18 @@ _DELETE: Final = _scoped("""
     UPDATE files SET deleted_at = clock_timestamp() WHERE id = :file_id AND IN_SCOPE
        AND NOT EXISTS (SELECT FROM batches WHERE source_file_id = files.id
                         AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
+       AND NOT EXISTS (BEING_RETRIED)
 """)
-_EXPIRE: Final = text("""
+_EXPIRE: Final = text(
+    """
     -- A file that a live batch is still to read stays, and goes once the batch has ended.
     UPDATE files SET deleted_at = clock_timestamp()
      WHERE expires_at <= now() AND deleted_at IS NULL
        AND NOT EXISTS (SELECT FROM batches WHERE source_file_id = files.id
                         AND state IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
-""")
+       AND NOT EXISTS (BEING_RETRIED)
+""".replace("BEING_RETRIED", _BEING_RETRIED)
+)
 _REMOVABLE: Final = text("""
     SELECT id, object_key FROM files WHERE deleted_at < now() - CAST(:grace AS interval) AND removed_at IS NULL
      ORDER BY deleted_at LIMIT :limit
@@ -130,7 +141,7 @@ class FileRepository:
             if connection.execute(_HOLD, arguments).one_or_none() is None:
                 raise NotFoundError(f"there is no file {file_id}")
             if not connection.execute(_DELETE, arguments).rowcount:
-                raise ConflictError(f"File {file_id} is the input of a batch that has not ended.")
+                raise ConflictError(f"File {file_id} is read by a batch that has not ended.")
 
         self._database.run(work)
 

@@ -10,10 +10,12 @@ import orjson
 from sqlalchemy import Connection, text
 
 from pipeline.domain.ids import ApiKeyId, BatchId, new_batch_id
+from pipeline.domain.lifecycle import BatchState
 from pipeline.ports.access import Scope
-from pipeline.ports.batches import BatchView, Steering, Submission
+from pipeline.ports.batches import BatchView, RetryOrder, Steering, Submission
 from storage.batch_views import page_of_views, view_of, view_within, views_among
 from storage.database import Database
+from storage.retries import retry
 from storage.steering import cancel, steer
 from storage.submissions import add_batch
 from storage.wakeups import send_wakeup
@@ -75,9 +77,16 @@ class ScopedBatches:
         """Return those of the batches that exist for who asks, in one query."""
         return self._database.run(lambda connection: views_among(connection, asked))
 
-    def page(self, scope: Scope, *, limit: int, after: str | None = None) -> Sequence[BatchView]:
-        """Return up to `limit` batches after the one named, the newest first; raises `NotFoundError`."""
-        return self._database.run(lambda connection: page_of_views(connection, scope, after=after, limit=limit))
+    def page(
+        self, scope: Scope, *, limit: int, after: str | None = None, states: Sequence[BatchState] = ()
+    ) -> Sequence[BatchView]:
+        """Return up to `limit` batches after the one named, the newest first, of the given states or of all.
+
+        Raises `NotFoundError` where there is no such batch to go on after.
+        """
+        return self._database.run(
+            lambda connection: page_of_views(connection, scope, after=after, limit=limit, states=states)
+        )
 
     def cancel(self, batch_id: str, scope: Scope) -> BatchView:
         """Withdraw a batch; doing it again is allowed. Raises `NotFoundError`, and `ConflictError` when it has ended."""
@@ -86,6 +95,18 @@ class ScopedBatches:
     def steer(self, batch_id: str, scope: Scope, steering: Steering) -> BatchView:
         """Change a batch on its way; raises `NotFoundError`, and `ConflictError` when it has ended or is about to."""
         return self._within(batch_id, scope, lambda connection: steer(connection, BatchId(batch_id), steering))
+
+    def retry(self, batch_id: str, scope: Scope, order: RetryOrder) -> BatchView:
+        """Make a batch of those rows of one that has ended which have no success; retried again, return that batch.
+
+        Raises `NotFoundError`, and `ConflictError` where it has not ended or nothing can be run again.
+        """
+        again_id = new_batch_id()
+
+        def work(connection: Connection) -> BatchView:
+            return retry(connection, view_within(connection, batch_id, scope), order, again_id)
+
+        return self._database.run(work)
 
     def _within(self, batch_id: str, scope: Scope, work: Callable[[Connection], _Result]) -> _Result:
         def checked(connection: Connection) -> _Result:

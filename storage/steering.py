@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
 from sqlalchemy import Connection, text
 
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId
 from pipeline.domain.lifecycle import BatchState
-from pipeline.ports.batches import KEPT, BatchView, Steering
+from pipeline.ports.batches import KEPT, BatchView, Kept, Steering
 from storage.batch_statements import CANCEL, DECIDE
 from storage.batch_views import view_of
 from storage.wakeups import send_wakeup
@@ -20,6 +21,8 @@ _STEER: Final = text("""
            deadline_at = coalesce(CAST(:deadline_at AS timestamptz), deadline_at),
            priority = coalesce(CAST(:priority AS integer), priority),
            budget_micros = CASE WHEN :changes_budget THEN CAST(:budget_micros AS bigint) ELSE budget_micros END,
+           labels = CASE WHEN :changes_labels THEN CAST(:labels AS jsonb) ELSE labels END,
+           metadata = CASE WHEN :changes_metadata THEN CAST(:metadata AS jsonb) ELSE metadata END,
            hold_until = CASE WHEN :changes_hold THEN CAST(:hold_until AS timestamptz) ELSE hold_until END,
            paused_at = CASE CAST(:is_paused AS boolean)
                          WHEN true THEN coalesce(paused_at, clock_timestamp()) WHEN false THEN NULL ELSE paused_at END,
@@ -28,6 +31,7 @@ _STEER: Final = text("""
                           ELSE promise END,
            steered_at = clock_timestamp()
      WHERE id = :batch_id AND state IN ('validating', 'in_progress')
+       AND (CAST(:deadline_at AS timestamptz) IS NULL OR CAST(:deadline_at AS timestamptz) > clock_timestamp())
 """)
 
 _SAY_PAUSED: Final = text("""
@@ -51,7 +55,7 @@ def cancel(connection: Connection, batch_id: BatchId) -> BatchView:
 def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> BatchView:
     """Change a batch on its way, all or nothing; packs that run already are not touched.
 
-    Raises `NotFoundError`, and `ConflictError` when the batch has ended or is about to.
+    Raises `NotFoundError`, and `ConflictError` when the batch has ended or is about to, or the new deadline has passed.
     """
     arguments = {
         "batch_id": batch_id,
@@ -63,6 +67,10 @@ def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> Batc
         "hold_until": None if steering.hold_until is KEPT else steering.hold_until,
         "is_paused": steering.is_paused,
         "priority": steering.priority,
+        "changes_labels": steering.labels is not KEPT,
+        "labels": _json(steering.labels),
+        "changes_metadata": steering.metadata is not KEPT,
+        "metadata": _json(steering.metadata),
     }
     is_changed = bool(connection.execute(_STEER, arguments).rowcount)
     # What else a change brings about, the next cycle says.
@@ -70,6 +78,12 @@ def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> Batc
         connection.execute(DECIDE, arguments)
     view = view_of(connection, batch_id)
     if not is_changed:
+        if view.state in {BatchState.VALIDATING, BatchState.IN_PROGRESS}:
+            raise ConflictError(f"The deadline {steering.deadline_at:%Y-%m-%dT%H:%M:%SZ} has passed.")
         raise ConflictError(f"Cannot change a batch with status '{view.state}'.")
     send_wakeup(connection)
     return view
+
+
+def _json(pairs: dict[str, str] | Kept | None) -> str | None:
+    return None if pairs is None or pairs is KEPT else orjson.dumps(pairs).decode()

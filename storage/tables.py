@@ -54,6 +54,8 @@ class BatchRow(Base):
     labels: Mapped[dict[str, Any] | None]
     #: Among the batches of its tenant in its tier, the highest go first.
     priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: The batch whose rows without a success it runs again.
+    retry_of: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
     #: How long its output and error files are kept; None: until they are deleted.
     output_kept_seconds: Mapped[int | None]
     #: A retried submit with the same key returns the batch it made before.
@@ -129,6 +131,8 @@ class BatchRow(Base):
         Index("ix_batches_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_listing_by_state", "state", text("created_at DESC"), text("id DESC")),
         Index("ix_batches_of_tenant", "tenant_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_of_tenant_by_state", "tenant_id", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_batches_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_batches_source_file_id", "source_file_id"),
         Index("ix_batches_changed_by", "changed_by"),
         Index("ix_batches_paused", "id", postgresql_where=text("paused_at IS NOT NULL AND state = 'in_progress'")),

@@ -14,10 +14,11 @@ from pipeline.domain.files import FilePurpose
 from pipeline.domain.ids import DEFAULT_TENANT, FileId, new_file_id
 from pipeline.domain.limits import CLAIM_FAILURES_MAX
 from pipeline.domain.objects.keys import file_key
-from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Rejected, Submission
+from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, PartRef, Rejected, Submission
 from pipeline.ports.files import FileDraft
 from pipeline.ports.vigil import vigil
 from pipeline.report.assemble import assemble
+from pipeline.submit.again import RowsAgain
 from pipeline.submit.intake import take_in
 from pipeline.submit.sealed import SealedSource
 
@@ -84,6 +85,7 @@ def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None]
                 stack.objects,
                 models=stack.endpoints_of_models(),
                 spool_folder=folder,
+                again=None if claim.rows_again is None else _rows_again(stack, claim.rows_again),
                 on_progress=on_progress,
             )
             source.check()
@@ -93,6 +95,15 @@ def _take_in(stack: Stack, claim: BatchClaim, on_progress: Callable[[int], None]
             raise
         lost = LineError(code="input_lost", message=f"The input file cannot be read: {error}", param=None, line=None)
         return Rejected(errors=(lost,), errors_total=1, rows_total=0)
+
+
+def _rows_again(stack: Stack, errors: PartRef) -> RowsAgain:
+    """Read which requests have no success from the error file of the batch that is retried."""
+    with stack.objects.open(errors.object_key) as opened:
+        source = SealedSource(opened, sha256=errors.sha256, where=errors.object_key)
+        found = RowsAgain.read(cast("BinaryIO", source))
+        source.check()
+        return found
 
 
 def _unusable(claim: BatchClaim) -> Rejected:

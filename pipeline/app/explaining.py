@@ -11,12 +11,14 @@ from typing import Final, assert_never
 from pipeline.app.policies import policy_of
 from pipeline.app.stack import Stack
 from pipeline.domain.errors import UsageError
+from pipeline.domain.ids import BatchId
 from pipeline.domain.reasons import SENTENCES
-from pipeline.ports.explain import AttemptFacts, Decided, Explanation, PackLine, Past, Subject
+from pipeline.ports.explain import AttemptFacts, BatchFacts, Decided, Explanation, PackLine, Past, Scheduling, Subject
 from scheduler.explain.batches import WORST_FIRST, explain_batch
 from scheduler.explain.forecast import Forecast
 from scheduler.explain.packs import explain_pack
 from scheduler.explain.pools import explain_pool
+from scheduler.explain.tenants import Eta, eta_of, for_tenant
 from storage.facts import FactsRepository
 
 _ID: Final = re.compile(r"(?P<prefix>[a-z]+)_[0-9a-zA-Z_-]+")
@@ -76,8 +78,8 @@ def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explaine
             batch, seen = facts.batch(given)
             told = explain_batch(batch, seen, Forecast(seen, policy))
             decided = facts.decisions(given) if with_history else ()
-            end = seen.now if not batch.view.state.is_terminal else batch.view.entered_at[batch.view.state]
-            return Explained(now=seen.now, explanation=told, packs=batch.packs, history=_batch_past(decided, end))
+            past = _batch_past(decided, _end_of(batch, seen))
+            return Explained(now=seen.now, explanation=told, packs=batch.packs, history=past)
         case Subject.PACK:
             pack, seen = facts.pack(given)
             past = tuple(map(_attempt_past, pack.attempts)) if with_history else ()
@@ -90,6 +92,22 @@ def explain(stack: Stack, given: str, *, with_history: bool = False) -> Explaine
             return Explained(now=seen.now, explanation=told, packs=pool.packs)
         case unknown:
             assert_never(unknown)
+
+
+def explain_to_tenant(stack: Stack, batch_id: BatchId, *, with_history: bool = False) -> Explained:
+    """Explain a batch as its tenant may hear it: nothing of other tenants, of workers or of pools."""
+    facts = _facts(stack)
+    batch, seen = facts.batch(batch_id)
+    forecast = Forecast(seen, policy_of(stack.settings))
+    told = for_tenant(explain_batch(batch, seen, forecast), batch, seen, forecast)
+    decided = facts.decisions(batch_id) if with_history else ()
+    return Explained(now=seen.now, explanation=told, history=_batch_past(decided, _end_of(batch, seen)))
+
+
+def eta(stack: Stack, batch_id: BatchId) -> Eta | None:
+    """Return when a batch is likely to end; None where nothing can be said."""
+    batch, seen = _facts(stack).batch(batch_id)
+    return eta_of(batch, seen, Forecast(seen, policy_of(stack.settings)))
 
 
 def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
@@ -108,6 +126,11 @@ def explain_all(stack: Stack, *, limit: int) -> OverviewExplained:
 
 def _facts(stack: Stack) -> FactsRepository:
     return FactsRepository(stack.database, lease_for=timedelta(seconds=stack.settings.lease_seconds))
+
+
+def _end_of(batch: BatchFacts, seen: Scheduling) -> datetime:
+    state = batch.view.state
+    return batch.view.entered_at[state] if state.is_terminal else seen.now
 
 
 def _batch_past(decided: Sequence[Decided], end: datetime) -> tuple[Past, ...]:

@@ -32,6 +32,14 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartRef:
+    """An object and the hash it was stored with: a committed part, a roster, an error file."""
+
+    object_key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchClaim:
     """A time-boxed exclusive right to take a batch in, or to finalize it."""
 
@@ -48,6 +56,10 @@ class BatchClaim:
     source: SourceFile | None
     #: How long its output and error files are kept; None: until they are deleted.
     output_kept_seconds: int | None
+    #: The batch that it retries; None: it runs all of its input.
+    retry_of: BatchId | None = None
+    #: The error file of that batch: the requests to run again. None: all of them.
+    rows_again: PartRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +159,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartRef:
-    """A committed part, as the assembler reads it."""
-
-    object_key: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultSources:
     """All that the output and error files are made from."""
 
@@ -217,6 +221,21 @@ class Submission:
     #: How long its output and error files are kept; None: until they are deleted.
     output_kept_seconds: int | None = None
     may_lack_file: bool = False
+    #: A batch of the same input that has ended: only its rows without a success are to run. None: all rows are.
+    retry_of: BatchId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOrder:
+    """How a batch is to be retried; what is not named is as it was."""
+
+    created_by: ApiKeyId | None = None
+    #: None: one that the batch has of itself, so that it is retried once.
+    idempotency_key: str | None = None
+    completion_window: str | None = None
+    tier: Tier | None = None
+    #: None: what the batch left of its budget.
+    budget_micros: int | None = None
 
 
 class Kept(Enum):
@@ -240,7 +259,10 @@ class Steering:
     hold_until: datetime | Kept | None = KEPT
     #: True pauses, False resumes.
     is_paused: bool | None = None
+    #: Among the batches of its tenant in its tier, the highest go first.
     priority: int | None = None
+    labels: dict[str, str] | Kept | None = KEPT
+    metadata: dict[str, str] | Kept | None = KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +280,8 @@ class BatchView:
     metadata: dict[str, str] | None
     labels: dict[str, str] | None
     priority: int
+    #: The batch whose rows without a success it runs again.
+    retry_of: BatchId | None
     budget_micros: int | None
     #: As it was submitted; it need not name a file.
     input_file_id: FileId

@@ -70,6 +70,8 @@ class Backlog:
     reserved_micros: int = 0
     #: It is to fail, and nothing of it to start, unless its deadline is promised.
     must_promise: bool = False
+    #: Among the batches of its tenant in its tier, the highest go first.
+    priority: int = 0
     #: Why the batch stood where it stood after the last cycle.
     reason: Reason | None = None
 

@@ -21,6 +21,7 @@ from pipeline.domain.ids import new_batch_id
 from pipeline.domain.limits import LINE_ERRORS_MAX
 from pipeline.ports.batches import Admitted, BatchClaim, LineError, Rejected, Survey
 from pipeline.ports.objects import ObjectStore
+from pipeline.submit.again import RowsAgain
 from pipeline.submit.fingerprint import leaders
 from pipeline.submit.looks import HEAD_BYTES, named
 from pipeline.submit.reading import RequestReader, Requests
@@ -37,6 +38,7 @@ def take_in(
     *,
     models: Mapping[str, frozenset[Endpoint]],
     spool_folder: Path,
+    again: RowsAgain | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Admitted | Rejected:
     """Take the input file `source` in, writing shards, rosters and refusals under the claim's token.
@@ -50,6 +52,7 @@ def take_in(
         objects: Where the objects go.
         models: Every model that may be named, with the endpoints it serves.
         spool_folder: Local folder for temporary files, about 1.5 times the input; emptied on any exit.
+        again: Of a retry the requests to run; the others of the file are left out.
         on_progress: Called with the rows read so far, now and then while reading and once for each shard
             written: a sign of life, never less than it was before.
 
@@ -58,7 +61,7 @@ def take_in(
         OSError: The source cannot be read or the spool cannot be written.
     """
     with Spool(spool_folder) as spool:
-        reader = RequestReader(Requests(spool, claim.batch_id), claim.endpoint, models)
+        reader = RequestReader(Requests(spool, claim.batch_id), claim.endpoint, models, again)
         return _read(reader, source, on_progress) or _write(claim, reader, objects, on_progress)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import BinaryIO, Final
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -14,6 +15,7 @@ from pipeline.domain.limits import FILE_BYTES_MAX, FILE_LINES_MAX, LINE_BYTES_MA
 from pipeline.domain.objects.shard import encode_row
 from pipeline.domain.parameters import check_body
 from pipeline.ports.batches import LineError
+from pipeline.submit.again import RowsAgain
 from pipeline.submit.envelope import BadLineError, EnvelopeChecker, is_blank, too_long, truncated
 from pipeline.submit.estimate import image_bytes_of, output_tokens, output_tokens_assumed
 from pipeline.submit.fingerprint import digests
@@ -24,6 +26,8 @@ from pipeline.submit.spool import Column, DigestColumn, Payloads, RaggedColumn, 
 
 #: Rows between two reports of progress.
 PROGRESS_ROWS: Final = 50_000
+#: Line number, custom id, body and its JSON.
+_Request = tuple[int, str, dict[str, Any], bytes]
 
 
 class Requests:
@@ -50,16 +54,23 @@ class Requests:
 class RequestReader:
     """Reads one file: fills `requests`, and `errors` with the first that make the batch fail."""
 
-    def __init__(self, requests: Requests, endpoint: Endpoint, models: Mapping[str, frozenset[Endpoint]]) -> None:
-        """Read a batch that calls `endpoint`, against the known `models`."""
+    def __init__(
+        self,
+        requests: Requests,
+        endpoint: Endpoint,
+        models: Mapping[str, frozenset[Endpoint]],
+        again: RowsAgain | None = None,
+    ) -> None:
+        """Read a batch that calls `endpoint`, against the known `models`; given `again`, only its requests are taken."""
         self.requests = requests
         self.checker = EnvelopeChecker(endpoint, models)
         #: The first bad lines, at most `LINE_ERRORS_MAX`, and how many there are.
         self.errors: list[LineError] = []
         self.errors_total = 0
-        #: Lines that are not blank.
+        #: Lines that are not blank; of a retry those that are taken.
         self.rows_total = 0
         self._endpoint = endpoint
+        self._again = again
         self._levels = levels_of(endpoint)
         self._image_bytes = image_bytes_of(endpoint)
         self._output_tokens_assumed = output_tokens_assumed(endpoint)
@@ -88,22 +99,13 @@ class RequestReader:
 
     def _take(self, block: LineBlock) -> None:
         """Check the lines of `block` and spool the requests among them."""
-        check, endpoint = self.checker.check, self._endpoint
+        endpoint = self._endpoint
         levels, image_bytes, assumed = self._levels, self._image_bytes, self._output_tokens_assumed
         line_nos: list[int] = []
         custom_ids: list[str] = []
         refused: list[tuple[int, RequestRefusedError]] = []
         bodies: list[tuple[int, bytes, Levels, int, int]] = []
-        for line_no, line in enumerate(block.lines, block.first_line_no):
-            try:
-                if line is None:
-                    raise too_long()
-                custom_id, body, body_json = check(line)
-            except BadLineError as error:
-                if line is None or not is_blank(line):
-                    # A block that ends without a newline is that one line.
-                    self._refuse_line(line_no, truncated(error) if block.is_cut else error)
-                continue
+        for line_no, custom_id, body, body_json in self._checked(block):
             line_nos.append(line_no)
             custom_ids.append(custom_id)
             try:
@@ -114,6 +116,23 @@ class RequestReader:
             bodies.append((line_no, body_json, levels(body), image_bytes(body), output_tokens(body, assumed)))
         self.rows_total += len(line_nos)
         self._spool(line_nos, custom_ids, refused, bodies)
+
+    def _checked(self, block: LineBlock) -> Sequence[_Request]:
+        """Return the requests of `block` that are to be taken, and list what is wrong with other lines."""
+        check = self.checker.check
+        found: list[_Request] = []
+        for line_no, line in enumerate(block.lines, block.first_line_no):
+            try:
+                if line is None:
+                    raise too_long()
+                found.append((line_no, *check(line)))
+            except BadLineError as error:
+                if line is None or not is_blank(line):
+                    # A block that ends without a newline is that one line.
+                    self._refuse_line(line_no, truncated(error) if block.is_cut else error)
+        if self._again is None:
+            return found
+        return list(compress(found, self._again.has([custom_id for _, custom_id, _, _ in found])))
 
     def _refuse_line(self, line_no: int, error: BadLineError) -> None:
         self.rows_total += 1

@@ -16,6 +16,7 @@ from scheduler.explain.budgets import over_budget
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
 from scheduler.explain.forecast import Forecast, Prospect, Turn
 from scheduler.explain.nobody import nobody_serves
+from scheduler.explain.turns import outranked
 from scheduler.explain.words import about, clock, named, of_tiers, packs, verb, when
 
 #: The reasons of batches that have not ended, in the order in which they want a person's attention.
@@ -154,7 +155,10 @@ def _queued(case: _Case) -> Told:
     claim = (
         f"whose next {about(turn.before.seconds)} of work {verb(turn.before.batches, 'has', 'have')} the better claim"
     )
-    return f"It waits for its turn {where} behind {of_tiers(turn.before.tiers)}, {claim}; {busy}.", _faster(case, turn)
+    own = outranked(turn.before, case.facts.view.priority)
+    return f"It waits for its turn {where} behind {of_tiers(turn.before.tiers)}, {claim}{own}; {busy}.", _faster(
+        case, turn
+    )
 
 
 def _faster(case: _Case, turn: Turn) -> tuple[Change, ...]:
@@ -169,6 +173,14 @@ def _faster(case: _Case, turn: Turn) -> tuple[Change, ...]:
                 sentence=f"tier {better} has {times:g} times the share of {view.tier}",
                 command=f"{case.command} --tier {better}",
             )
+        )
+    if turn.before.highest_priority is not None:
+        changes.insert(
+            0,
+            Change(
+                sentence=f"with priority {turn.before.highest_priority} it takes turns with those that go first",
+                command=f"{case.command} --priority {turn.before.highest_priority}",
+            ),
         )
     changes.append(_more_workers(turn.pool))
     return tuple(changes)

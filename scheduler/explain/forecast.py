@@ -181,6 +181,7 @@ class Forecast:
             seconds=seconds * _share_unpacked(backlog),
             # So many rows make a pack whatever they cost.
             pack_seconds=max(target, seconds / rows * self._policy.pack_rows_min),
+            priority=backlog.priority,
         )
 
     def _seconds(self, backlog: Backlog, pool: str) -> float:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import FairTag
+from scheduler.paths import DEFAULT_PRIORITY, Path, class_path
 from scheduler.policy import Policy
 
-#: From the pool down, as in `FairTag`.
-_Path = tuple[str, ...]
 #: Breaks ties between equal start tags.
 _Rank = tuple[int, int, str]
 
@@ -34,6 +33,8 @@ class Contender:
     #: Predicted worker-seconds of its rows that are in no pack, and of a full pack of them.
     seconds: float
     pack_seconds: float
+    #: Among those of its tenant in its tier, the highest go first.
+    priority: int = 0
 
     @property
     def rank(self) -> _Rank:
@@ -51,6 +52,9 @@ class Before:
     batches: int
     #: The tiers they are of, the most batches first.
     tiers: tuple[tuple[Tier, int], ...]
+    #: Those among them that are its own tenant's and go first for their priority, and the highest of these.
+    outranking: int = 0
+    highest_priority: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +68,8 @@ class _Account:
     tier: Tier
     #: Of the first below it.
     tenant_id: TenantId
+    #: Of a batch; among tiers and tenants all are alike.
+    priority: int = 0
 
 
 class Line:
@@ -72,7 +78,7 @@ class Line:
     def __init__(self, pool: str, contenders: Iterable[Contender], tags: Iterable[FairTag], policy: Policy) -> None:
         """Take them as they stand."""
         self._policy = policy
-        self._tags: dict[_Path, FairTag] = {tag.path: tag for tag in tags if tag.pool == pool}
+        self._tags: dict[Path, FairTag] = {tag.path: tag for tag in tags if tag.pool == pool}
         #: By rank, so that the first below an account gives it its best rank.
         self.contenders = sorted(contenders, key=lambda each: each.rank)
         self._tiers: dict[str, _Account] = {}
@@ -94,7 +100,7 @@ class Line:
         level = self._tiers
         path: list[str] = []
         for _ in range(3):
-            name, account = min(level.items(), key=lambda item: (item[1].start_seconds, item[1].rank))
+            name, account = min(level.items(), key=lambda item: _turn(item[1]))
             path.append(name)
             level = account.children
         return next(each for each in self.contenders if each.batch_id == path[-1])
@@ -113,16 +119,27 @@ class Line:
             weight = self._weights(me.tier, me.tenant_id)[depth]
             start = account.start_seconds + seconds / weight
             for sibling in siblings.values():
-                served = 0.0 if sibling is account else self._served(start, account.rank, sibling, depth=depth)
+                served = 0.0 if sibling is account else self._served(start, account, sibling, depth=depth)
                 if served > 0:
                     seconds += served
                     counts[sibling.tier] = counts.get(sibling.tier, 0) + _batches_below(sibling, depth)
         tiers = tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-        return Before(seconds=seconds, batches=sum(counts.values()), tiers=tiers)
+        outranking = [
+            each.priority for each in path[-1][0].values() if each.priority > me.priority and each.seconds > 0
+        ]
+        return Before(
+            seconds=seconds,
+            batches=sum(counts.values()),
+            tiers=tiers,
+            outranking=len(outranking),
+            highest_priority=max(outranking, default=None),
+        )
 
-    def _served(self, start: float, rank: _Rank, other: _Account, *, depth: int) -> float:
+    def _served(self, start: float, account: _Account, other: _Account, *, depth: int) -> float:
         """Return what another child is served before one that starts at `start`, in whole packs."""
-        if (other.start_seconds, other.rank) > (start, rank):
+        if other.priority != account.priority:
+            return other.seconds if other.priority > account.priority else 0.0
+        if (other.start_seconds, other.rank) > (start, account.rank):
             return 0.0
         weight = self._weights(other.tier, other.tenant_id)[depth]
         packs = max(1, math.ceil((start - other.start_seconds) * weight / other.pack_seconds))
@@ -132,25 +149,44 @@ class Line:
         return self._policy.weights_of(tier, tenant_id)
 
     def _add(self, each: Contender) -> None:
-        path = each.tier.value, each.tenant_id, each.batch_id
+        tenant = each.tier.value, each.tenant_id
+        paths = tenant[:1], tenant, (*class_path(tenant, each.priority), each.batch_id)
         level = self._tiers
-        for depth, name in enumerate(path, start=1):
+        for path in paths:
+            name = path[-1]
             account = level.get(name)
             if account is None:
                 account = _Account(
-                    start_seconds=self._start(path[:depth]), rank=each.rank, tier=each.tier, tenant_id=each.tenant_id
+                    start_seconds=self._start(path),
+                    rank=each.rank,
+                    tier=each.tier,
+                    tenant_id=each.tenant_id,
+                    priority=each.priority if path is paths[-1] else DEFAULT_PRIORITY,
                 )
                 level[name] = account
             account.seconds += each.seconds
             account.pack_seconds = max(account.pack_seconds, each.pack_seconds)
             level = account.children
 
-    def _start(self, path: _Path) -> float:
+    def _start(self, path: Path) -> float:
         parent, tag = self._tags.get(path[:-1]), self._tags.get(path)
         virtual = 0.0 if parent is None else parent.virtual_seconds
         return virtual if tag is None else tag.start_seconds
 
 
+def _turn(account: _Account) -> tuple[int, float, _Rank]:
+    return -account.priority, account.start_seconds, account.rank
+
+
 def _batches_below(account: _Account, depth: int) -> int:
     below = 2 - depth
     return 1 if below == 0 else sum(_batches_below(child, depth + 1) for child in account.children.values())
+
+
+def outranked(before: Before, priority: int) -> str:
+    """Return what is to be said of those that go first for their priority, to be added to a sentence."""
+    if before.highest_priority is None:
+        return ""
+    they = "one has" if before.outranking == 1 else f"{before.outranking:,} have"
+    up_to = "" if before.outranking == 1 else "up to "
+    return f", and of its tenant's {they} a higher priority ({up_to}{before.highest_priority}, and this {priority})"

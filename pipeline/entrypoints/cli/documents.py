@@ -22,6 +22,7 @@ def batch_document(view: BatchView) -> Document:
         "reason_sentence": view.reason and SENTENCES[view.reason],
         "endpoint": str(view.endpoint),
         "tier": str(view.tier),
+        "priority": view.priority,
         "completion_window": view.completion_window,
         "models": list(view.models),
         "metadata": view.metadata,
@@ -72,7 +73,8 @@ def batch_facts(view: BatchView) -> dict[str, str]:
         "state": f"{view.state}: {why(view)}",
         "endpoint": str(view.endpoint),
         "models": ", ".join(view.models) or "-",
-        "tier, window": f"{view.tier}, {view.completion_window}",
+        "tier, window": f"{view.tier}, {view.completion_window}"
+        + (f", priority {view.priority}" if view.priority else ""),
         "rows": _rows(view),
         "tokens": f"{count(view.input_tokens)} in, {count(view.output_tokens)} out",
         "cost": money(view.cost_micros, view.currency),

@@ -23,6 +23,12 @@ BudgetOption = Annotated[
 MetaOption = Annotated[
     list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="Note kept with the batch; repeatable.")
 ]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option(
+        "--priority", min=-100, max=100, help="Among the batches of its tenant in its tier, the highest go first."
+    ),
+]
 IdempotencyOption = Annotated[
     str | None, typer.Option("--idempotency-key", help="Submitting again under this key returns the same batch.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from pipeline.entrypoints.cli.exits import ExitCode
-from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, HoldOption
+from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, HoldOption, PriorityOption
 from pipeline.entrypoints.cli.talk import print_document, say
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
@@ -48,27 +48,31 @@ def change(
         typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this cost; `none` for no bound."),
     ] = None,
     hold_until: HoldOption = None,
+    priority: PriorityOption = None,
     as_json: AsJson = False,
 ) -> int:
-    """Change a batch on its way: its tier, deadline, budget, or when it may start."""
+    """Change a batch on its way: its tier, priority, deadline, budget, or when it may start."""
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.documents import batch_facts
     from pipeline.entrypoints.cli.talk import print_facts
 
-    if not any((tier, deadline, max_cost, hold_until)):
-        raise UsageError("nothing to change", hint="give --tier, --deadline, --max-cost or --hold-until")
-    view = _steer(batch_id, _steering(tier, deadline, max_cost, hold_until), as_json=as_json)
+    if priority is None and not any((tier, deadline, max_cost, hold_until)):
+        raise UsageError("nothing to change", hint="give --tier, --priority, --deadline, --max-cost or --hold-until")
+    view = _steer(batch_id, _steering(tier, deadline, max_cost, hold_until, priority), as_json=as_json)
     if not as_json:
         print_facts(batch_facts(view))
     return ExitCode.OK
 
 
-def _steering(tier: str | None, deadline: str | None, max_cost: str | None, hold_until: str | None) -> Steering:
+def _steering(
+    tier: str | None, deadline: str | None, max_cost: str | None, hold_until: str | None, priority: int | None
+) -> Steering:
     from pipeline.entrypoints.cli.figures import micros_of
     from pipeline.entrypoints.cli.submission import moment_of, tier_of
     from pipeline.ports.batches import KEPT, Steering
 
     return Steering(
+        priority=priority,
         tier=None if tier is None else tier_of(tier),
         deadline_at=None if deadline is None else moment_of(deadline, option="--deadline"),
         budget_micros=KEPT if max_cost is None else _unless_none(max_cost, micros_of),

@@ -30,6 +30,7 @@ class Terms:
     metadata: dict[str, str] | None
     idempotency_key: str | None
     hold_until: datetime | None
+    priority: int
 
 
 def parse_terms(
@@ -40,6 +41,7 @@ def parse_terms(
     meta: Sequence[str] | None,
     idempotency_key: str | None,
     hold_until: str | None = None,
+    priority: int | None = None,
 ) -> Terms:
     """Return the terms, or raise `UsageError` for the first option that makes no sense."""
     chosen = tier_of(tier)
@@ -54,6 +56,7 @@ def parse_terms(
         metadata=_parse_metadata(meta or ()) or None,
         idempotency_key=idempotency_key,
         hold_until=None if hold_until is None else moment_of(hold_until, option="--hold-until"),
+        priority=priority or 0,
     )
 
 
@@ -90,6 +93,7 @@ def submit_input(
         metadata=terms.metadata,
         idempotency_key=terms.idempotency_key,
         hold_until=terms.hold_until,
+        priority=terms.priority,
         must_promise=must_promise,
     )
     return submit(stack, submission, on_created=on_created)

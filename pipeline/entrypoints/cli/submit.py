@@ -17,6 +17,7 @@ from pipeline.entrypoints.cli.options import (
     IdempotencyOption,
     InputFile,
     MetaOption,
+    PriorityOption,
     TierOption,
     WindowOption,
 )
@@ -37,6 +38,7 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
     meta: MetaOption = None,
     idempotency_key: IdempotencyOption = None,
     hold_until: HoldOption = None,
+    priority: PriorityOption = None,
     promise: Annotated[
         bool,
         typer.Option(
@@ -61,6 +63,7 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
         meta=meta,
         idempotency_key=idempotency_key,
         hold_until=hold_until,
+        priority=priority,
     )
     with detachable() as watched, opened_input(file, endpoint=endpoint) as source, connected() as stack:
 

@@ -12,6 +12,8 @@ from fastapi.responses import Response
 
 from pipeline.domain.access import Permission
 from pipeline.domain.errors import ConflictError
+from pipeline.domain.ids import ProjectId
+from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.money import micros_of
 from pipeline.entrypoints.http import schemas
 from pipeline.entrypoints.http.access import Caller, permitted
@@ -78,10 +80,21 @@ async def list_batches(
     caller: Reading,
     after: Annotated[str | None, Query(max_length=128, description="Id of the last batch of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
+    status: Annotated[list[BatchState] | None, Query(description="Only these; repeatable.")] = None,
+    project_id: Annotated[
+        str | None, Query(max_length=128, pattern=r"^[^\x00]*$", description="Only this project's.")
+    ] = None,
 ) -> Response:
     """List batches, the newest first."""
     batches = service_of(request).batches
-    views = await to_thread.run_sync(lambda: batches.page(caller.scope, limit=limit + 1, after=after))
+    scope = caller.scope
+    if project_id is not None:
+        if scope.project_id not in {None, project_id}:
+            return answer(list_document((), limit=limit))
+        scope = Scope(tenant_id=scope.tenant_id, project_id=ProjectId(project_id))
+    views = await to_thread.run_sync(
+        lambda: batches.page(scope, limit=limit + 1, after=after, states=tuple(status or ()))
+    )
     return answer(list_document((batch_document(view) for view in views), limit=limit))
 
 

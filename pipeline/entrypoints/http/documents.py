@@ -139,6 +139,7 @@ def _beyond(view: BatchView) -> Document:
         "cost": {"amount": amount(view.cost_micros), "currency": view.currency},
         "reason": None if view.reason is None else {"code": str(view.reason), "message": SENTENCES[view.reason]},
         "promise": str(view.promise),
+        "retry_of": view.retry_of,
         "hold_until": seconds(view.hold_until),
         "paused_at": seconds(view.paused_at),
         "errors_total": view.errors_total,

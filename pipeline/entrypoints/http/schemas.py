@@ -12,7 +12,7 @@ from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, M
 from pipeline.domain.tiers import Tier
 
 #: Whole minutes, hours or days from 1m to 30d: what `pipeline.domain.windows` reads.
-_WINDOW: Final = (
+WINDOW: Final = (
     "^([1-9][0-9]{0,3}m|[1-3][0-9]{4}m|4[0-2][0-9]{3}m|43[01][0-9]{2}m|43200m"
     "|[1-9][0-9]{0,1}h|[1-6][0-9]{2}h|7[01][0-9]h|720h|[1-9]d|[12][0-9]d|30d)$"
 )
@@ -58,7 +58,7 @@ class CreateBatch(_Asked):
     input_file_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=_PLAIN)]
     endpoint: Endpoint
     completion_window: Annotated[
-        str, StringConstraints(strict=True, pattern=_WINDOW), Field(description="From 1m to 30d, such as 24h.")
+        str, StringConstraints(strict=True, pattern=WINDOW), Field(description="From 1m to 30d, such as 24h.")
     ]
     metadata: Pairs | None = None
     output_expires_after: ExpiresAfter | None = None
@@ -191,6 +191,7 @@ class Batch(_Answered):
     cost: Cost
     reason: Why | None
     promise: str
+    retry_of: str | None
     hold_until: int | None
     paused_at: int | None
     errors_total: int

@@ -27,6 +27,7 @@ RUNNING = BatchView(
     metadata=None,
     labels=None,
     priority=0,
+    retry_of=None,
     budget_micros=None,
     input_file_id=FileId("file_1"),
     output_file_id=None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, FileId, PackId, TenantId, WorkerId
+from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, FileId, PackId, TenantId, WorkerId
 from pipeline.domain.lifecycle import BatchState, PackState, WorkerState
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
@@ -70,12 +70,16 @@ def view(
     plain = BatchView(
         batch_id=BATCH,
         tenant_id=TenantId("tnt_a"),
+        project_id=DEFAULT_PROJECT,
         state=state,
         reason=reason,
         endpoint=Endpoint.CHAT_COMPLETIONS,
         completion_window="24h",
         tier=Tier.STANDARD,
         metadata=None,
+        labels=None,
+        priority=0,
+        retry_of=None,
         budget_micros=None,
         input_file_id=FileId("file_1"),
         output_file_id=None,

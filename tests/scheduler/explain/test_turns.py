@@ -13,7 +13,13 @@ PACK_SECONDS = 10.0
 
 
 def contender(
-    name: str, *, tenant: str = "tnt_a", tier: Tier = Tier.STANDARD, seconds: float = 100.0, deadline_at_us: int = 0
+    name: str,
+    *,
+    tenant: str = "tnt_a",
+    tier: Tier = Tier.STANDARD,
+    seconds: float = 100.0,
+    deadline_at_us: int = 0,
+    priority: int = 0,
 ) -> Contender:
     return Contender(
         batch_id=BatchId(name),
@@ -23,6 +29,7 @@ def contender(
         created_at_us=0,
         seconds=seconds,
         pack_seconds=PACK_SECONDS,
+        priority=priority,
     )
 
 
@@ -58,6 +65,18 @@ def test_a_batch_that_ran_ahead_waits_until_its_siblings_have_caught_up() -> Non
     assert line(me, other, tags=tags).before(me).seconds == 40.0
     assert line(me, contender("batch_b", seconds=15.0), tags=tags).before(me).seconds == 15.0
     assert line(me, other, tags=tags).before(other).seconds == 0.0
+
+
+def test_all_of_a_higher_priority_goes_first_and_nothing_of_a_lower_one() -> None:
+    me, high, low = contender("batch_a"), contender("batch_b", priority=2), contender("batch_c", priority=-1)
+    others = contender("batch_d", tenant="tnt_b", priority=100, deadline_at_us=1)
+    queue = line(me, high, low)
+
+    assert queue.first() is high
+    before = queue.before(me)
+    assert (before.seconds, before.batches, before.outranking, before.highest_priority) == (100.0, 1, 1, 2)
+    assert line(me, others).before(me).outranking == 0
+    assert line(me, others).before(me).seconds == 0.0
 
 
 def test_a_tier_of_twice_the_weight_gets_twice_the_work_before() -> None:

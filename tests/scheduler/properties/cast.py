@@ -41,6 +41,8 @@ class Batch:
     row_tokens: int = 100
     at: float = 0.0
     window: float = 1e6
+    #: Among the batches of its tenant in its tier, the highest go first.
+    priority: int = 0
     #: Whether it asks to be promised its deadline.
     asks: bool = False
     budget_micros: int | None = None

@@ -22,7 +22,7 @@ from pipeline.domain.ids import PackId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import CyclePlan, EndedPack, EndedShare, Snapshot
-from scheduler import cycle, deadlines, fairness
+from scheduler import charges, cycle, deadlines, fairness, paths
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from tests.scheduler.properties import world
@@ -187,6 +187,22 @@ def nothing_reserved() -> AbstractContextManager[object]:
     )
 
 
+def priorities_ignored() -> AbstractContextManager[object]:
+    """Take all of a tenant's batches for equals."""
+    return _around(
+        before=lambda seen: replace(seen, backlogs=tuple(replace(each, priority=0) for each in seen.backlogs))
+    )
+
+
+def lowest_priority_first() -> AbstractContextManager[object]:
+    """Take the highest priority for the lowest."""
+    return _around(
+        before=lambda seen: replace(
+            seen, backlogs=tuple(replace(each, priority=-each.priority) for each in seen.backlogs)
+        )
+    )
+
+
 # --- from inside ---------------------------------------------------------------------------------
 
 
@@ -234,6 +250,31 @@ def free_top_ups() -> AbstractContextManager[object]:
         return peer and replace(peer, accounts=peer.accounts[:1])
 
     return patch.object(fairness.FairQueue, "peer", unpaid)
+
+
+def one_time_for_all_priorities() -> AbstractContextManager[object]:
+    """Let a priority's turns move the virtual time of those that it passes over."""
+    together = [patch.object(module, "class_path", lambda tenant, _: tenant) for module in (fairness, charges, paths)]
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with together[0], together[1], together[2]:
+            yield
+
+    return patched()
+
+
+def fills_by_turn_alone() -> AbstractContextManager[object]:
+    """Let the lowest priority fill up packs first."""
+
+    def last(self: Any) -> Any:  # noqa: ANN401 -- a seat
+        return next((seat for each in reversed(self.classes) if (seat := each.lowest()) is not None), None)
+
+    def peer(self: Any, turn: Any, **lead: float) -> Any:  # noqa: ANN401 -- whatever a turn becomes
+        with patch.object(fairness._Line, "lowest", last):
+            return _peer(self, turn, **lead)
+
+    return patch.object(fairness.FairQueue, "peer", peer)
 
 
 def boundless_top_ups() -> AbstractContextManager[object]:

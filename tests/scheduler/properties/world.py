@@ -232,6 +232,7 @@ class World:
             promise=batch.promise,
             hold_until_us=None if batch.hold_until is None else _us(batch.hold_until),
             is_paused=batch.is_paused,
+            priority=batch.priority,
             left=WorkSize(rows=rows_left, input_tokens=rows_left * batch.row_tokens, output_tokens=0),
             spent_micros=batch.spent_micros,
             budget_micros=batch.budget_micros,
