@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.domain.errors import ConflictError, NotFoundError
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, ForceOption, OutputOption
 from pipeline.entrypoints.cli.talk import print_document, say
@@ -15,7 +16,9 @@ if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.ports.batches import BatchView
 
 
+@at_counter
 def results(
+    counter: Counter,
     batch_id: BatchIdArgument,
     *,
     errors: Annotated[bool, typer.Option("--errors", help="The failed rows instead of the results.")] = False,
@@ -24,19 +27,18 @@ def results(
     as_json: AsJson = False,
 ) -> int:
     """Write a finished batch's results, in input order, to stdout or a file."""
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.result_files import check_target, save, stream
 
     if output is not None:
         check_target(output, force=force)
-    with connected() as stack:
-        view = stack.batches.get(batch_id)
+    with counter.desk() as desk:
+        view = desk.get(batch_id)
         file_id = _file_of(view, errors=errors)
         if output is None:
-            stream(stack, file_id)
+            stream(desk, file_id)
             return ExitCode.OK
-        save(stack, file_id, output)
-        file = stack.files.get(file_id)
+        save(desk, file_id, output)
+        file = desk.file(file_id)
     say(f"{output} has {(view.rows_failed if errors else view.rows_completed) or 0:,} rows.")
     if as_json:
         document = {"batch_id": batch_id, "file_id": file_id, "path": str(output.absolute())}

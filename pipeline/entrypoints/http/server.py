@@ -18,7 +18,7 @@ from pipeline.app.serving import Service, open_service
 from pipeline.app.stack import collect_seldom
 from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
-from pipeline.entrypoints.http import batches, errors, files, health, models, steering
+from pipeline.entrypoints.http import batches, errors, files, health, meters, models, steering
 from pipeline.entrypoints.http.access import Doorkeeper
 from pipeline.entrypoints.http.middleware import BODY_BYTES_MAX, BoundedBody, Envelope
 from pipeline.entrypoints.http.openapi import document_of
@@ -33,7 +33,7 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
-_ROUTERS: Final = (files.router, batches.router, steering.router, models.router, health.router)
+_ROUTERS: Final = (files.router, batches.router, steering.router, meters.router, models.router, health.router)
 
 
 def build_app(service: Service) -> FastAPI:
