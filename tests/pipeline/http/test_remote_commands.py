@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from pipeline.domain.access import Role
+from pipeline.domain.ids import TenantId, new_tenant_id
 from pipeline.entrypoints.cli.main import main
 from tests.pipeline.http.served import Served
 
@@ -111,6 +115,141 @@ def test_a_batch_is_submitted_followed_and_read_to_its_end(shell: Shell, tmp_pat
     assert said == [f"r{number}" for number in range(ROWS) if number != 2]
     assert [json.loads(line)["custom_id"] for line in errors.out.splitlines()] == ["r2"]
     assert (watched.code, watched.out) == (5, f"{batch_id} completed · 12/12 rows · 1 failed · {_cost(watched)}\n")
+
+
+def test_a_batch_is_steered_and_what_is_left_of_it_is_retried(shell: Shell, tmp_path: Path) -> None:
+    hold = ("--hold-until", "6h", "--window", "2d", "--priority", "3", "--json")
+    made = shell("submit", requests(tmp_path), *hold).document
+    assert (made["state"], made["priority"], made["rows"]["total"]) == ("in_progress", 3, ROWS)
+    assert made["hold_until"] is not None
+
+    paused = shell("pause", made["id"], "--json").document
+    assert paused["paused_at"] is not None
+    changed = shell(
+        "change", made["id"], "--tier", "bulk", "--max-cost", "3", "--deadline", "20h", "--priority", "-1", "--json"
+    ).document
+    assert (changed["tier"], changed["budget_micros"], changed["priority"]) == ("bulk", 3_000_000, -1)
+    assert changed["deadline_at"] < made["deadline_at"]
+    freed = shell("change", made["id"], "--max-cost", "none", "--json").document
+    assert (freed["budget_micros"], freed["hold_until"]) == (None, made["hold_until"])
+
+    unready = shell("results", made["id"])
+    assert (unready.code, unready.out) == (4, "")
+    early = shell("retry", made["id"], "--json")
+    assert (early.code, early.document["error"]["code"]) == (4, "conflict")
+
+    assert shell("cancel", made["id"]).code == 0
+    assert shell("watch", made["id"]).code == 1
+    again = shell("retry", made["id"], "--tier", "urgent", "--wait")
+    twice = shell("retry", made["id"], "--tier", "urgent", "--wait")
+    assert again.code == twice.code == 5, again.err
+    assert again.out == twice.out != made["id"]
+    shown = shell("show", again.out.strip(), "--json").document
+    # Its leaders have their answers; the one that was refused at intake is refused again.
+    assert (shown["rows"]["completed"], shown["rows"]["failed"], shown["tier"]) == (ROWS - 1, 1, "urgent")
+
+
+def test_a_file_with_wrong_lines_fails_with_all_of_them(at: Callable[[str], Shell], tmp_path: Path) -> None:
+    here, there = (at(counter)("submit", requests(tmp_path, bad=3), "--json") for counter in COUNTERS)
+
+    assert here.code == there.code == 1
+    assert here.document["errors"] == there.document["errors"] != []
+    assert _IDS.sub("", here.err) == _IDS.sub("", there.err)
+
+
+def test_the_same_key_again_is_the_same_batch_and_another_file_under_it_is_refused(
+    shell: Shell, tmp_path: Path
+) -> None:
+    keyed = ("--idempotency-key", f"{tmp_path.name}-{id(shell)}")
+    first = shell("submit", requests(tmp_path), *keyed)
+    again = shell("submit", requests(tmp_path), *keyed)
+    other = shell("submit", requests(tmp_path, rows=3), *keyed, "--json")
+
+    # It may have ended by then, with the row that is refused.
+    assert first.code in {0, 5}
+    assert again.code in {0, 5}
+    assert first.out == again.out
+    assert (other.code, other.document["error"]["code"]) == (4, "conflict")
+
+
+def test_results_go_to_a_file_with_the_hash_they_are_known_by(at: Callable[[str], Shell], tmp_path: Path) -> None:
+    local, remote = (at(counter) for counter in COUNTERS)
+    batch_id = ended_batch(remote, tmp_path)
+
+    here = local("results", batch_id, "--output", "out.jsonl", "--json").document
+    assert remote("results", batch_id, "--output", "out.jsonl").code == 4
+    there = remote("results", batch_id, "--output", "out.jsonl", "--force", "--json").document
+
+    assert here == there
+    assert hashlib.sha256((tmp_path / "out.jsonl").read_bytes()).hexdigest() == there["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("list", "--api-key", "nr_nonsense"), 4, "NIGHTRATE_API_KEY"),
+        (("list", "--api-key", ""), 2, "wants an API key"),
+        (("list", "--api-key", "two words"), 2, "characters"),
+        (("list", "--url", "http://203.0.113.7:8400"), 2, "--insecure-http"),
+        (("list", "--url", "203.0.113.7"), 2, "no URL"),
+        (("explain",), 2, "one batch at a time"),
+        (("explain", "local"), 2, "packs and pools"),
+        (("show", "nothing"), 3, "there is no batch nothing"),
+        (("submit", "missing.jsonl"), 3, "missing.jsonl"),
+    ],
+)
+def test_what_a_server_cannot_be_asked_is_told_plainly(
+    at: Callable[[str], Shell], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = at("remote")(*arguments)
+
+    assert ended.code == code, ended.err
+    assert said in ended.err
+    assert ended.out == ""
+
+
+def test_a_key_needs_a_server(at: Callable[[str], Shell]) -> None:
+    ended = at("local")("list", "--api-key", "nr_key")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "--url" in ended.err
+    assert "nr_key" not in ended.err
+
+
+def test_options_win_over_settings_and_an_empty_url_is_the_stack_here(
+    whole: Served, at: Callable[[str], Shell]
+) -> None:
+    remote = at("remote")
+    stranger = whole.key(Role.READ, tenant_id=new_tenant(whole))
+
+    assert remote("list", "--json").document != []
+    assert remote("list", "--url", whole.url, "--api-key", stranger, "--json").document == []
+    assert "nightrate up" in remote("list", "--url", "").err
+
+
+def test_a_key_that_may_only_read_is_told_so(whole: Served, at: Callable[[str], Shell], tmp_path: Path) -> None:
+    ended = at("remote")("submit", requests(tmp_path), "--api-key", whole.key(Role.READ))
+
+    assert (ended.code, ended.out) == (4, "")
+    assert "submit" in ended.err
+
+
+def test_the_key_is_in_no_listing_of_settings(at: Callable[[str], Shell], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTRATE_KEY_PEPPER", "salt-and-pepper")
+    remote = at("remote")
+
+    for ended in (remote("config"), remote("config", "--json")):
+        assert ended.code == 0
+        assert os.environ["NIGHTRATE_API_KEY"] not in ended.out
+        assert "salt-and-pepper" not in ended.out
+        assert os.environ["NIGHTRATE_URL"] in ended.out
+
+
+def new_tenant(whole: Served) -> TenantId:
+    tenant_id = new_tenant_id()
+    with whole.stack.database.transaction() as connection:
+        connection.execute(text("INSERT INTO tenants (id, name) VALUES (:id, :id)"), {"id": tenant_id})
+    return tenant_id
 
 
 def _cost(watched: Ended) -> str:
