@@ -8,14 +8,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from pipeline.domain.access import Role
-from pipeline.domain.ids import TenantId, new_tenant_id
 from pipeline.entrypoints.cli.main import main
 from tests.pipeline.http.served import Served
 
@@ -45,6 +44,9 @@ class Ended:
 
 Shell = Callable[..., Ended]
 COUNTERS = ("local", "remote")
+NEEDS_FORECASTS = pytest.mark.skipif(
+    find_spec("pipeline.entrypoints.http.forecasts") is None, reason="this API makes no forecasts"
+)
 
 
 @pytest.fixture
@@ -220,10 +222,10 @@ def test_options_win_over_settings_and_an_empty_url_is_the_stack_here(
     whole: Served, at: Callable[[str], Shell]
 ) -> None:
     remote = at("remote")
-    stranger = whole.key(Role.READ, tenant_id=new_tenant(whole))
 
-    assert remote("list", "--json").document != []
-    assert remote("list", "--url", whole.url, "--api-key", stranger, "--json").document == []
+    assert remote("list", "--json", "--api-key", whole.key(Role.READ)).code == 0
+    assert remote("list", "--json", "--api-key", "nr_nonsense").code == 4
+    assert remote("list", "--url", f"{whole.url}/nowhere").code == 3
     assert "nightrate up" in remote("list", "--url", "").err
 
 
@@ -245,11 +247,59 @@ def test_the_key_is_in_no_listing_of_settings(at: Callable[[str], Shell], monkey
         assert os.environ["NIGHTRATE_URL"] in ended.out
 
 
-def new_tenant(whole: Served) -> TenantId:
-    tenant_id = new_tenant_id()
-    with whole.stack.database.transaction() as connection:
-        connection.execute(text("INSERT INTO tenants (id, name) VALUES (:id, :id)"), {"id": tenant_id})
-    return tenant_id
+@NEEDS_FORECASTS
+def test_a_file_is_quoted_and_nothing_of_it_stays(at: Callable[[str], Shell], tmp_path: Path, whole: Served) -> None:
+    local, remote = (at(counter) for counter in COUNTERS)
+    windows = ("--window", "2h", "--window", "60m", "--window", "6h")
+
+    here, there = (shell("quote", requests(tmp_path), *windows, "--json").document for shell in (local, remote))
+
+    assert there["rows"] == here["rows"] == {"total": ROWS, "duplicate": 1, "refused": 1}
+    assert there["model"] == here["model"]
+    assert [each["tier"] for each in there["tiers"]] == [each["tier"] for each in here["tiers"]]
+    assert [list(each["chances"]) for each in there["tiers"]] == [["2h", "60m", "6h"]] * len(there["tiers"])
+    served = [each for each in there["tiers"] if each["variant"] is not None]
+    assert served
+    assert all(chance is not None for each in served for chance in each["chances"].values())
+    assert [name for name in _files(whole) if name == "in.jsonl"] == []
+
+    told = remote("quote", requests(tmp_path))
+    assert (told.code, told.out.splitlines()[0].split()) == (0, ["model", "echo"])
+
+
+@NEEDS_FORECASTS
+def test_a_file_with_wrong_lines_is_not_quoted(at: Callable[[str], Shell], tmp_path: Path) -> None:
+    here, there = (at(counter)("quote", requests(tmp_path, bad=3), "--json") for counter in COUNTERS)
+
+    assert here.shape == there.shape
+    assert (here.code, here.err) == (4, there.err)
+
+
+@NEEDS_FORECASTS
+def test_a_promise_is_kept_to_at_both_counters(shell: Shell, tmp_path: Path) -> None:
+    promised = shell("submit", requests(tmp_path), "--promise", "--window", "2h", "--max-cost", "5", "--wait")
+    dear = shell("submit", requests(tmp_path), "--promise", "--max-cost", "0.000001", "--json")
+
+    assert promised.code == 5, promised.err
+    assert promised.out.startswith("batch_")
+    assert (dear.code, dear.document["error"]["code"]) == (4, "not_admitted")
+    assert dear.document["error"]["offers"]
+
+
+@NEEDS_FORECASTS
+def test_a_batch_is_explained(shell: Shell, tmp_path: Path) -> None:
+    batch_id = ended_batch(shell, tmp_path)
+
+    told = shell("explain", batch_id, "--history")
+    document = shell("explain", batch_id, "--history", "--json").document
+
+    assert (told.code, told.out.splitlines()[0]) == (0, f"{batch_id}  completed")
+    assert (document["id"], document["state"], document["kind"]) == (batch_id, "completed", "batch")
+    assert document["history"]
+
+
+def _files(whole: Served) -> list[str]:
+    return [each["filename"] for each in whole.ask("GET", "/v1/files").json["data"][:1]]
 
 
 def _cost(watched: Ended) -> str:
