@@ -14,7 +14,7 @@ from typing import Final
 
 from infra.remote.address import base_of, checked_key
 from infra.remote.downloads import download
-from infra.remote.errors import InputRefusedError, ServerAnswerError
+from infra.remote.errors import InputRefusedError, ServerAnswerError, ServerUnavailableError
 from infra.remote.patience import Clock
 from infra.remote.reading import batch_meters, batch_view, explained, file_facts, file_quote, read, rejected
 from infra.remote.transport import Document, Transport
@@ -208,8 +208,12 @@ class RemoteDesk:
         return self._unused[path]
 
     def _make(self, path: str, asked: Mapping[str, object], idempotency_key: str | None) -> Document:
-        headers = {"Idempotency-Key": idempotency_key or f"nightrate-{uuid.uuid4()}"}
-        return self._transport.ask("POST", path, asked, headers=headers)
+        key = idempotency_key or f"nightrate-{uuid.uuid4()}"
+        try:
+            return self._transport.ask("POST", path, asked, headers={"Idempotency-Key": key})
+        except ServerUnavailableError as error:
+            hint = f"whether it made the batch is not known: the same with --idempotency-key {key} returns it, and makes no second"
+            raise ServerUnavailableError(error.message, hint=hint) from error
 
     def _taken_in(self, view: BatchView) -> BatchView:
         while view.state is BatchState.VALIDATING:
@@ -243,6 +247,9 @@ class RemoteDesk:
             return self._transport.ask(method, path, document, query=query, headers=headers)
         except NotFoundError as error:
             raise NotFoundError(f"there is no batch {batch_id}", hint="`nightrate list` shows them") from error
+        except ServerUnavailableError as error:
+            hint = error.hint or f"the batch is not touched by that; `nightrate watch {batch_id}` follows it"
+            raise ServerUnavailableError(error.message, hint=hint) from error
 
 
 def _plain(given: str, kind: str) -> str:

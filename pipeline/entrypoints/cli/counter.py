@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec, get_type_hints
 
 import typer
@@ -48,7 +48,7 @@ class Counter:
     """Where a command is to ask."""
 
     url: str | None
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     insecure_http: bool
 
     @contextmanager

@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email.parser import BytesParser
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import infra.remote.uploads
+from infra.remote.bodies import FormBody
 from infra.remote.desk import RemoteDesk
 from infra.remote.errors import ServerAnswerError, ServerUnavailableError
 from infra.remote.reading import _micros
@@ -165,6 +167,30 @@ def test_a_file_is_uploaded_as_it_is(path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_body_is_read_in_pieces_as_small_as_asked_for(path: Path) -> None:
+    heard: list[int] = []
+    span = (100_000, 600_000)
+    body = FormBody(path, field="data", filename="part", fields={"a": "b"}, span=span, on_sent=heard.append)
+
+    with closing(body):
+        pieces = list(iter(partial(body.read, 1000), b""))
+
+    assert max(map(len, pieces)) == 1000
+    whole = b"".join(pieces)
+    assert len(whole) == body.size_bytes
+    assert whole.count(CONTENT[span[0] : span[1]]) == 1
+    assert heard[-1] == 500_000
+    assert heard == sorted(heard)
+
+
+def test_a_file_that_shrinks_under_the_upload_is_told(path: Path) -> None:
+    body = FormBody(path, field="file", filename="in.jsonl", fields={}, span=(0, len(CONTENT)))
+    path.write_bytes(CONTENT[:1000])
+
+    with closing(body), pytest.raises(RefusedError, match="became shorter"):
+        list(iter(partial(body.read, 4096), b""))
+
+
 @pytest.mark.parametrize("name", ['a "quoted"\r\nname', "grün.txt", "x" * 250, "requests", ".jsonl"])
 def test_every_name_arrives_as_one_of_a_file_of_requests(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -209,9 +235,10 @@ def test_a_file_that_nothing_was_made_of_is_deleted_again(path: Path) -> None:
 
     # Whatever became of the batch, its file may be wanted.
     with at_desk(MODELS, UPLOADED, drops) as (desk, server):
-        with pytest.raises(ServerUnavailableError):
+        with pytest.raises(ServerUnavailableError) as told:
             submit(desk, path)
         desk.tidy()
+    assert server.asked[-1].headers["idempotency-key"] in str(told.value.hint)
     assert "DELETE" not in {each.method for each in server.asked}
 
 

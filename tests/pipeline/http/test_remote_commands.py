@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +21,7 @@ from pipeline.domain.access import Role
 from pipeline.entrypoints.cli.main import main
 from tests.pipeline.http.served import Served
 
+ROOT = Path(__file__).parents[3]
 ROWS = 12
 _IDS = re.compile(r"\b(batch|file|pack|wrk|prj|key)_[0-9a-zA-Z_-]+")
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d| ?[A-Z]{3,4})?")
@@ -149,6 +153,28 @@ def test_a_batch_is_steered_and_what_is_left_of_it_is_retried(shell: Shell, tmp_
     shown = shell("show", again.out.strip(), "--json").document
     # Its leaders have their answers; the one that was refused at intake is refused again.
     assert (shown["rows"]["completed"], shown["rows"]["failed"], shown["tier"]) == (ROWS - 1, 1, "urgent")
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_ctrl_c_stops_looking_and_not_the_batch(counter: str, at: Callable[[str], Shell], tmp_path: Path) -> None:
+    shell = at(counter)
+    batch_id = shell("submit", requests(tmp_path), "--hold-until", "6h", "--window", "2d").out.strip()
+
+    # The environment is the one that `shell` left.
+    command = [sys.executable, "-m", "pipeline.entrypoints.cli", "watch", batch_id]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith(batch_id)
+        watching.send_signal(signal.SIGINT)
+        _, talk = watching.communicate(timeout=60)
+
+    assert watching.returncode == 130
+    assert f"nightrate: detached; {batch_id} goes on" in talk
+    assert shell("show", batch_id, "--json").document["state"] == "in_progress"
+    assert shell("cancel", batch_id).code == 0
 
 
 def test_a_file_with_wrong_lines_fails_with_all_of_them(at: Callable[[str], Shell], tmp_path: Path) -> None:
