@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A batch by curl: upload, create, poll, download. Python reads the JSON; nothing else is needed.
 #
-#     export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=nr_...
+#     export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=sk-nr-...
 #     examples/batch_curl.sh examples/chat.jsonl answers.jsonl
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 """A batch by OpenAI's own client: upload, create, poll, download.
 
-    export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=nr_...
+    export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=sk-nr-...
     python examples/batch_openai.py examples/chat.jsonl answers.jsonl
 
 Nothing here knows of Nightrate: with OpenAI's URL and key it runs there. What goes beyond OpenAI's API is passed as

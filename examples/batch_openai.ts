@@ -1,7 +1,7 @@
 // A batch by OpenAI's own client: upload, create, poll, download.
 //
 //     npm install openai
-//     export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=nr_...
+//     export OPENAI_BASE_URL=https://nightrate.example.com/v1 OPENAI_API_KEY=sk-nr-...
 //     node examples/batch_openai.ts examples/chat.jsonl answers.jsonl    # Node 22.18 or newer; else: npx tsx
 //
 // Nothing here knows of Nightrate: with OpenAI's URL and key it runs there.
