@@ -53,11 +53,11 @@ class HostileServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *acts: Act) -> None:
+    def __init__(self, *acts: Act, port: int = 0) -> None:
         self.acts = list(acts)
         self.asked: list[Asked] = []
         self.scheme = "http"
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", port), Handler)
 
     @property
     def url(self) -> str:
@@ -68,9 +68,9 @@ class HostileServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def hostile(*acts: Act, tls: ssl.SSLContext | None = None) -> Iterator[HostileServer]:
+def hostile(*acts: Act, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[HostileServer]:
     """Serve until the block ends."""
-    server = HostileServer(*acts)
+    server = HostileServer(*acts, port=port)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.scheme = "https"

@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,34 @@ def test_an_address_where_nobody_is_is_soon_given_up_and_a_server_that_was_there
         with pytest.raises(ServerUnavailableError):
             transport.ask("GET", "/v1/x")
     assert 40 < sum(time.slept) <= 60
+
+
+def test_a_server_that_is_restarted_is_found_again() -> None:
+    time = Time()
+    clock = time.clock
+    with ExitStack() as servers, hostile(FINE) as before:
+        port = before.server_address[1]
+        transport = Transport(before.url, KEY, clock=clock)
+        servers.callback(transport.close)
+        transport.ask("GET", "/v1/x")
+        before.acts[:] = [drops]
+        waits = 0
+
+        def sleep(seconds: float) -> None:
+            nonlocal waits
+            time.now += seconds
+            waits += 1
+            if waits == 1:
+                before.shutdown()
+                before.server_close()
+            if waits == 5:
+                servers.enter_context(hostile(FINE, port=port))
+
+        clock.sleep = sleep
+        assert transport.ask("GET", "/v1/x") == {"id": "fine"}
+
+    assert waits == 5
+    assert len(time.said) == 1
 
 
 def test_an_answer_that_drips_is_given_up() -> None:
