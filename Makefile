@@ -16,7 +16,7 @@ REPORTS ?= build/reports
 report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$?; cat $(REPORTS)/$(1).json; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts unit fuzz test-vllm wheel faults bench bench-throughput bench-overhead \
+.PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
         bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-gpu \
         fmt docs clean
 
@@ -75,6 +75,15 @@ unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and
 
 fuzz: .venv/.dev  ## The API against its own document, 10,000 cases and more (SEED=n)
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),400) SEED=$(SEED) $(RUN) -m pytest -q tests/pipeline/http/test_schema.py
+
+# What runs the TypeScript example: OpenAI's client for Node, and a runner that older Nodes need.
+build/examples-node/.run:
+	@mkdir -p build/examples-node
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/examples-node openai@7 tsx@4
+	@touch $@
+
+test-examples: .venv/.dev build/examples-node/.run  ## The examples, the one in TypeScript too (needs Node and npm)
+	$(RUN) -m pytest -q -rs tests/pipeline/http/test_examples.py
 
 test-vllm: .venv-vllm/.run  ## The vLLM engine, in an environment of its own, and that workers run there
 	.venv-vllm/bin/python -m pytest -q $(VLLM_TESTS)

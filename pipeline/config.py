@@ -242,6 +242,20 @@ class Settings(BaseSettings):
         default=2.0, description="How often the scheduler looks for work when nothing wakes it."
     )
 
+    url: str | None = Field(
+        default=None,
+        description="Server that commands about batches ask instead of the stack here, such as https://nightrate.example.com.",
+    )
+    api_key: SecretStr | None = Field(default=None, description="API key for that server.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates (PEM) of the authorities to trust for that server, instead of the system's.",
+    )
+    insecure_http: bool = Field(
+        default=False,
+        description="Let `url` be http:// to another machine: the key and all data go in clear text.",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.domain.tiers import Tier
-from scheduler.quoting import TierQuote
+from pipeline.ports.quotes import TierQuote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from pipeline.domain.ids import BatchId, PackId
-from pipeline.ports.meters import AttemptMeters
+from pipeline.ports.meters import AttemptMeters, BatchMeters
 from storage.database import Database
 
 _RECORD = text("""
@@ -67,31 +67,6 @@ _OF_BATCH = text("""
                 THEN round(sum(energy_millijoules * share))::bigint END AS energy_millijoules
       FROM weighted
 """)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchMeters:
-    """What a batch took of its attempts, shared as their price is; None where nothing measured it."""
-
-    #: Attempts that have ended and committed something of the batch.
-    attempts: int
-    #: What computed the rows.
-    fingerprints: tuple[str, ...]
-    tokens: int
-    engine_us: int | None
-    bubble_us: int | None
-    cpu_us: int | None
-    engine_steps: int | None
-    slot_steps_busy: int | None
-    slot_steps: int | None
-    tokens_prefilled: int | None
-    tokens_cached: int | None
-    tokens_generated: int | None
-    tokens_padding: int | None
-    memory_peak_bytes: int | None
-    #: None too where some of the attempts have no figure.
-    energy_millijoules: int | None
-    energy_sources: tuple[str, ...]
 
 
 class MeterRepository:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -13,7 +12,16 @@ from pipeline.app.stack import Stack
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import BatchId
 from pipeline.domain.reasons import SENTENCES
-from pipeline.ports.explain import AttemptFacts, BatchFacts, Decided, Explanation, PackLine, Past, Scheduling, Subject
+from pipeline.ports.explain import (
+    AttemptFacts,
+    BatchFacts,
+    Decided,
+    Explained,
+    OverviewExplained,
+    Past,
+    Scheduling,
+    Subject,
+)
 from scheduler.explain.batches import WORST_FIRST, explain_batch
 from scheduler.explain.forecast import Forecast
 from scheduler.explain.packs import explain_pack
@@ -28,30 +36,6 @@ _OTHERS: Final = {
     "rec": "`nightrate recurring show NAME` shows a recurring batch",
     "file": "`nightrate list` shows the batches made of files",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """An explanation, when it was true, and what came before it."""
-
-    now: datetime
-    explanation: Explanation
-    #: The first of its packs that run and wait.
-    packs: tuple[PackLine, ...] = ()
-    history: tuple[Past, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverviewExplained:
-    """Every pool, and the batches that have not ended, the worst first."""
-
-    now: datetime
-    has_leader: bool
-    leader: str | None
-    pools: tuple[Explanation, ...]
-    batches: tuple[Explanation, ...]
-    #: All that have not ended, those that are not listed included.
-    batches_total: int
 
 
 def subject_of(given: str) -> Subject:

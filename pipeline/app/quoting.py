@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -15,23 +14,15 @@ from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_TENANT, TenantId
 from pipeline.ports.batches import Rejected, Survey
 from pipeline.ports.files import FileView
+from pipeline.ports.quotes import FileQuote
 from pipeline.submit.intake import survey
 from pipeline.submit.sealed import SealedSource
 from scheduler.prediction.predictions import Predictions
-from scheduler.quoting import Asked, ExpectedTokens, TierQuote, expected_tokens, quote
+from scheduler.quoting import Asked, expected_tokens, quote
 from storage.cycles import CycleRepository
 
 #: Equal files on equal stacks get equal quotes.
 _SEED = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileQuote:
-    """What a file is, and what each tier offers for it."""
-
-    survey: Survey
-    tokens: ExpectedTokens
-    tiers: tuple[TierQuote, ...]
 
 
 def quote_stored(stack: Stack, file: FileView, endpoint: Endpoint, *, windows: Sequence[float]) -> FileQuote | Rejected:

@@ -108,6 +108,12 @@ class StoreUnavailableError(NightrateError):
     retryable = True
 
 
+class NotRunningError(NightrateError):
+    """No stack runs here."""
+
+    code = "not_running"
+
+
 class ServiceStartError(NightrateError):
     """An embedded server did not start."""
 

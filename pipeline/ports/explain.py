@@ -245,3 +245,27 @@ class Explanation:
     notes: Mapping[str, str] = field(default_factory=dict)
     #: The numbers the sentences were made of; None: not known. Instants are aware datetimes.
     figures: Mapping[str, str | float | datetime | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """An explanation, when it was true, and what came before it."""
+
+    now: datetime
+    explanation: Explanation
+    #: The first of its packs that run and wait.
+    packs: tuple[PackLine, ...] = ()
+    history: tuple[Past, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewExplained:
+    """Every pool, and the batches that have not ended, the worst first."""
+
+    now: datetime
+    has_leader: bool
+    leader: str | None
+    pools: tuple[Explanation, ...]
+    batches: tuple[Explanation, ...]
+    #: All that have not ended, those that are not listed included.
+    batches_total: int

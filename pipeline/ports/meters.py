@@ -88,3 +88,28 @@ class AttemptMeters:
     device_power_max_milliwatts: int | None = None
     device_temperature_mean_celsius: int | None = None
     device_temperature_max_celsius: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchMeters:
+    """What a batch took of its attempts, shared as their price is; None where nothing measured it."""
+
+    #: Attempts that have ended and committed something of the batch.
+    attempts: int
+    #: What computed the rows.
+    fingerprints: tuple[str, ...]
+    tokens: int
+    engine_us: int | None
+    bubble_us: int | None
+    cpu_us: int | None
+    engine_steps: int | None
+    slot_steps_busy: int | None
+    slot_steps: int | None
+    tokens_prefilled: int | None
+    tokens_cached: int | None
+    tokens_generated: int | None
+    tokens_padding: int | None
+    memory_peak_bytes: int | None
+    #: None too where some of the attempts have no figure.
+    energy_millijoules: int | None
+    energy_sources: tuple[str, ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.explaining import Explained, explain, explain_all, subject_of
+from pipeline.app.explaining import explain, explain_all, subject_of
 from pipeline.app.stack import Stack, open_stack
 from pipeline.config import Settings
 from pipeline.domain.errors import NotFoundError, UsageError
@@ -21,7 +21,7 @@ from pipeline.domain.reasons import PackReason, PoolReason, Reason
 from pipeline.domain.tiers import Tier
 from pipeline.entrypoints.cli.explain_views import explained_document
 from pipeline.ports.batches import Assembled, LineError, Rejected, ResultFile, Steering
-from pipeline.ports.explain import Explanation, Subject
+from pipeline.ports.explain import Explained, Explanation, Subject
 from pipeline.ports.packs import WorkerRegistration
 from pipeline.ports.variants import Qualification
 from scheduler.cycle import decide

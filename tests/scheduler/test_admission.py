@@ -6,8 +6,8 @@ from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog
+from pipeline.ports.quotes import TierQuote
 from scheduler.admission import judge_admission
-from scheduler.quoting import TierQuote
 from tests.scheduler.world import HOUR_US, NOW_US, backlog, plan_of, snapshot
 
 #: A second each: two workers' seven tenths of an hour hold some five thousand, at one and a half times.

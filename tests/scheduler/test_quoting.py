@@ -11,9 +11,10 @@ from pipeline.domain.sketches import LengthSketch
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import ShardEstimate, Survey
 from pipeline.ports.cycle import EndedPack, EndedShare, PoolView, Snapshot, WorkSize
+from pipeline.ports.quotes import TierQuote
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
-from scheduler.quoting import Asked, TierQuote, expected_tokens, quote
+from scheduler.quoting import Asked, expected_tokens, quote
 from tests.scheduler.world import NOW_US, backlog, references, snapshot
 
 HOUR = 3600.0

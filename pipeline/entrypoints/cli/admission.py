@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pipeline.domain.errors import RefusedError
-from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.entrypoints.cli.figures import money
 
 if TYPE_CHECKING:  # the stores are imported by the command that opens them
-    from pipeline.app.stack import Stack
-    from pipeline.entrypoints.cli.submission import Terms
     from pipeline.ports.batches import BatchView
+    from pipeline.ports.desk import Desk, Terms
     from pipeline.submit.inputs import Input
     from scheduler.admission import Admission, Offer
 
@@ -39,24 +37,23 @@ class NotAdmittedError(RefusedError):
         self.details = {"batch_id": batch_id, "offers": list(offers)}
 
 
-def check_admission(stack: Stack, source: Input, terms: Terms) -> None:
+def check_admission(desk: Desk, source: Input, terms: Terms) -> None:
     """Raise `NotAdmittedError` for a file that would be refused now; nothing is stored.
 
     A file with wrong lines passes: it is refused with all of them when it is taken in. So does one that its idempotency
     key has submitted before: it has its answer, or gets it, and must not be refused for the room that it takes itself.
     """
-    from pipeline.app.quoting import quote_file
     from pipeline.domain.windows import parse_window
     from pipeline.ports.batches import Rejected
     from scheduler.admission import judge_admission
 
-    if terms.idempotency_key and stack.batches.made_by(DEFAULT_TENANT, terms.idempotency_key) is not None:
+    if terms.idempotency_key and desk.may_know(terms.idempotency_key):
         return
-    window_seconds = parse_window(terms.window).total_seconds()
-    found = quote_file(stack, source.path, source.endpoint, windows=[window_seconds])
+    windows = {terms.window: parse_window(terms.window).total_seconds()}
+    found = desk.quote(source.path, source.endpoint, windows=windows)
     if isinstance(found, Rejected):
         return
-    if not found.survey.shards:
+    if found.survey.rows_total == found.survey.rows_refused + found.survey.rows_duplicate:
         # No row is left to promise anything to.
         return
     admission = judge_admission(found.tiers, tier=terms.tier, budget_micros=terms.budget_micros)
@@ -64,11 +61,11 @@ def check_admission(stack: Stack, source: Input, terms: Terms) -> None:
         raise _refused(admission, terms)
 
 
-def await_promise(stack: Stack, view: BatchView) -> BatchView:
+def await_promise(desk: Desk, view: BatchView) -> BatchView:
     """Return the batch once the scheduler has answered; raises `NotAdmittedError` where it declined."""
     while view.promise is Promise.PENDING and not view.state.is_terminal:
         time.sleep(_POLL_SECONDS)
-        view = stack.batches.get(view.batch_id)
+        view = desk.get(view.batch_id)
     if view.reason is Reason.PROMISE_DECLINED:
         message = f"{view.batch_id} was refused: {' '.join(error.message for error in view.errors)}"
         raise NotAdmittedError(message, hint="`nightrate quote` tells what could be promised", batch_id=view.batch_id)

@@ -70,13 +70,15 @@ def _shown(settings: Settings, name: str) -> object:
 
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
+        # Of a URL only the password is one.
+        secret = value.get_secret_value()
+        return masked(secret) if name.endswith("_url") else secret and "***"
     if isinstance(value, dict):
         # Tables as nightrate.toml has them, without what nobody set.
         return settings.model_dump(mode="json", include={name}, exclude_unset=True).get(name, {})
     if value is None or isinstance(value, (bool, int, float, list)):
         return value
-    return masked(str(value)) if name.endswith("_url") else str(value)
+    return masked(str(value)) if name.endswith("url") else str(value)
 
 
 def _source(settings: Settings, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -12,12 +12,11 @@ from pydantic import SecretStr
 
 from infra.embedded.folder import DataFolder, Phase, ServicesState, write_private
 from pipeline.config import Settings, load_settings
-from pipeline.domain.errors import NightrateError, ServiceStartError, StoreUnavailableError
+from pipeline.domain.errors import NightrateError, NotRunningError, ServiceStartError
 from pipeline.ports.acting import COMMAND_LINE, Actor, acting
 
 if TYPE_CHECKING:  # the stores are opened, and imported, only once a stack is known to be there
     from pipeline.app.stack import Stack
-    from pipeline.ports.batches import BatchView
     from storage.database import Database
 
 #: How long a command waits for a stack that is just coming up.
@@ -28,12 +27,6 @@ _PROBE_SECONDS_MAX: Final = 3.0
 #: How long a command that already spoke to it waits for it to come back.
 _AWAY_SECONDS_MAX: Final = 20.0
 _NOTED_NAME: Final = "settings.json"
-
-
-class NotRunningError(NightrateError):
-    """No stack runs here."""
-
-    code = "not_running"
 
 
 class SchemaError(NightrateError):
@@ -94,23 +87,6 @@ def connected(settings: Settings | None = None) -> Iterator[Stack]:
     actor = Actor(name=COMMAND_LINE)
     with acting(actor), open_stack(settings, away_seconds_max=_AWAY_SECONDS_MAX) as stack:
         yield stack
-
-
-def looking(stack: Stack, batch_id: str) -> Callable[[], BatchView]:
-    """Return a look at the batch, which says so when the whole stack was stopped meanwhile."""
-
-    def look() -> BatchView:
-        try:
-            return stack.batches.get(batch_id)
-        except StoreUnavailableError as error:
-            if DataFolder(stack.settings.home_folder).read_state():
-                raise
-            raise NotRunningError(
-                f"the stack is gone; {batch_id} stays in its database",
-                hint=f"`nightrate up` and then `nightrate watch {batch_id}` resume it",
-            ) from error
-
-    return look
 
 
 def database_url_of(settings: Settings) -> str:

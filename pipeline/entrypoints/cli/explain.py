@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson
 from pipeline.entrypoints.cli.talk import print_document
 
 
+@at_counter
 def explain(
+    counter: Counter,
     subject: Annotated[
         str | None,
         typer.Argument(metavar="[ID]", help="A batch (batch_…), a pack (pack_…) or a pool by its name. Default: all."),
@@ -26,10 +29,8 @@ def explain(
     as_json: AsJson = False,
 ) -> int:
     """Say why something runs, waits or stopped, since when, and what would change it."""
-    from pipeline.app.explaining import explain as explain_one
-    from pipeline.app.explaining import explain_all, subject_of
+    from pipeline.app.explaining import subject_of
     from pipeline.domain.errors import UsageError
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.explain_views import (
         explained_document,
         overview_document,
@@ -40,8 +41,8 @@ def explain(
     if subject is None:
         if history:
             raise UsageError("--history of what?", hint="`nightrate explain batch_… --history`")
-        with connected() as stack:
-            overview = explain_all(stack, limit=limit or 20)
+        with counter.desk() as desk:
+            overview = desk.overview(limit=limit or 20)
         if as_json:
             print_document(overview_document(overview))
         else:
@@ -50,8 +51,8 @@ def explain(
     if limit is not None:
         raise UsageError("--limit is of the overview alone", hint="`nightrate explain --limit 50`")
     subject_of(subject)
-    with connected() as stack:
-        explained = explain_one(stack, subject, with_history=history)
+    with counter.desk() as desk:
+        explained = desk.explain(subject, with_history=history)
     if as_json:
         print_document(explained_document(explained))
     else:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from pipeline.app.explaining import Explained, OverviewExplained
 from pipeline.domain.lifecycle import BatchState
 from pipeline.entrypoints.cli.documents import Document
 from pipeline.entrypoints.cli.figures import counted, duration, moment
 from pipeline.entrypoints.cli.talk import print_line, print_table, say
-from pipeline.ports.explain import Change, Explanation, PackLine, Past, Subject
+from pipeline.ports.explain import Change, Explained, Explanation, OverviewExplained, PackLine, Past, Subject
 
 _CHANGES: Final = "to change"
 _NEXT: Final = "next"

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 
+@at_counter
 def list_batches(
+    counter: Counter,
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")] = 20,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state; repeatable.")] = None,
@@ -20,7 +23,6 @@ def list_batches(
     """List batches, newest first."""
     from pipeline.domain.errors import UsageError
     from pipeline.domain.lifecycle import BatchState
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.documents import batch_document, rows_done
     from pipeline.entrypoints.cli.figures import count, moment, money
 
@@ -28,8 +30,8 @@ def list_batches(
         states = [BatchState(name) for name in state or ()]
     except ValueError as error:
         raise UsageError(f"{error}", hint=f"states are {', '.join(BatchState)}") from error
-    with connected() as stack:
-        views = stack.batches.list(limit=limit, states=states)
+    with counter.desk() as desk:
+        views = desk.list(limit=limit, states=states)
     if as_json:
         print_document([batch_document(view) for view in views])
         return ExitCode.OK
@@ -54,16 +56,15 @@ def list_batches(
     return ExitCode.OK
 
 
-def show(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+@at_counter
+def show(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Show all that is known of a batch."""
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.documents import batch_document, batch_facts, error_lines
     from pipeline.entrypoints.cli.metering import meters_document, meters_facts
-    from storage.meters import MeterRepository
 
-    with connected() as stack:
-        view = stack.batches.get(batch_id)
-        meters = MeterRepository(stack.database).batch_meters(view.batch_id)
+    with counter.desk() as desk:
+        view = desk.get(batch_id)
+        meters = desk.meters(batch_id)
     if as_json:
         print_document(batch_document(view) | {"meters": meters_document(meters)})
         return ExitCode.OK

@@ -27,6 +27,7 @@ from pipeline.entrypoints.cli import (
     quote,
     recurring,
     results,
+    retrying,
     run,
     simulate,
     stack,
@@ -67,6 +68,7 @@ def build_app() -> typer.Typer:
     app.command("pause")(steering.pause)
     app.command("resume")(steering.resume)
     app.command("change")(steering.change)
+    app.command("retry")(retrying.retry)
     app.command("doctor")(doctor.doctor)
     app.command("config")(config_command.config)
     app.add_typer(recurring.app, name="recurring")

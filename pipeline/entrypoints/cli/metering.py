@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.entrypoints.cli.figures import counted, duration, rate, share
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from storage.meters import BatchMeters
+    from pipeline.ports.meters import BatchMeters
 
 Document = dict[str, object]
 

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, EndpointOption, InputFile
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the stores are imported by the command that opens them
-    from pipeline.app.quoting import FileQuote
     from pipeline.ports.batches import LineError, Survey
-    from scheduler.quoting import ExpectedTokens, TierQuote
+    from pipeline.ports.quotes import ExpectedTokens, FileQuote, TierQuote
 
 _WINDOWS = ("1h", "6h", "24h")
 
 
+@at_counter
 def quote(
+    counter: Counter,
     file: InputFile,
     *,
     endpoint: EndpointOption = None,
@@ -29,15 +31,13 @@ def quote(
     as_json: AsJson = False,
 ) -> int:
     """Say what a file would cost and when it would be done, tier by tier, on what is queued and alive now."""
-    from pipeline.app.quoting import quote_file
     from pipeline.domain.windows import parse_window
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.inputs import opened_input
     from pipeline.ports.batches import Rejected
 
     windows = {text: parse_window(text).total_seconds() for text in window or _WINDOWS}
-    with opened_input(file, endpoint=endpoint) as source, connected() as stack:
-        found = quote_file(stack, source.path, source.endpoint, windows=list(windows.values()))
+    with opened_input(file, endpoint=endpoint) as source, counter.desk() as desk:
+        found = desk.quote(source.path, source.endpoint, windows=windows)
     if isinstance(found, Rejected):
         return _tell_rejected(file, found.errors, found.errors_total, as_json=as_json)
     survey, quotes = found.survey, found.tiers

@@ -1,25 +1,22 @@
-"""Results on their way out: from the object store to files, or to stdout."""
+"""Results on their way out: from the desk to files, or to stdout."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING
 
 from pipeline.domain.errors import ConflictError, UsageError
 from pipeline.domain.results import ResultFormat
 from pipeline.entrypoints.cli.inputs import STDIN
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
-
-_BLOCK_BYTES: Final = 1024 * 1024
+    from pipeline.ports.desk import Desk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +34,10 @@ class Targets:
     output: Path
     errors: Path
 
-    def write(self, stack: Stack, view: BatchView) -> Written:
+    def write(self, desk: Desk, view: BatchView) -> Written:
         """Write the files that the batch has."""
         return Written(
-            output=save(stack, view.output_file_id, self.output), errors=save(stack, view.error_file_id, self.errors)
+            output=save(desk, view.output_file_id, self.output), errors=save(desk, view.error_file_id, self.errors)
         )
 
 
@@ -70,13 +67,11 @@ def check_target(path: Path, *, force: bool) -> None:
         raise ConflictError(f"{path} exists already", hint="--force overwrites it")
 
 
-def save(stack: Stack, file_id: str | None, path: Path) -> Path | None:
+def save(desk: Desk, file_id: str | None, path: Path) -> Path | None:
     """Write a file of the store to `path`, all of it or nothing; None without a file."""
     if file_id is None:
         return None
-    key = stack.files.get(file_id).object_key
-    with stack.objects.open(key) as source, _drafted(path) as draft:
-        shutil.copyfileobj(source, draft, _BLOCK_BYTES)
+    save_chunks(desk.content(desk.file(file_id)), path)
     return path
 
 
@@ -115,8 +110,8 @@ def _drafted(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def stream(stack: Stack, file_id: str) -> None:
+def stream(desk: Desk, file_id: str) -> None:
     """Copy a file of the store to stdout."""
-    with stack.objects.open(stack.files.get(file_id).object_key) as source:
-        shutil.copyfileobj(source, sys.stdout.buffer, _BLOCK_BYTES)
+    for block in desk.content(desk.file(file_id)):
+        sys.stdout.buffer.write(block)
     sys.stdout.buffer.flush()

@@ -9,15 +9,19 @@ import typer
 
 from pipeline.domain.errors import ConflictError, NotFoundError, UsageError
 from pipeline.domain.results import ResultFormat
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, ForceOption, OutputOption
 from pipeline.entrypoints.cli.talk import print_document, say
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.ports.batches import BatchView
+    from pipeline.ports.desk import Desk
 
 
+@at_counter
 def results(
+    counter: Counter,
     batch_id: BatchIdArgument,
     *,
     errors: Annotated[bool, typer.Option("--errors", help="The failed rows instead of the results.")] = False,
@@ -36,23 +40,24 @@ def results(
     as_json: AsJson = False,
 ) -> int:
     """Write a batch's results, in input order, to stdout or a file."""
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.result_files import check_target, save, stream
 
     if errors and (partial or kind is not None):
         raise UsageError("--errors is the error file as it is", hint="--format and --partial have failed rows in them")
     if output is not None:
         check_target(output, force=force)
-    if partial or kind is not None:
-        return _shaped(batch_id, kind or ResultFormat.JSONL, is_partial=partial, output=output, as_json=as_json)
-    with connected() as stack:
-        view = stack.batches.get(batch_id)
+    with counter.desk() as desk:
+        if partial or kind is not None:
+            return _shaped(
+                desk, batch_id, kind or ResultFormat.JSONL, is_partial=partial, output=output, as_json=as_json
+            )
+        view = desk.get(batch_id)
         file_id = _file_of(view, errors=errors)
         if output is None:
-            stream(stack, file_id)
+            stream(desk, file_id)
             return ExitCode.OK
-        save(stack, file_id, output)
-        file = stack.files.get(file_id)
+        save(desk, file_id, output)
+        file = desk.file(file_id)
     say(f"{output} has {(view.rows_failed if errors else view.rows_completed) or 0:,} rows.")
     if as_json:
         document = {"batch_id": batch_id, "file_id": file_id, "path": str(output.absolute())}
@@ -60,25 +65,22 @@ def results(
     return ExitCode.OK
 
 
-def _shaped(batch_id: str, kind: ResultFormat, *, is_partial: bool, output: Path | None, as_json: bool) -> int:
+def _shaped(
+    desk: Desk, batch_id: str, kind: ResultFormat, *, is_partial: bool, output: Path | None, as_json: bool
+) -> int:
     """Write the results as the API's `/v1/batches/{id}/results` has them."""
-    from pipeline.app.results import result_chunks
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.result_files import check_printable, save_chunks, stream_chunks
 
     if output is None:
         check_printable(kind)
-    with connected() as stack:
-        view = stack.batches.get(batch_id)
-        if not view.state.is_terminal and not is_partial:
-            raise ConflictError(
-                f"{batch_id} is {view.state}", hint="--partial writes the rows that are finished by now"
-            )
-        chunks = result_chunks(stack, view, kind, is_partial=is_partial)
-        if output is None:
-            stream_chunks(chunks)
-            return ExitCode.OK
-        size_bytes = save_chunks(chunks, output)
+    view = desk.get(batch_id)
+    if not view.state.is_terminal and not is_partial:
+        raise ConflictError(f"{batch_id} is {view.state}", hint="--partial writes the rows that are finished by now")
+    chunks = desk.results(view, kind, is_partial=is_partial)
+    if output is None:
+        stream_chunks(chunks)
+        return ExitCode.OK
+    size_bytes = save_chunks(chunks, output)
     say(f"{output} has {size_bytes:,} bytes.")
     if as_json:
         document = {"batch_id": batch_id, "format": str(kind), "path": str(output.absolute())}

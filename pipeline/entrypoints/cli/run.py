@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,8 @@ from pipeline.entrypoints.cli.talk import say
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.entrypoints.cli.detaching import Watched
     from pipeline.entrypoints.cli.result_files import Targets
-    from pipeline.entrypoints.cli.submission import Terms
     from pipeline.ports.batches import BatchView
+    from pipeline.ports.desk import Terms
 
 ErrorsOption = Annotated[Path | None, typer.Option("--errors", help="Where the failed rows go.")]
 
@@ -79,11 +80,11 @@ def _run(
     workers: int | None,
     as_json: bool,
 ) -> BatchView:
-    from pipeline.entrypoints.cli.connection import connected, looking
+    from pipeline.app.desk import LocalDesk
+    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.following import follow, talking_display
     from pipeline.entrypoints.cli.inputs import opened_input
     from pipeline.entrypoints.cli.own_stack import guard_of, stack_up
-    from pipeline.entrypoints.cli.submission import submit_input
     from pipeline.entrypoints.cli.summary import summarize
 
     began_at = datetime.now(UTC)
@@ -97,11 +98,12 @@ def _run(
         stack_up(watched, workers) as settings,
         connected(settings) as stack,
     ):
-        view = submit_input(stack, source, terms, on_created=created)
+        desk = LocalDesk(stack)
+        view = desk.submit(source.path, source.endpoint, terms, on_created=created)
         check = guard_of(stack).check if watched.owns_stack else None
         with talking_display() as display:
-            view = follow(looking(stack, view.batch_id), display, check=check)
-        written = targets.write(stack, view)
+            view = follow(partial(desk.get, view.batch_id), display, check=check)
+        written = targets.write(desk, view)
         # On a stack of our own all overhead since we began is ours; on a shared one, what fell beside the batch.
         since = began_at if watched.owns_stack else view.created_at
         summarize(stack, view, written, overhead_since=since, as_json=as_json)

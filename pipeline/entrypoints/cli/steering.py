@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, HoldOption, PriorityOption
 from pipeline.entrypoints.cli.talk import print_document, say
@@ -17,26 +18,30 @@ if TYPE_CHECKING:  # the stores are imported by the commands that open them
 _Value = TypeVar("_Value")
 
 
-def pause(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+@at_counter
+def pause(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Pause a batch: what runs finishes, nothing new starts, and the window goes on."""
     from pipeline.entrypoints.cli.figures import moment
     from pipeline.ports.batches import Steering
 
-    view = _steer(batch_id, Steering(is_paused=True), as_json=as_json)
+    view = _steer(counter, batch_id, Steering(is_paused=True), as_json=as_json)
     say(f"{batch_id} is paused; `nightrate resume {batch_id}` before {moment(view.deadline_at)}, when its window ends.")
     return ExitCode.OK
 
 
-def resume(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+@at_counter
+def resume(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Let a paused batch go on."""
     from pipeline.ports.batches import Steering
 
-    _steer(batch_id, Steering(is_paused=False), as_json=as_json)
+    _steer(counter, batch_id, Steering(is_paused=False), as_json=as_json)
     say(f"{batch_id} goes on.")
     return ExitCode.OK
 
 
+@at_counter
 def change(
+    counter: Counter,
     batch_id: BatchIdArgument,
     *,
     tier: Annotated[str | None, typer.Option("--tier", help="For rows not packed yet.")] = None,
@@ -58,7 +63,7 @@ def change(
 
     if priority is None and not any((tier, deadline, max_cost, hold_until)):
         raise UsageError("nothing to change", hint="give --tier, --priority, --deadline, --max-cost or --hold-until")
-    view = _steer(batch_id, _steering(tier, deadline, max_cost, hold_until, priority), as_json=as_json)
+    view = _steer(counter, batch_id, _steering(tier, deadline, max_cost, hold_until, priority), as_json=as_json)
     if not as_json:
         print_facts(batch_facts(view))
     return ExitCode.OK
@@ -86,12 +91,11 @@ def _unless_none(text: str, parse: Callable[[str], _Value]) -> _Value | None:
     return None if text == "none" else parse(text)
 
 
-def _steer(batch_id: str, steering: Steering, *, as_json: bool) -> BatchView:
-    from pipeline.entrypoints.cli.connection import connected
+def _steer(counter: Counter, batch_id: str, steering: Steering, *, as_json: bool) -> BatchView:
     from pipeline.entrypoints.cli.documents import batch_document
 
-    with connected() as stack:
-        view = stack.batches.steer(batch_id, steering)
+    with counter.desk() as desk:
+        view = desk.steer(batch_id, steering)
     if as_json:
         print_document(batch_document(view))
     return view

@@ -1,36 +1,18 @@
-"""From the options of `run` and `submit` to a batch."""
+"""From the options of `run` and `submit` to the terms of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
-from pipeline.app.batches import store_input, submit
-from pipeline.app.stack import Stack, collect_seldom
 from pipeline.config import load_settings
 from pipeline.domain.errors import UsageError
-from pipeline.domain.ids import DEFAULT_TENANT
 from pipeline.domain.limits import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
 from pipeline.domain.moments import parse_moment
 from pipeline.domain.tiers import Tier
 from pipeline.domain.windows import parse_window
 from pipeline.entrypoints.cli.figures import micros_of
-from pipeline.ports.batches import BatchView, Submission
-from pipeline.submit.inputs import Input
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """How a file shall run, checked."""
-
-    tier: Tier
-    window: str
-    budget_micros: int | None
-    metadata: dict[str, str] | None
-    idempotency_key: str | None
-    hold_until: datetime | None
-    priority: int
+from pipeline.ports.desk import Terms
 
 
 def parse_terms(
@@ -71,32 +53,6 @@ def tier_of(text: str) -> Tier:
 def moment_of(text: str, *, option: str) -> datetime:
     """Return the instant that an option names, as seen from this machine; raises `UsageError`."""
     return parse_moment(text, now=datetime.now().astimezone(), option=option)
-
-
-def submit_input(
-    stack: Stack,
-    source: Input,
-    terms: Terms,
-    *,
-    on_created: Callable[[BatchView], None],
-    must_promise: bool = False,
-) -> BatchView:
-    """Store the file, make its batch and take it in; `on_created` hears of the batch before it is read."""
-    collect_seldom()
-    submission = Submission(
-        tenant_id=DEFAULT_TENANT,
-        input_file_id=store_input(stack, source.path),
-        endpoint=source.endpoint,
-        completion_window=terms.window,
-        tier=terms.tier,
-        budget_micros=terms.budget_micros,
-        metadata=terms.metadata,
-        idempotency_key=terms.idempotency_key,
-        hold_until=terms.hold_until,
-        priority=terms.priority,
-        must_promise=must_promise,
-    )
-    return submit(stack, submission, on_created=on_created)
 
 
 def _parse_metadata(pairs: Sequence[str]) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.entrypoints.cli.counter import Counter, at_counter
 from pipeline.entrypoints.cli.exits import ExitCode, exit_code_of
 from pipeline.entrypoints.cli.options import (
     AsJson,
@@ -24,11 +26,13 @@ from pipeline.entrypoints.cli.options import (
 from pipeline.entrypoints.cli.talk import print_document, print_line, say
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.app.stack import Stack
     from pipeline.ports.batches import BatchView
+    from pipeline.ports.desk import Desk
 
 
+@at_counter
 def submit(  # noqa: PLR0913 -- a parameter for each option
+    counter: Counter,
     file: InputFile,
     *,
     endpoint: EndpointOption = None,
@@ -51,10 +55,9 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
 ) -> int:
     """Submit a file of requests; its batch id goes to stdout."""
     from pipeline.entrypoints.cli.admission import await_promise, check_admission
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.detaching import detachable
     from pipeline.entrypoints.cli.inputs import opened_input
-    from pipeline.entrypoints.cli.submission import parse_terms, submit_input
+    from pipeline.entrypoints.cli.submission import parse_terms
 
     terms = parse_terms(
         tier=tier,
@@ -65,7 +68,7 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
         hold_until=hold_until,
         priority=priority,
     )
-    with detachable() as watched, opened_input(file, endpoint=endpoint) as source, connected() as stack:
+    with detachable() as watched, opened_input(file, endpoint=endpoint) as source, counter.desk() as desk:
 
         def created(view: BatchView) -> None:
             watched.batch_id = view.batch_id
@@ -73,27 +76,27 @@ def submit(  # noqa: PLR0913 -- a parameter for each option
                 print_line(view.batch_id)
 
         if promise:
-            check_admission(stack, source, terms)
-        view = submit_input(stack, source, terms, on_created=created, must_promise=promise)
+            check_admission(desk, source, terms)
+        view = desk.submit(source.path, source.endpoint, terms, on_created=created, must_promise=promise)
         if promise:
-            view = await_promise(stack, view)
+            view = await_promise(desk, view)
         if promise and not as_json:
             print_line(view.batch_id)
         if wait and not view.state.is_terminal:
-            view = _follow_talking(stack, view.batch_id)
-    return _tell_submitted(view, as_json=as_json)
+            view = follow_talking(desk, view.batch_id)
+    return tell_submitted(view, as_json=as_json)
 
 
-def watch(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+@at_counter
+def watch(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Follow a batch until it ends; Ctrl-C stops looking, not the batch."""
-    from pipeline.entrypoints.cli.connection import connected, looking
     from pipeline.entrypoints.cli.detaching import detachable
     from pipeline.entrypoints.cli.documents import error_lines
     from pipeline.entrypoints.cli.following import JsonDisplay, follow, lines_as_data, talking_display
 
-    with detachable() as watched, connected() as stack:
+    with detachable() as watched, counter.desk() as desk:
         watched.batch_id = batch_id
-        look = looking(stack, batch_id)
+        look = partial(desk.get, batch_id)
         if as_json:
             view = follow(look, JsonDisplay())
         elif not sys.stdout.isatty():
@@ -106,28 +109,29 @@ def watch(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     return exit_code_of(view)
 
 
-def cancel(batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
+@at_counter
+def cancel(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = False) -> int:
     """Cancel a batch: what runs may finish, nothing new starts, finished rows keep their results."""
-    from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.documents import batch_document
 
-    with connected() as stack:
-        view = stack.batches.cancel(batch_id)
+    with counter.desk() as desk:
+        view = desk.cancel(batch_id)
     say(f"{batch_id} is {view.state}; `nightrate results {batch_id}` will have the rows that finished.")
     if as_json:
         print_document(batch_document(view))
     return ExitCode.OK
 
 
-def _follow_talking(stack: Stack, batch_id: str) -> BatchView:
-    from pipeline.entrypoints.cli.connection import looking
+def follow_talking(desk: Desk, batch_id: str) -> BatchView:
+    """Follow a batch until it ends, on stderr."""
     from pipeline.entrypoints.cli.following import follow, talking_display
 
     with talking_display() as display:
-        return follow(looking(stack, batch_id), display)
+        return follow(partial(desk.get, batch_id), display)
 
 
-def _tell_submitted(view: BatchView, *, as_json: bool) -> int:
+def tell_submitted(view: BatchView, *, as_json: bool) -> int:
+    """Say what became of a batch that was handed in, and return how the command ends."""
     from pipeline.entrypoints.cli.documents import batch_document, error_lines, why
     from pipeline.entrypoints.cli.figures import counted
 

@@ -51,6 +51,7 @@ def file_document(view: FileView) -> Document:
         "purpose": str(view.purpose),
         "status": "processed",
         "status_details": None,
+        "sha256": view.sha256,
     }
 
 
@@ -151,4 +152,22 @@ def _beyond(view: BatchView) -> Document:
         "hold_until": seconds(view.hold_until),
         "paused_at": seconds(view.paused_at),
         "errors_total": view.errors_total,
+        "tenant_id": view.tenant_id,
+        "models": list(view.models),
+        "rows": _rows(view),
+        # Why is between the installation and whoever runs it.
+        "trouble": None if view.trouble is None else "the last try at it failed",
+        "steered_at": seconds(view.steered_at),
+    }
+
+
+def _rows(view: BatchView) -> Document:
+    return {
+        "total": view.rows_total,
+        "duplicate": view.rows_duplicate,
+        "refused": view.rows_refused,
+        "succeeded": view.rows_succeeded,
+        "errored": view.rows_errored,
+        "completed": view.rows_completed,
+        "failed": view.rows_failed,
     }

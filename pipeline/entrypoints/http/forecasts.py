@@ -11,8 +11,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from pipeline.app.explaining import Explained, explain_to_tenant
-from pipeline.app.quoting import FileQuote, quote_stored
+from pipeline.app.explaining import explain_to_tenant
+from pipeline.app.quoting import quote_stored
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.money import amount
 from pipeline.domain.windows import parse_window
@@ -22,8 +22,9 @@ from pipeline.entrypoints.http.documents import Document, answer
 from pipeline.entrypoints.http.errors import ApiError
 from pipeline.entrypoints.http.service import service_of
 from pipeline.ports.batches import Rejected
+from pipeline.ports.explain import Explained
 from pipeline.ports.files import FileView
-from scheduler.quoting import TierQuote
+from pipeline.ports.quotes import FileQuote, TierQuote
 
 router = APIRouter(tags=["Batches"])
 

@@ -123,6 +123,7 @@ class File(_Answered):
     purpose: FilePurpose
     status: Literal["uploaded", "processed", "error"]
     status_details: str | None
+    sha256: str
 
 
 class FileList(_Answered):
@@ -172,6 +173,20 @@ class Cost(_Answered):
 
     amount: str
     currency: str
+
+
+class Rows(_Answered):
+    """Rows of a batch, told apart as its bill does."""
+
+    total: int
+    duplicate: int
+    refused: int
+    #: Distinct rows with a result, live.
+    succeeded: int
+    errored: int
+    #: Lines of the output and the error file, null until they are written.
+    completed: int | None
+    failed: int | None
 
 
 class Why(_Answered):
@@ -230,6 +245,11 @@ class Batch(_Answered):
     #: Only where it was asked for.
     eta: Eta | None = None
     errors_total: int
+    tenant_id: str
+    models: list[str]
+    rows: Rows
+    trouble: str | None
+    steered_at: int | None
 
 
 class BatchList(_Answered):

@@ -11,7 +11,8 @@ from pipeline.domain.tiers import Tier
 from pipeline.domain.windows import parse_window
 from pipeline.entrypoints.cli.admission import _refused
 from pipeline.entrypoints.cli.figures import micros_of
-from pipeline.entrypoints.cli.submission import Terms, parse_terms
+from pipeline.entrypoints.cli.submission import parse_terms
+from pipeline.ports.desk import Terms
 from scheduler.admission import Admission, Offer
 
 

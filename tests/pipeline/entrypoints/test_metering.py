@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.entrypoints.cli.metering import meters_document, meters_facts
-from storage.meters import BatchMeters
+from pipeline.ports.meters import BatchMeters
 
 MEASURED = BatchMeters(
     attempts=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -233,6 +234,7 @@ def test_a_file_says_what_openai_says_of_one(quiet: Served) -> None:
         "created_at": file["created_at"],
         "expires_at": file["created_at"] + 2_592_000,
         "filename": "in put.jsonl",
+        "sha256": hashlib.sha256(content).hexdigest(),
         "purpose": "batch",
         "status": "processed",
         "status_details": None,

@@ -1,0 +1,1 @@
+"""A server of Nightrate, asked over HTTP from another machine."""
