@@ -32,6 +32,8 @@ _BACKOFF_SECONDS_MAX: Final = 1.0
 _TRANSIENT_STATES: Final = frozenset({"40001", "40P01"})
 #: What triggers of ours raise where something is refused for a reason that people are to hear.
 _REFUSED_STATE: Final = "NR001"
+#: Before any other statement of its transaction.
+_ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 #: For the audit log; both end with the transaction.
 _NAME_ACTOR: Final = text("""
     SELECT set_config('nightrate.actor', :actor, true), set_config('nightrate.request_id', :request_id, true)
@@ -78,14 +80,20 @@ class Database:
             _raise_refusal(error)
             raise
 
-    def run(self, work: Callable[[Connection], _Result]) -> _Result:
-        """Run `work` in a transaction, again while the server is away; `work` must be idempotent."""
+    def run(self, work: Callable[[Connection], _Result], *, is_look: bool = False) -> _Result:
+        """Run `work` in a transaction, again while the server is away; `work` must be idempotent.
+
+        A look changes nothing, and all that it reads is of one moment.
+        """
         give_up_at = time.monotonic() + self._away_seconds_max
         pause_seconds = 0.05
         while True:
             try:
                 with self.engine.begin() as connection:
-                    _name_actor(connection)
+                    if is_look:
+                        connection.execute(_ONE_MOMENT)
+                    else:
+                        _name_actor(connection)
                     return work(connection)
             except DBAPIError as error:
                 if not _is_passing(error):

@@ -27,8 +27,6 @@ from storage.snapshots import read_snapshot
 
 _Found = TypeVar("_Found")
 
-_ONE_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-
 _LEADER: Final = text("""
     -- An advisory lock of one number is told as its two halves.
     SELECT clock_timestamp() AS now, (SELECT holder FROM leadership) AS leader,
@@ -148,11 +146,7 @@ class FactsRepository:
         )
 
     def _read(self, read: Callable[[Connection], _Found]) -> _Found:
-        def work(connection: Connection) -> _Found:
-            connection.execute(_ONE_SNAPSHOT)
-            return read(connection)
-
-        return self._database.run(work)
+        return self._database.run(read, is_look=True)
 
 
 def _pools(connection: Connection, asked: Iterable[str]) -> tuple[PoolFacts, ...]:

@@ -319,7 +319,8 @@ def test_a_batch_is_explained(shell: Shell, tmp_path: Path) -> None:
     told = shell("explain", batch_id, "--history")
     document = shell("explain", batch_id, "--history", "--json").document
 
-    assert (told.code, told.out.splitlines()[0]) == (0, f"{batch_id}  completed")
+    assert told.code == 0, told.err
+    assert told.out.splitlines()[0] == f"{batch_id}  completed"
     assert (document["id"], document["state"], document["kind"]) == (batch_id, "completed", "batch")
     assert document["history"]
 
