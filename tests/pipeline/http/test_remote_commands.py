@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import infra.remote.desk
+import infra.remote.uploads
 from pipeline.domain.access import Role
 from pipeline.entrypoints.cli.main import main
 from tests.pipeline.http.served import Served
@@ -273,6 +275,48 @@ def test_the_key_is_in_no_listing_of_settings(at: Callable[[str], Shell], monkey
         assert os.environ["NIGHTRATE_URL"] in ended.out
 
 
+@pytest.mark.parametrize("shape", [("--format", "merged"), ("--format", "parquet"), ("--partial",)])
+def test_results_have_the_same_shapes_at_both_counters(
+    at: Callable[[str], Shell], tmp_path: Path, shape: tuple[str, ...]
+) -> None:
+    local, remote = (at(counter) for counter in COUNTERS)
+    batch_id = ended_batch(remote, tmp_path)
+    written = tmp_path / "out"
+
+    here = local("results", batch_id, *shape, "--output", "out", "--json").document
+    content = written.read_bytes()
+    there = remote("results", batch_id, *shape, "--output", "out", "--force", "--json").document
+
+    assert here == there
+    assert written.read_bytes() == content != b""
+
+
+def test_results_of_a_batch_that_runs_are_had_where_they_are_asked_for(shell: Shell, tmp_path: Path) -> None:
+    held = shell("submit", requests(tmp_path), "--hold-until", "6h", "--window", "2d").out.strip()
+
+    early, partial = shell("results", held, "--format", "jsonl"), shell("results", held, "--partial")
+
+    assert (early.code, early.out) == (4, "")
+    assert partial.code == 0, partial.err
+    assert shell("cancel", held).code == 0
+
+
+def test_a_large_file_arrives_in_parts(
+    whole: Served, at: Callable[[str], Shell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.remote.uploads, "PART_BYTES", 1000)
+    monkeypatch.setattr(
+        infra.remote.desk.RemoteDesk.__init__, "__kwdefaults__", {"on_sent": None, "parts_from_bytes": 1}
+    )
+    remote = at("remote")
+
+    ran = remote("submit", requests(tmp_path), "--wait")
+    assert ran.code == 5, ran.err
+    file_id = remote("show", ran.out.strip(), "--json").document["files"]["input"]
+
+    assert whole.ask("GET", f"/v1/files/{file_id}/content").content == (tmp_path / "in.jsonl").read_bytes()
+
+
 @NEEDS_FORECASTS
 def test_a_file_is_quoted_and_nothing_of_it_stays(at: Callable[[str], Shell], tmp_path: Path, whole: Served) -> None:
     local, remote = (at(counter) for counter in COUNTERS)
@@ -319,6 +363,7 @@ def test_a_batch_is_explained(shell: Shell, tmp_path: Path) -> None:
     told = shell("explain", batch_id, "--history")
     document = shell("explain", batch_id, "--history", "--json").document
 
+    assert told.code == 0, told.err
     assert told.code == 0, told.err
     assert told.out.splitlines()[0] == f"{batch_id}  completed"
     assert (document["id"], document["state"], document["kind"]) == (batch_id, "completed", "batch")
