@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -40,3 +41,4 @@ def test_the_server_does_what_its_document_says(quiet: Served, tmp_path: Path) -
     cases = re.search(r"(\d+) generated", ran.stdout)
     assert cases is not None
     assert int(cases[1]) >= 10 * EXAMPLES
+    logging.getLogger(__name__).info("%s cases", cases[1])
