@@ -74,7 +74,7 @@ unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and
 	$(RUN) -m pytest -q -m 'not long'
 
 fuzz: .venv/.dev  ## The API against its own document, 10,000 cases and more (SEED=n)
-	FUZZ_EXAMPLES=$(or $(EXAMPLES),250) SEED=$(SEED) $(RUN) -m pytest -q --log-cli-level=INFO tests/pipeline/http/test_schema.py
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),250) SEED=$(SEED) $(RUN) -m pytest -q tests/pipeline/http/test_schema.py
 
 # What runs the TypeScript example: OpenAI's client for Node, and a runner that older Nodes need.
 build/examples-node/.run:
