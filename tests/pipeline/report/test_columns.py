@@ -24,6 +24,7 @@ BODIES: dict[Endpoint, dict[str, Any]] = {
         "choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]
     },
     Endpoint.COMPLETIONS: {"choices": [{"text": "hi", "finish_reason": "length"}]},
+    Endpoint.RESPONSES: {"status": "completed", "output": [{"content": [{"type": "output_text", "text": "hi"}]}]},
     Endpoint.EMBEDDINGS: {"data": [{"index": 0, "embedding": [0.5, -1.0]}, {"index": 1, "embedding": [1.0, 1.0]}]},
     Endpoint.SCORE: {"data": [{"index": 0, "score": 0.25}, {"index": 1, "score": 0.5}]},
     Endpoint.RERANK: {"results": [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": 0.25}]},
@@ -32,6 +33,7 @@ BODIES: dict[Endpoint, dict[str, Any]] = {
 OWN: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT_COMPLETIONS: {"finish_reason": "stop", "text": "hi"},
     Endpoint.COMPLETIONS: {"finish_reason": "length", "text": "hi"},
+    Endpoint.RESPONSES: {"finish_reason": "completed", "text": "hi"},
     Endpoint.EMBEDDINGS: {"embedding": [0.5, -1.0]},
     Endpoint.SCORE: {"scores": [0.25, 0.5]},
     Endpoint.RERANK: {"scores": [0.25, 0.5]},
@@ -121,3 +123,15 @@ def test_without_pyarrow_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ParquetMissingError, match="not installed") as caught:
         next(parquet(Endpoint.SCORE, iter(())))
     assert caught.value.code == "parquet_not_installed"
+
+
+def test_a_response_that_was_cut_says_why_and_its_tokens_go_by_their_own_names() -> None:
+    body = BODIES[Endpoint.RESPONSES] | {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+        "usage": {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
+    }
+
+    (row,) = table(Endpoint.RESPONSES, encode_answer(200, "req_x", body)).to_pylist()
+
+    assert (row["finish_reason"], row["prompt_tokens"], row["completion_tokens"]) == ("max_output_tokens", 3, 2)
