@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -50,6 +51,7 @@ _SHUTDOWN_SECONDS: Final = 25
 #: Longer than load balancers keep a connection that nobody uses.
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
+_SWITCH_SECONDS: Final = 0.0005
 #: Of an upload, for what the form has around its file.
 _FORM_BYTES: Final = 64 * 1024
 #: Requests at once that read or write whole files before they answer; the others keep their threads.
@@ -116,6 +118,8 @@ def serve(settings: Settings) -> None:
     """Serve the API until a signal; requests under way may finish."""
     with open_service(settings) as service, listening(settings.api_host, settings.api_port) as listener:
         collect_seldom()
+        # The event loop wants its turn after each wait, and would be kept from it for five milliseconds by any thread.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         host, port = listener.getsockname()[:2]
         _LOG.info("api_listening", extra={"host": host, "port": port})
         _Server(config_of(build_app(service))).run(sockets=[listener])
