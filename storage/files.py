@@ -14,13 +14,10 @@ from pipeline.domain.ids import FileId, ProjectId, TenantId
 from pipeline.ports.access import Scope
 from pipeline.ports.files import FileDraft, FileView
 from storage.database import Database
-from storage.scopes import scope_arguments
+from storage.scopes import scope_arguments, scoped
 
 #: Nobody sees a file from the moment it expires, whenever the sweeper comes by.
 IS_VISIBLE: Final = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-_IN_SCOPE: Final = (
-    f"tenant_id = :tenant_id AND (CAST(:project_id AS text) IS NULL OR project_id = :project_id) AND {IS_VISIBLE}"
-)
 
 
 #: The error file of a batch whose rows are to run again, until they are taken in.
@@ -31,7 +28,8 @@ _BEING_RETRIED: Final = """
 
 
 def _scoped(statement: str) -> TextClause:
-    return text(statement.replace("IN_SCOPE", _IN_SCOPE).replace("BEING_RETRIED", _BEING_RETRIED))
+    seen = statement.replace("IN_SCOPE", f"IN_SCOPE AND {IS_VISIBLE}").replace("BEING_RETRIED", _BEING_RETRIED)
+    return scoped(seen)
 
 
 _ADD: Final = text("""

@@ -18,7 +18,7 @@ from pipeline.domain.api_keys import KeyText, is_key, new_key, read_key
 from pipeline.domain.ids import ApiKeyId, ProjectId, TenantId, new_key_id
 from pipeline.domain.plans import Plan
 from pipeline.entrypoints.http.errors import ApiError
-from pipeline.entrypoints.http.limiting import RateKeeper
+from pipeline.entrypoints.http.limiting import READING, RateKeeper
 from pipeline.entrypoints.http.remembering import Remembered
 from pipeline.ports.access import KnownKey, Scope
 from pipeline.ports.acting import Actor, act_as
@@ -28,8 +28,6 @@ _LOG = logging.getLogger(__name__)
 _USED_EVERY_SECONDS: Final = 30.0
 _BEARER: Final = "bearer "
 _ID_CHARS_MAX: Final = 64
-#: These change nothing, so that nobody need be told who did it.
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +148,8 @@ async def admitted(request: Request, permission: Permission) -> Caller:
     if permission not in caller.permissions:
         message = f"This API key may not do this: it lacks the permission '{permission}'."
         raise ApiError(403, message, code="forbidden")
-    if request.method not in _READING:
+    # What changes nothing is nobody's doing.
+    if request.method not in READING:
         act_as(Actor(name=caller.key_id, request_id=request_id))
     return caller
 

@@ -28,7 +28,8 @@ from pipeline.entrypoints.http.gathering import Gathered
 STRANGER_RATE: Final = Rate(per_minute=120, burst=240)
 #: Where every route of these takes files or parts of them.
 _UPLOAD_PATHS: Final = ("/v1/files", "/v1/uploads")
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: These change nothing.
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _RETRY_SECONDS: Final = 2
 _REMEMBERED_MAX: Final = 10_000
 _US_PER_SECOND: Final = 1_000_000
@@ -155,7 +156,7 @@ class RateKeeper:
 
 def route_class_of(method: str, path: str) -> RouteClass:
     """Return which rate a request counts for."""
-    if method in _READING:
+    if method in READING:
         return RouteClass.READS
     is_upload = method == "POST" and any(path == each or path.startswith(f"{each}/") for each in _UPLOAD_PATHS)
     return RouteClass.UPLOADS if is_upload else RouteClass.WRITES
