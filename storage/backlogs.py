@@ -1,13 +1,7 @@
-"""Backlogs: what a cycle sees of the batches, of which it reads again only those that may have changed.
-
-A batch changes in two ways. Its own row is updated: each update marks it with the transaction that made it, and
-whatever a transaction wrote that was not over at the last look has a mark no lower than the oldest of those. Or packs
-with rows of it move on: all that have not ended, and those that have and are not settled, are few.
-"""
+"""Backlogs: what a cycle sees of the batches, of which it reads again only those that may have changed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -20,11 +14,10 @@ from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, WorkSize
+from storage.changes import ChangeCursor
 
 #: Shards carried of each batch: enough for one cycle's packs, whatever the batch's size.
 _SHARDS_A_BATCH: Final = 64
-#: Everything is read again now and then, so that a mistake here would not last.
-_READ_ALL_SECONDS: Final = 300.0
 
 _COLUMNS: Final = """
     SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, must_promise,
@@ -55,17 +48,6 @@ _OPEN_SHARDS: Final = text("""
                 ORDER BY shard_no LIMIT :shards_a_batch) AS open
 """)
 
-_CHANGED: Final = text("SELECT id FROM batches WHERE changed_by >= :since")
-
-_MOVING: Final = text("""
-    -- Pack by pack (what OFFSET is for): there are few of them, and very many slices.
-    SELECT DISTINCT batch_id
-      FROM (SELECT id FROM packs WHERE state IN ('ready', 'retryable')
-            UNION ALL SELECT id FROM packs WHERE state = 'leased'
-            UNION ALL SELECT id FROM packs WHERE ended_at IS NOT NULL AND settled_at IS NULL) AS moving,
-      LATERAL (SELECT batch_id FROM pack_slices WHERE pack_id = moving.id OFFSET 0) AS slices
-""")
-
 _RESERVED: Final = text("""
     -- Of batches with a budget: what their open packs may still cost them. What these have cost so far is spent.
     SELECT slices.batch_id, sum(greatest(0, slices.micros - paid.micros)) AS micros
@@ -81,8 +63,6 @@ _RESERVED: Final = text("""
      GROUP BY slices.batch_id
 """)
 
-_NOW: Final = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
-
 
 class BacklogMirror:
     """The backlogs as they were last read, for one reader that looks again and again."""
@@ -91,50 +71,29 @@ class BacklogMirror:
         """Know nothing yet, so that the first look is at everything."""
         self._backlogs: dict[tuple[str, str], Backlog] = {}
         self._models: dict[str, list[str]] = {}
-        self._moving: frozenset[str] = frozenset()
         #: What open packs may still cost batches with a budget.
         self._reserved: dict[str, int] = {}
-        #: Transactions below this one were over at the last look; None: look at everything.
-        self._since: int | None = None
-        self._read_all_at = 0.0
+        self._changes = ChangeCursor()
 
     def read(self, connection: Connection) -> tuple[Backlog, ...]:
         """Return all batches with rows that have no result.
 
         One whose rows are all in packs is among them: whether these wait for a worker is to be known.
         """
-        # Before anything is read: what is committed meanwhile is looked at again.
-        now: int = connection.execute(_NOW).scalar_one()
-        moving = frozenset(connection.execute(_MOVING).scalars())
-        stale = self._stale(connection, moving)
+        look = self._changes.look(connection)
         # Before what is spent is read: what a pack that ends meanwhile has cost is counted twice then, and not missed.
         self._reserved = {row.batch_id: int(row.micros) for row in connection.execute(_RESERVED)}
-        if stale is None:
+        if look.batch_ids is None:
             self._backlogs.clear()
             self._models.clear()
             self._enter(connection, connection.execute(_ALL).all())
-            self._read_all_at = time.monotonic()
-        elif stale:
-            for batch_id in stale:
+        elif look.batch_ids:
+            for batch_id in look.batch_ids:
                 for model in self._models.pop(batch_id, ()):
                     del self._backlogs[batch_id, model]
-            self._enter(connection, connection.execute(_SOME, {"batch_ids": stale}).all())
-        self._since, self._moving = now, moving
+            self._enter(connection, connection.execute(_SOME, {"batch_ids": list(look.batch_ids)}).all())
+        self._changes.saw(look)
         return tuple(self._backlogs.values())
-
-    def stale(self, connection: Connection) -> list[str] | None:
-        """Return the batches that may have changed since the last look; None where that may be any."""
-        return self._stale(connection, frozenset(connection.execute(_MOVING).scalars()))
-
-    def forget(self) -> None:
-        """Look at everything next time."""
-        self._since = None
-
-    def _stale(self, connection: Connection, moving: frozenset[str]) -> list[str] | None:
-        if self._since is None or time.monotonic() > self._read_all_at + _READ_ALL_SECONDS:
-            return None
-        changed = connection.execute(_CHANGED, {"since": self._since}).scalars()
-        return sorted(moving | self._moving | set(changed))
 
     def _enter(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
         shards: dict[tuple[str, str], list[OpenShard]] = {(row.id, row.model): [] for row in rows}

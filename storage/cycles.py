@@ -21,6 +21,7 @@ from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
 from storage.admissions import answer
 from storage.backlogs import BacklogMirror
+from storage.changes import ChangeCursor, Look
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
 from storage.predictions import read_predictions, settle
@@ -235,6 +236,8 @@ class CycleRepository:
         self._silence = silence
         self._limited = limited
         self._mirror = BacklogMirror()
+        #: Its own: a batch that changed after it was looked at here and before it was read there would be missed.
+        self._advances = ChangeCursor()
         #: As they were stored last; None: to be read.
         self._fair_tags: tuple[FairTag, ...] | None = None
 
@@ -282,14 +285,16 @@ class CycleRepository:
     def advance_batches(self, epoch: int) -> int:
         """Move batches that are done or overdue to finalizing; return how many."""
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> tuple[Look, int]:
             guard_epoch(connection, epoch)
-            stale = self._mirror.stale(connection)
-            if stale is None:
-                return len(connection.execute(_ADVANCE_ALL, {"epoch": epoch}).all())
-            return len(connection.execute(_ADVANCE_SOME, {"epoch": epoch, "batch_ids": stale}).all())
+            look = self._advances.look(connection)
+            if look.batch_ids is None:
+                return look, len(connection.execute(_ADVANCE_ALL, {"epoch": epoch}).all())
+            some = {"epoch": epoch, "batch_ids": list(look.batch_ids)}
+            return look, len(connection.execute(_ADVANCE_SOME, some).all())
 
-        ended = self._database.run(work)
+        look, ended = self._database.run(work)
+        self._advances.saw(look)
         self._tidy(epoch)
         return ended
 

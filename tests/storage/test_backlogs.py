@@ -18,7 +18,7 @@ from pipeline.ports.batches import Steering
 from pipeline.ports.cycle import Backlog, CyclePlan, Standing
 from scheduler.cycle import decide
 from scheduler.policy import Policy
-from storage import backlogs
+from storage import changes
 from storage.cycles import CycleRepository
 from tests.storage.world import LEASE, World, admitted
 
@@ -122,6 +122,19 @@ def test_batches_end_whoever_settled_their_last_pack(world: World) -> None:
     assert world.scalars("SELECT state FROM batches WHERE id = :id", id=batch_id) == ["finalizing"]
 
 
+def test_a_batch_without_a_row_to_run_ends_whenever_it_was_admitted(world: World) -> None:
+    floor = Floor(world, Random(0))
+    floor.cycle()
+    floor.cycles.advance_batches(world.leadership.epoch)
+    # After the advance, and before the snapshot of the same cycle: all its rows were refused, so no pack will move it.
+    batch_id = world.admit()
+    floor.cycles.snapshot()
+
+    floor.cycles.advance_batches(world.leadership.epoch)
+
+    assert world.scalars("SELECT state FROM batches WHERE id = :id", id=batch_id) == ["finalizing"]
+
+
 def test_a_change_that_was_under_way_at_one_look_is_seen_at_the_next(world: World) -> None:
     cycles = CycleRepository(world.database, silence=LEASE)
     first, second = world.admit(3), world.admit(3)
@@ -159,7 +172,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_look_that_leaves_something_out_is_caught(world: World, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlogs, *MUTANTS[mutant])
+    monkeypatch.setattr(changes, *MUTANTS[mutant])
 
     with pytest.raises(AssertionError):
         compare_all(world)
@@ -175,7 +188,7 @@ def test_everything_is_read_again_now_and_then(world: World, monkeypatch: pytest
     world.execute("ALTER TABLE batches ENABLE TRIGGER batches_mark_change")
     (stale,) = cycles.snapshot().backlogs
 
-    monkeypatch.setattr(backlogs, "_READ_ALL_SECONDS", timedelta(0).total_seconds() - 1)
+    monkeypatch.setattr(changes, "_LOOK_AT_ALL_SECONDS", timedelta(0).total_seconds() - 1)
     (fresh,) = cycles.snapshot().backlogs
 
     assert stale.deadline_at_us != fresh.deadline_at_us

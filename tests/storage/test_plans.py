@@ -20,6 +20,7 @@ from storage import (
     backlogs,
     batch_statements,
     batch_views,
+    changes,
     costs,
     cycles,
     files,
@@ -303,8 +304,8 @@ CASES = (
         "pk_batches ix_shards_undone ix_ledger_batch_id",
         batch_ids=[LIVE],
     ),
-    case("changed batches", backlogs._CHANGED, "ix_batches_changed_by", since=2**62),
-    case("batches that move", backlogs._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
+    case("changed batches", changes._CHANGED, "ix_batches_changed_by", since=2**62),
+    case("batches that move", changes._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
     case(
         "reservations",
         backlogs._RESERVED,
