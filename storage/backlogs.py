@@ -23,7 +23,7 @@ _COLUMNS: Final = """
     SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, must_promise,
            priority, reason,
            paused_at IS NOT NULL AS is_paused,
-           coalesce((SELECT sum(amount_micros) FROM ledger WHERE batch_id = batches.id), 0) AS spent_micros,
+           coalesce((SELECT sum(charged_micros) FROM entries WHERE batch_id = batches.id), 0) AS spent_micros,
            undone.*
       FROM batches,
       LATERAL (SELECT coalesce(sum(rows_packed - rows_succeeded - rows_errored), 0) AS rows_in_flight, min(model) AS model,
@@ -56,9 +56,9 @@ _RESERVED: Final = text("""
       LATERAL (SELECT batch_id, sum(reserved_micros) AS micros FROM pack_slices WHERE pack_id = open.id
                 GROUP BY batch_id OFFSET 0) AS slices
       JOIN batches ON batches.id = slices.batch_id AND budget_micros IS NOT NULL,
-      LATERAL (SELECT coalesce(sum(amount_micros), 0) AS micros
-                 FROM worker_intervals JOIN ledger USING (worker_id, start_us)
-                WHERE pack_id = open.id AND account = slices.batch_id OFFSET 0) AS paid
+      LATERAL (SELECT coalesce(sum(charged_micros), 0) AS micros
+                 FROM transactions JOIN entries ON transaction_id = transactions.id
+                WHERE pack_id = open.id AND entries.batch_id = slices.batch_id OFFSET 0) AS paid
      WHERE slices.micros > 0
      GROUP BY slices.batch_id
 """)

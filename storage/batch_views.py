@@ -31,8 +31,10 @@ _VIEW = """
         SELECT coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens
           FROM parts WHERE parts.batch_id = page.id) AS tokens ON true
       LEFT JOIN LATERAL (
-        SELECT coalesce(sum(amount_micros), 0) AS cost_micros, min(currency) AS currency
-          FROM ledger WHERE ledger.batch_id = page.id) AS bill ON true
+        -- What its tenant pays; all of it is in one currency.
+        SELECT coalesce(sum(charged_micros), 0) AS cost_micros,
+               (SELECT currency FROM transactions WHERE transactions.id = min(transaction_id)) AS currency
+          FROM entries WHERE entries.batch_id = page.id) AS bill ON true
      ORDER BY created_at DESC, id DESC
 """
 

@@ -12,17 +12,18 @@ from pipeline.domain.lifecycle import IntervalKind
 from storage.database import Database
 
 _BATCH_COST = text("""
-    SELECT coalesce(sum(amount_micros), 0) AS amount_micros, coalesce(sum(tokens), 0) AS tokens,
-           coalesce(min(currency), 'USD') AS currency
-      FROM ledger WHERE batch_id = :batch_id
+    SELECT coalesce(sum(effective_micros), 0) AS amount_micros, coalesce(sum(input_tokens + output_tokens), 0) AS tokens,
+           coalesce((SELECT currency FROM transactions WHERE transactions.id = min(transaction_id)), 'USD') AS currency
+      FROM entries WHERE batch_id = :batch_id
 """)
 
 _OVERHEAD = text("""
-    SELECT ledger.kind, sum(amount_micros) AS amount_micros, sum(stop_us - start_us) AS duration_us,
+    SELECT spans.kind, sum(effective_micros) AS amount_micros, sum(stop_us - spans.start_us) AS duration_us,
            min(currency) AS currency
-      FROM ledger JOIN worker_intervals USING (worker_id, start_us)
-     WHERE batch_id IS NULL AND (CAST(:since AS timestamptz) IS NULL OR ledger.created_at >= :since)
-     GROUP BY ledger.kind ORDER BY amount_micros DESC, ledger.kind
+      FROM worker_intervals AS spans JOIN transactions USING (worker_id, start_us)
+      JOIN entries ON transaction_id = transactions.id AND account LIKE 'overhead:%'
+     WHERE CAST(:since AS timestamptz) IS NULL OR transactions.created_at >= :since
+     GROUP BY spans.kind ORDER BY amount_micros DESC, spans.kind
 """)
 
 _RECONCILE = text("""
@@ -32,18 +33,24 @@ _RECONCILE = text("""
            div(rate_micros_per_hour::numeric * metered_until_us, 3600000000) AS expected_micros,
            coalesce(charged.amount_micros, 0) AS charged_micros
       FROM workers
-      LEFT JOIN (SELECT worker_id, sum(amount_micros) AS amount_micros FROM ledger GROUP BY worker_id) AS charged
+      LEFT JOIN (SELECT worker_id, sum(-effective_micros) AS amount_micros
+                   FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
+                  WHERE kind = 'accrual' GROUP BY worker_id) AS charged
              ON charged.worker_id = workers.id
      WHERE div(rate_micros_per_hour::numeric * metered_until_us, 3600000000) <> coalesce(charged.amount_micros, 0)
      ORDER BY workers.id
 """)
 
-_SPENT = text("SELECT currency, sum(amount_micros) AS amount_micros FROM ledger GROUP BY currency ORDER BY currency")
+_SPENT = text("""
+    SELECT currency, sum(-effective_micros) AS amount_micros
+      FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
+     GROUP BY currency ORDER BY currency
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCost:
-    """What a batch was charged so far."""
+    """What a batch has cost so far; what is charged for it is in its view."""
 
     amount_micros: int
     tokens: int

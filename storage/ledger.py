@@ -1,26 +1,50 @@
-"""The ledger's writes: a worker's span and its charges, always together.
+"""The ledger's writes: a worker's span and the transaction that charges it, always together.
 
 The database holds the rest: spans follow one another without a gap, their price is the telescoping
-one, and a span's charges sum to its price (see 0001_guards.sql).
+one, and a span's transaction owes its price (see 0001_guards.sql, 0019_journal.sql).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 from sqlalchemy import Connection, Row, text
 
+from pipeline.domain.costs.amounts import COST_NAMES, Amounts
+from pipeline.domain.costs.charging import ChargeTerms
+from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.transactions import (
+    CostCategory,
+    Entry,
+    Overhead,
+    Transaction,
+    TransactionKind,
+    of_batch,
+    of_overhead,
+    of_revenue,
+    of_supplier,
+)
 from pipeline.domain.errors import LeaseLostError, NotFoundError
-from pipeline.domain.ids import WorkerId
+from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerState
-from pipeline.domain.money import metered_cost_micros
 from pipeline.domain.shares import SplitRule, UnitCosts
+from pipeline.domain.tiers import Tier
 from pipeline.ports.packs import Interval, WorkCommit
+from storage.journal import post
 
 _METER = text("""
-    SELECT state, metered_until_us, rate_micros_per_hour, currency FROM workers
-     WHERE id = :worker_id FOR NO KEY UPDATE
+    SELECT id, pool, state, started_at, metered_until_us, currency, rate_micros_per_hour, list_rate_micros_per_hour,
+           contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour
+      FROM workers WHERE id = :worker_id FOR NO KEY UPDATE
+""")
+
+_TERMS = text("""
+    SELECT id, tier, charge_multiplier_ppm, input_token_price_picos, output_token_price_picos
+      FROM batches WHERE id = ANY(:batch_ids)
 """)
 
 _ADD_INTERVAL = text("""
@@ -32,12 +56,59 @@ _ADD_INTERVAL = text("""
             CAST(:split_rule AS text))
 """)
 
-_ADD_ENTRY = text("""
-    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, row_count, input_tokens, output_tokens, tokens,
-                        amount_micros, currency)
-    VALUES (:worker_id, :start_us, :account, :batch_id, :kind, :row_count, :input_tokens, :output_tokens, :tokens,
-            :amount_micros, :currency)
-""")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meter:
+    """A worker's meter, locked."""
+
+    worker_id: WorkerId
+    pool: str
+    state: WorkerState
+    started_at: datetime
+    metered_until_us: int
+    currency: str
+    rates: HourlyRates
+
+    @classmethod
+    def locked(cls, connection: Connection, worker_id: WorkerId) -> Self:
+        row = connection.execute(_METER, {"worker_id": worker_id}).one_or_none()
+        if row is None:
+            raise NotFoundError(f"worker {worker_id} is not registered")
+        return cls(
+            worker_id=worker_id,
+            pool=row.pool,
+            state=WorkerState(row.state),
+            started_at=row.started_at,
+            metered_until_us=row.metered_until_us,
+            currency=row.currency,
+            rates=rates_of(row),
+        )
+
+    def charged(self, interval: Interval, entries: Sequence[Entry], **more: Any) -> Transaction:  # noqa: ANN401 -- fields of a transaction
+        cost = self.rates.cost(interval.start_us, interval.stop_us)
+        return Transaction(
+            key=f"interval:{self.worker_id}:{interval.start_us}",
+            kind=TransactionKind.ACCRUAL,
+            category=CostCategory.COMPUTE,
+            period_start=self.started_at + timedelta(microseconds=interval.start_us),
+            period_stop=self.started_at + timedelta(microseconds=interval.stop_us),
+            currency=self.currency,
+            entries=(*entries, Entry(account=of_supplier(self.pool), amounts=-cost)),
+            worker_id=self.worker_id,
+            start_us=interval.start_us,
+            **more,
+        )
+
+
+def rates_of(worker: Row[Any]) -> HourlyRates:
+    """Return what an hour of a worker costs."""
+    return HourlyRates(
+        list=worker.list_rate_micros_per_hour,
+        contracted=worker.contracted_rate_micros_per_hour,
+        effective=worker.rate_micros_per_hour,
+        billed=worker.billed_rate_micros_per_hour,
+        on_demand=worker.on_demand_rate_micros_per_hour,
+    )
 
 
 def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit, unit_costs: UnitCosts) -> None:
@@ -45,35 +116,72 @@ def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit,
     interval = commit.interval
     assert interval is not None
     assert interval.kind is IntervalKind.WORK
+    meter = _Meter.locked(connection, worker_id)
     works = commit.works()
-    cost_micros, currency = _add_interval(
+    _add_interval(
         connection,
-        worker_id,
+        meter,
         interval,
         pack_id=commit.pack_id,
         lease_token=commit.lease_token,
         tokens=sum(inputs + outputs for _, inputs, outputs in works.values()),
         split_rule=SplitRule.PREDICTED_COST,
     )
-    amounts = unit_costs.split(cost_micros, works)
-    connection.execute(
-        _ADD_ENTRY,
-        [
-            {
-                "worker_id": worker_id,
-                "start_us": interval.start_us,
-                "account": batch_id,
-                "batch_id": batch_id,
-                "kind": interval.kind,
-                "row_count": rows,
-                "input_tokens": inputs,
-                "output_tokens": outputs,
-                "tokens": inputs + outputs,
-                "amount_micros": amounts[batch_id],
-                "currency": currency,
-            }
-            for batch_id, (rows, inputs, outputs) in works.items()
-        ],
+    cost = meter.rates.cost(interval.start_us, interval.stop_us)
+    entries = _work_entries(connection, works, _shares(cost, works, unit_costs))
+    charged = meter.charged(
+        interval,
+        entries,
+        pack_id=commit.pack_id,
+        lease_token=commit.lease_token,
+        method=SplitRule.PREDICTED_COST,
+    )
+    post(connection, charged)
+
+
+def _shares(
+    cost: Amounts, works: Mapping[BatchId, tuple[int, int, int]], unit_costs: UnitCosts
+) -> dict[BatchId, Amounts]:
+    split = {micros: unit_costs.split(micros, works) for micros in {getattr(cost, name) for name in COST_NAMES}}
+    return {
+        batch_id: Amounts(**{name: split[getattr(cost, name)][batch_id] for name in COST_NAMES}) for batch_id in works
+    }
+
+
+def _work_entries(
+    connection: Connection, works: Mapping[BatchId, tuple[int, int, int]], shares: Mapping[BatchId, Amounts]
+) -> list[Entry]:
+    """Return a debit of each batch, with what it is charged, and the credit of revenue for the charges."""
+    entries: list[Entry] = []
+    revenue: Counter[Tier] = Counter()
+    for batch in connection.execute(_TERMS, {"batch_ids": sorted(works)}):
+        rows, inputs, outputs = works[batch.id]
+        share = shares[batch.id]
+        charged = terms_of(batch).charge_micros(
+            effective_micros=share.effective_micros, input_tokens=inputs, output_tokens=outputs
+        )
+        revenue[Tier(batch.tier)] += charged
+        entries.append(
+            Entry(
+                account=of_batch(batch.id),
+                amounts=replace(share, charged_micros=charged),
+                row_count=rows,
+                input_tokens=inputs,
+                output_tokens=outputs,
+            )
+        )
+    credited = [
+        Entry(account=of_revenue(tier), amounts=Amounts(charged_micros=-sum_)) for tier, sum_ in revenue.items()
+    ]
+    return sorted(entries, key=lambda entry: entry.account) + credited
+
+
+def terms_of(batch: Row[Any]) -> ChargeTerms:
+    """Return what is charged for a batch."""
+    return ChargeTerms(
+        multiplier_ppm=batch.charge_multiplier_ppm,
+        input_token_picos=batch.input_token_price_picos,
+        output_token_picos=batch.output_token_price_picos,
     )
 
 
@@ -93,64 +201,40 @@ def record_overhead(connection: Connection, worker_id: WorkerId, interval: Inter
     closed; anything else of a lost worker raises `LeaseLostError`.
     """
     assert interval.kind is not IntervalKind.WORK
-    meter = _meter_of(connection, worker_id)
+    meter = _Meter.locked(connection, worker_id)
     if interval.stop_us <= meter.metered_until_us:
         return
-    if meter.state == WorkerState.LOST:
+    if meter.state is WorkerState.LOST:
         if interval.kind is not IntervalKind.LATE:
             raise LeaseLostError(f"worker {worker_id} was declared lost")
         interval = replace(interval, start_us=max(interval.start_us, meter.metered_until_us))
-    cost_micros, currency = _add_interval(connection, worker_id, interval)
-    connection.execute(
-        _ADD_ENTRY,
-        {
-            "worker_id": worker_id,
-            "start_us": interval.start_us,
-            "account": f"overhead:{interval.kind}",
-            "batch_id": None,
-            "kind": interval.kind,
-            "row_count": 0,
-            "input_tokens": 0,
-            "output_tokens": 0,
-            "tokens": 0,
-            "amount_micros": cost_micros,
-            "currency": currency,
-        },
-    )
-
-
-def _meter_of(connection: Connection, worker_id: WorkerId) -> Row[Any]:
-    meter = connection.execute(_METER, {"worker_id": worker_id}).one_or_none()
-    if meter is None:
-        raise NotFoundError(f"worker {worker_id} is not registered")
-    return meter
+    _add_interval(connection, meter, interval)
+    cost = meter.rates.cost(interval.start_us, interval.stop_us)
+    post(connection, meter.charged(interval, [Entry(account=of_overhead(Overhead(interval.kind)), amounts=cost)]))
 
 
 def _add_interval(
     connection: Connection,
-    worker_id: WorkerId,
+    meter: _Meter,
     interval: Interval,
     *,
     pack_id: str | None = None,
     lease_token: int | None = None,
     tokens: int = 0,
     split_rule: SplitRule | None = None,
-) -> tuple[int, str]:
-    meter = _meter_of(connection, worker_id)
-    cost_micros = metered_cost_micros(meter.rate_micros_per_hour, interval.start_us, interval.stop_us)
+) -> None:
     connection.execute(
         _ADD_INTERVAL,
         {
-            "worker_id": worker_id,
+            "worker_id": meter.worker_id,
             "start_us": interval.start_us,
             "stop_us": interval.stop_us,
             "kind": interval.kind,
             "pack_id": pack_id,
             "lease_token": lease_token,
             "tokens": tokens,
-            "rate_micros_per_hour": meter.rate_micros_per_hour,
-            "cost_micros": cost_micros,
+            "rate_micros_per_hour": meter.rates.effective,
+            "cost_micros": meter.rates.cost(interval.start_us, interval.stop_us).effective_micros,
             "split_rule": split_rule,
         },
     )
-    return cost_micros, meter.currency

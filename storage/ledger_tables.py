@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.lifecycle import IntervalKind
@@ -48,35 +48,6 @@ class IntervalRow(Base):
         CheckConstraint("kind = 'work' OR split_rule IS NULL", name="work_is_split"),
         Index("ix_worker_intervals_speed", "variant", text("created_at DESC"), postgresql_where=text("kind = 'work'")),
         Index("ix_worker_intervals_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
-    )
-
-
-class LedgerRow(Base):
-    """One charge: append-only, and each interval's charges sum to its price."""
-
-    __tablename__ = "ledger"
-    worker_id: Mapped[str] = mapped_column(primary_key=True)
-    start_us: Mapped[int] = mapped_column(primary_key=True)
-    #: The batch that pays, or the overhead account named for the interval's kind.
-    account: Mapped[str] = mapped_column(primary_key=True)
-    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
-    kind: Mapped[str]
-    #: What its share was worked out from, with the costs kept with the interval's pack.
-    row_count: Mapped[int] = mapped_column(server_default="0")
-    input_tokens: Mapped[int] = mapped_column(server_default="0")
-    output_tokens: Mapped[int] = mapped_column(server_default="0")
-    tokens: Mapped[int] = mapped_column(server_default="0")
-    amount_micros: Mapped[int]
-    currency: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    __table_args__ = (
-        ForeignKeyConstraint(["worker_id", "start_us"], [IntervalRow.worker_id, IntervalRow.start_us]),
-        one_of("kind", IntervalKind),
-        CheckConstraint("amount_micros >= 0", name="amount"),
-        CheckConstraint("least(row_count, input_tokens, output_tokens) >= 0", name="work"),
-        CheckConstraint("(kind = 'work') = (batch_id IS NOT NULL)", name="work_is_charged"),
-        CheckConstraint("account = coalesce(batch_id, 'overhead:' || kind)", name="account"),
-        Index("ix_ledger_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     )
 
 

@@ -136,9 +136,9 @@ _ADD_SLICE = text("""
 _STILL_RESERVED = text("""
     -- What the pack has cost a batch so far is in the ledger; only the rest is still kept of its budget.
     SELECT batch_id, greatest(0, sum(reserved_micros) - (
-            SELECT coalesce(sum(amount_micros), 0)
-              FROM worker_intervals JOIN ledger USING (worker_id, start_us)
-             WHERE pack_id = :pack_id AND account = pack_slices.batch_id)) AS micros
+            SELECT coalesce(sum(charged_micros), 0)
+              FROM transactions JOIN entries ON transaction_id = transactions.id
+             WHERE pack_id = :pack_id AND entries.batch_id = pack_slices.batch_id)) AS micros
       FROM pack_slices WHERE pack_id = :pack_id GROUP BY batch_id
 """)
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from pipeline.domain.ids import PackId, WorkerId
-from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerEnd, WorkerState
 from pipeline.domain.retry import Verdict
 from pipeline.ports.packs import Interval
 from storage.ledger import record_overhead
@@ -73,7 +73,7 @@ def declare_lost(connection: Connection, worker_id: WorkerId, silence: timedelta
     if still.uptime_us > still.metered_until_us:
         tail = Interval(kind=IntervalKind.LOST, start_us=still.metered_until_us, stop_us=still.uptime_us)
         record_overhead(connection, worker_id, tail)
-    enter_state(connection, worker_id, WorkerState.LOST)
+    enter_state(connection, worker_id, WorkerState.LOST, end=WorkerEnd.LOST)
     return verdicts
 
 

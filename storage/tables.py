@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import INT4MULTIRANGE, ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.lifecycle import AttemptOutcome, BatchState, PackState, WorkerState
+from pipeline.domain.lifecycle import AttemptOutcome, BatchState, PackState, WorkerEnd, WorkerState
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
@@ -49,6 +49,10 @@ class BatchRow(Base):
     completion_window: Mapped[str]
     tier: Mapped[str]
     budget_micros: Mapped[int | None]
+    #: What is charged: millionths of the cost, or where tokens have prices, by these (10^-12 units a token).
+    charge_multiplier_ppm: Mapped[int] = mapped_column(server_default="1000000")
+    input_token_price_picos: Mapped[int | None]
+    output_token_price_picos: Mapped[int | None]
     user_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     #: What its cost is to be summed up by.
     labels: Mapped[dict[str, Any] | None]
@@ -113,6 +117,11 @@ class BatchRow(Base):
         one_of("endpoint", Endpoint),
         one_of("promise", Promise),
         CheckConstraint("budget_micros > 0", name="budget"),
+        CheckConstraint(
+            "least(charge_multiplier_ppm, input_token_price_picos, output_token_price_picos) >= 0"
+            " AND (input_token_price_picos IS NULL) = (output_token_price_picos IS NULL)",
+            name="charge",
+        ),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("output_kept_seconds > 0", name="output_kept"),
         CheckConstraint("rows_duplicate + rows_refused <= rows_total", name="rows"),
@@ -212,8 +221,17 @@ class WorkerRow(Base):
     state: Mapped[str]
     #: The variants it serves, each with its gate key.
     variants: Mapped[dict[str, Any]]
+    #: What an hour of it really costs; spans of its life are priced at this.
     rate_micros_per_hour: Mapped[int]
+    list_rate_micros_per_hour: Mapped[int]
+    contracted_rate_micros_per_hour: Mapped[int]
+    billed_rate_micros_per_hour: Mapped[int]
+    on_demand_rate_micros_per_hour: Mapped[int]
     currency: Mapped[str]
+    provider: Mapped[str | None]
+    instance_type: Mapped[str | None]
+    region: Mapped[str | None]
+    zone: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     #: Life reported by the last heartbeat, and life accounted for in intervals.
@@ -221,8 +239,17 @@ class WorkerRow(Base):
     metered_until_us: Mapped[int] = mapped_column(server_default="0")
     must_stop: Mapped[bool] = mapped_column(server_default="false")
     ended_at: Mapped[datetime | None]
+    #: Who ended it; a provider may bill by it.
+    end_cause: Mapped[str | None]
     __table_args__ = (
         one_of("state", WorkerState),
+        one_of("end_cause", WorkerEnd),
+        CheckConstraint("(end_cause IS NOT NULL) = (ended_at IS NOT NULL)", name="ended_by"),
+        CheckConstraint(
+            "least(list_rate_micros_per_hour, contracted_rate_micros_per_hour, billed_rate_micros_per_hour,"
+            " on_demand_rate_micros_per_hour) >= 0",
+            name="rates",
+        ),
         CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
         CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
         CheckConstraint("(state IN ('stopped', 'lost')) = (ended_at IS NOT NULL)", name="ended"),

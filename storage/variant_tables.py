@@ -15,11 +15,11 @@ from pipeline.domain.gates import GateVerdict
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.shadow import SampleState
 from pipeline.domain.tiers import Tier
-from storage import ledger_tables
+from storage import journal_tables
 from storage.base import Base, one_of
 from storage.tables import BatchRow, PartRow, ShardRow
 
-assert ledger_tables.LedgerRow.metadata is Base.metadata
+assert journal_tables.EntryRow.metadata is Base.metadata
 
 
 class VariantRow(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 
 import orjson
@@ -10,15 +11,18 @@ from sqlalchemy import Connection, text
 
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
-from pipeline.domain.lifecycle import WORKER_EDGES, WorkerState, sources
+from pipeline.domain.lifecycle import WORKER_EDGES, WorkerEnd, WorkerState, sources
 from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
 from storage.database import Database
 from storage.ledger import record_overhead
 from storage.wakeups import send_wakeup
 
 _REGISTER = text("""
-    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency)
-    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :rate_micros_per_hour, :currency)
+    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, list_rate_micros_per_hour,
+                         contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour,
+                         currency, provider, instance_type, region, zone)
+    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :rate_micros_per_hour, :list,
+            :contracted, :billed, :on_demand, :currency, :provider, :instance_type, :region, :zone)
     ON CONFLICT (id) DO NOTHING
 """)
 
@@ -55,7 +59,8 @@ _WITHDRAWN = text("""
 """)
 
 _ENTER = text("""
-    UPDATE workers SET state = :state, ended_at = CASE WHEN :is_end THEN clock_timestamp() END
+    UPDATE workers SET state = :state, ended_at = CASE WHEN :is_end THEN clock_timestamp() END,
+           end_cause = CAST(:end_cause AS text)
      WHERE id = :worker_id AND state = ANY(:sources)
 """)
 
@@ -83,7 +88,12 @@ class WorkerRepository:
             "pid": registration.pid,
             "variants": orjson.dumps(dict(registration.variants)).decode(),
             "rate_micros_per_hour": registration.rate_micros_per_hour,
+            **asdict(registration.hourly),
             "currency": registration.currency,
+            "provider": registration.provider,
+            "instance_type": registration.instance_type,
+            "region": registration.region,
+            "zone": registration.zone,
         }
 
         def work(connection: Connection) -> None:
@@ -137,9 +147,9 @@ class WorkerRepository:
         """Record a span that no batch pays for; repeating it changes nothing."""
         self._database.run(lambda connection: record_overhead(connection, worker_id, interval))
 
-    def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
-        """Move the worker along its states; a worker already declared lost stays lost."""
-        self._database.run(lambda connection: enter_state(connection, worker_id, state))
+    def enter(self, worker_id: WorkerId, state: WorkerState, *, end: WorkerEnd = WorkerEnd.STOPPED) -> None:
+        """Move the worker along its states, where that ends it by `end`; one already declared lost stays lost."""
+        self._database.run(lambda connection: enter_state(connection, worker_id, state, end=end))
 
     def tell_to_stop(self, pool: str | None = None) -> int:
         """Ask live workers (of one pool) to drain at their next heartbeat; return how many."""
@@ -159,12 +169,13 @@ def prove_alive(connection: Connection, worker_id: WorkerId) -> None:
         raise LeaseLostError(f"worker {worker_id} is draining, has ended, or was never registered")
 
 
-def enter_state(connection: Connection, worker_id: WorkerId, state: WorkerState) -> None:
+def enter_state(connection: Connection, worker_id: WorkerId, state: WorkerState, *, end: WorkerEnd) -> None:
     """Move the worker to `state` if an edge leads there from where it is."""
     arguments = {
         "worker_id": worker_id,
         "state": state,
         "is_end": state.is_terminal,
+        "end_cause": end if state.is_terminal else None,
         "sources": list(sources(WORKER_EDGES, state)),
     }
     connection.execute(_ENTER, arguments)

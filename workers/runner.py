@@ -254,7 +254,7 @@ class Runner:
             assert self._engine is not None
             self._engine.abort(keys)
             self._note_if_empty()
-            self._write_off()
+            self._write_off(IntervalKind.LATE)
 
     def _fail_in_flight(self, error: str) -> None:
         """Fail the packs an engine held when it raised; the engine itself is not trusted again."""
@@ -268,7 +268,7 @@ class Runner:
         self._garage.discard(self._variant)
         self._apportioner.leave()
         self._engine = None
-        self._write_off()
+        self._write_off(IntervalKind.RETRIED)
 
     def _note_if_empty(self) -> None:
         if not self._in_flight and self._empty_since_us is None:
@@ -304,10 +304,10 @@ class Runner:
     def _settle(self) -> None:
         self._apportioner.settle([run.tally for run in self._runs])
 
-    def _write_off(self) -> None:
+    def _write_off(self, kind: IntervalKind) -> None:
         """Account for time spent on rows that did not come back."""
         self._commit_all()
-        self._cut(IntervalKind.LATE)
+        self._cut(kind)
 
     def _end_runs(self) -> None:
         while self._runs and self._runs[0].is_over:
@@ -348,6 +348,8 @@ class Runner:
             if fed is not None:
                 self._note(fed)
         self._commit_all()
+        # What was computed since the last commit of rows that others will compute again.
+        self._cut(IntervalKind.PREEMPTED if self._in_flight else IntervalKind.DRAIN)
         for run in self._runs:
             run.end(AttemptOutcome.PREEMPTED, "the worker was told to stop")
             self._finish(run)

@@ -85,9 +85,26 @@ class IntervalKind(StrEnum):
     DRAIN = "drain"
     #: Judging a variant's answers by its reference.
     SHADOW = "shadow"
-    #: Work whose commit was refused by token: waste, not the tenant's.
+    #: Work whose commit was refused by token, or that nobody wanted any more: waste, not the tenant's.
     LATE = "late"
     #: The tail between the last thing a worker reported and its death.
+    LOST = "lost"
+    #: Work on rows that were handed back unfinished, because the worker had to go.
+    PREEMPTED = "preempted"
+    #: Work on rows that an engine failed, and that run again.
+    RETRIED = "retried"
+    #: Finding out whether a machine can be had.
+    PROBE = "probe"
+
+
+class WorkerEnd(StrEnum):
+    """Who ended a worker; a provider may bill by it."""
+
+    #: We did.
+    STOPPED = "stopped"
+    #: Its provider took the machine.
+    INTERRUPTED = "interrupted"
+    #: It went silent.
     LOST = "lost"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
@@ -153,6 +154,21 @@ class WorkerRegistration:
     variants: Mapping[str, str]
     rate_micros_per_hour: int
     currency: str
+    #: What an hour costs seen otherwise; None: the same.
+    rates: HourlyRates | None = None
+    provider: str | None = None
+    instance_type: str | None = None
+    region: str | None = None
+    zone: str | None = None
+
+    def __post_init__(self) -> None:
+        """Hold that there is one effective rate."""
+        assert self.rates is None or self.rates.effective == self.rate_micros_per_hour
+
+    @property
+    def hourly(self) -> HourlyRates:
+        """Return what an hour costs."""
+        return self.rates or HourlyRates.flat(self.rate_micros_per_hour)
 
 
 class PackStore(Protocol):

@@ -54,8 +54,10 @@ SEED = (
     SELECT id, 0, 'echo', id, '', 1, 4096, 0, 0, 819200, 409600 FROM batches ORDER BY id
     """,
     """
-    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency)
-    SELECT 'wrk_' || n, 'local', 'spot', 'h', 1, 'ready', '{"echo": ""}', 0, 'USD' FROM generate_series(1, :workers) AS n
+    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, list_rate_micros_per_hour,
+                         contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour,
+                         currency)
+    SELECT 'wrk_' || n, 'local', 'spot', 'h', 1, 'ready', '{"echo": ""}', 0, 0, 0, 0, 0, 'USD' FROM generate_series(1, :workers) AS n
     """,
     "ANALYZE",
 )

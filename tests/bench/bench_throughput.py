@@ -43,7 +43,8 @@ _TABLES = (
     "parts",
     "part_slices",
     "worker_intervals",
-    "ledger",
+    "transactions",
+    "entries",
 )
 
 

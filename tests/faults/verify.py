@@ -38,8 +38,8 @@ _NEVER: Mapping[str, str] = {
     "innocent row convicted": "SELECT id FROM packs WHERE is_convicted",
     "span without its charges": """
         SELECT worker_id, start_us FROM worker_intervals LEFT JOIN LATERAL (
-            SELECT coalesce(sum(amount_micros), 0) AS amount FROM ledger
-             WHERE ledger.worker_id = worker_intervals.worker_id AND ledger.start_us = worker_intervals.start_us
+            SELECT coalesce(sum(amount_micros), 0) AS amount FROM accruals
+             WHERE accruals.worker_id = worker_intervals.worker_id AND accruals.start_us = worker_intervals.start_us
           ) AS charged ON true WHERE amount <> cost_micros""",
     "work without a commit": """
         SELECT worker_id, start_us FROM worker_intervals
@@ -69,13 +69,15 @@ def _unbalanced(stack: Stack) -> Iterator[str]:
     """Every worker's life costs its rate times its length, and every batch what its entries sum to."""
     workers = """
         SELECT workers.id, rate_micros_per_hour, metered_until_us, coalesce(sum(amount_micros), 0) AS charged
-          FROM workers LEFT JOIN ledger ON ledger.worker_id = workers.id GROUP BY workers.id
+          FROM workers LEFT JOIN accruals ON accruals.worker_id = workers.id GROUP BY workers.id
     """
     for row in rows_of(stack, workers):
         due = metered_cost_micros(row["rate_micros_per_hour"], 0, row["metered_until_us"])
         if due != row["charged"]:
             yield f"worker {row['id']} cost {due} micros, {row['charged']} are charged"
-    batches = "SELECT batch_id, sum(amount_micros) AS charged FROM ledger WHERE batch_id IS NOT NULL GROUP BY batch_id"
+    batches = (
+        "SELECT batch_id, sum(amount_micros) AS charged FROM accruals WHERE batch_id IS NOT NULL GROUP BY batch_id"
+    )
     total = 0
     for row in rows_of(stack, batches):
         total += row["charged"]

@@ -62,7 +62,7 @@ def test_a_convicted_row_gets_an_error_with_its_cause_and_costs_nothing(world: W
     assert line["error"]["message"].endswith('segfault "here"')
     assert world.scalars("SELECT state FROM packs") == ["committed"]
     assert world.scalars("SELECT rows_errored FROM shards") == [1]
-    assert world.scalars("SELECT count(*) FROM ledger") == [0]
+    assert world.scalars("SELECT count(*) FROM accruals") == [0]
     assert not Convictor(world.packs, objects).run_once()
 
 

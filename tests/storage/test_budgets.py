@@ -93,7 +93,7 @@ def reserved_now(world: World) -> dict[str, int]:
     paid = {
         (row.pack_id, row.account): int(row.micros)
         for row in world.rows(
-            "SELECT pack_id, account, sum(amount_micros) AS micros FROM ledger"
+            "SELECT pack_id, account, sum(amount_micros) AS micros FROM accruals"
             " JOIN worker_intervals USING (worker_id, start_us) WHERE pack_id IS NOT NULL GROUP BY 1, 2"
         )
     }
@@ -108,7 +108,7 @@ def reserved_now(world: World) -> dict[str, int]:
 
 
 def spent(world: World, batch_id: BatchId) -> int:
-    (found,) = world.scalars("SELECT coalesce(sum(amount_micros), 0) FROM ledger WHERE batch_id = :id", id=batch_id)
+    (found,) = world.scalars("SELECT coalesce(sum(amount_micros), 0) FROM accruals WHERE batch_id = :id", id=batch_id)
     return int(str(found))
 
 

@@ -36,7 +36,7 @@ _SLICES = """
       JOIN packs ON packs.id = pack_id JOIN shards ON shards.id = shard_id WHERE state <> 'discarded'
 """
 _SHARDS = "SELECT batch_id, shard_no, rows_succeeded, rows_errored FROM shards"
-_LEDGER = "SELECT worker_id, start_us, account, amount_micros FROM ledger WHERE amount_micros > 0"
+_LEDGER = "SELECT worker_id, start_us, account, amount_micros FROM accruals WHERE amount_micros > 0"
 _SPANS = "SELECT worker_id, start_us, stop_us, kind FROM worker_intervals"
 _WORKERS = "SELECT id, state, metered_until_us FROM workers"
 

@@ -130,9 +130,9 @@ def test_a_commit_whose_answer_is_lost_is_charged_once_twenty_times_of_twenty(
         packs.commit(worker, world.work(worker, lease, (batch, shard, ((row, row + 1),), 8)))
 
     assert proxy.swallowed == CHARGES
-    assert world.scalars("SELECT count(*) FROM ledger") == [CHARGES]
+    assert world.scalars("SELECT count(*) FROM accruals") == [CHARGES]
     assert world.scalars("SELECT count(*) FROM part_slices") == [CHARGES]
-    assert world.scalars("SELECT sum(amount_micros) FROM ledger") == [CHARGES * 1000]
+    assert world.scalars("SELECT sum(amount_micros) FROM accruals") == [CHARGES * 1000]
     assert world.scalars("SELECT rows_succeeded FROM shards") == [CHARGES]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +10,28 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from pipeline.domain.costs.amounts import NAMES, Amounts
+from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.transactions import (
+    Account,
+    CostCategory,
+    Entry,
+    Overhead,
+    Transaction,
+    TransactionKind,
+    of_batch,
+    of_overhead,
+    of_revenue,
+    of_supplier,
+    reversal,
+)
 from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
 from pipeline.domain.retry import Verdict
 from pipeline.domain.shares import UnitCosts
+from pipeline.domain.tiers import Tier
 from pipeline.ports.packs import Interval, PackLease, WorkCommit
+from storage.journal import post
 from tests.storage.world import World
 
 
@@ -46,7 +64,7 @@ def test_every_workers_entries_sum_to_its_seconds_times_its_rate(world: World, s
     sums = world.scalars(
         """
         SELECT sum(amount_micros) = div(rate_micros_per_hour::numeric * metered_until_us, 3600000000)
-          FROM workers JOIN ledger ON worker_id = id WHERE id = :id GROUP BY workers.id
+          FROM workers JOIN accruals ON worker_id = id WHERE id = :id GROUP BY workers.id
         """,
         id=worker,
     )
@@ -79,7 +97,7 @@ def test_a_mixed_pack_is_billed_by_what_the_rows_of_each_batch_were_to_cost(worl
     world.packs.commit(worker, mixed_commit(world, worker, world.lease(worker), prompts, answers))
 
     # 5 + 900 + 100 = 1,005 and 5 + 10 + 1,000 = 1,015 of 2,020; by tokens the prompts would pay 892,157 micros.
-    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM accruals"))  # type: ignore[arg-type]
     assert bill == {prompts: 497_525, answers: 502_475}
     assert world.scalars("SELECT split_rule FROM worker_intervals") == ["predicted_cost_v1"]
 
@@ -97,7 +115,7 @@ def test_a_bill_can_be_worked_out_again_from_what_is_stored(world: World) -> Non
             SELECT amount_micros, cost_micros, row_picoseconds::numeric * row_count
                    + input_token_picoseconds::numeric * input_tokens
                    + output_token_picoseconds::numeric * output_tokens AS weight
-              FROM ledger JOIN worker_intervals USING (worker_id, start_us) JOIN packs ON packs.id = pack_id)
+              FROM accruals JOIN worker_intervals USING (worker_id, start_us) JOIN packs ON packs.id = pack_id)
         SELECT abs(amount_micros - cost_micros * weight / sum(weight) OVER ()) < 1 FROM weighted
     """)
 
@@ -131,7 +149,7 @@ def test_rows_without_tokens_are_billed_by_their_number(world: World) -> None:
     rows = [(one, shards[one], ((0, 1),), 0), (three, shards[three], ((0, 3),), 0)]
     world.packs.commit(worker, world.work(worker, lease, *rows))
 
-    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM accruals"))  # type: ignore[arg-type]
     assert bill == {one: 250_000, three: 750_000}
 
 
@@ -153,9 +171,12 @@ def test_a_pack_that_nobody_could_be_charged_for_is_refused(world: World, costs:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE ledger SET amount_micros = 0",
-        "DELETE FROM ledger",
-        "TRUNCATE ledger",
+        "UPDATE entries SET effective_micros = 0",
+        "DELETE FROM entries",
+        "TRUNCATE entries",
+        "UPDATE transactions SET method = 'even'",
+        "DELETE FROM transactions",
+        "TRUNCATE transactions CASCADE",
         "UPDATE worker_intervals SET tokens = 7",
         "DELETE FROM worker_intervals",
         "UPDATE parts SET rows_succeeded = 9",
@@ -183,18 +204,19 @@ def test_an_interval_that_is_not_charged_in_full_is_refused_at_commit(world: Wor
     interval = """
         INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, rate_micros_per_hour, cost_micros)
         VALUES (:id, 0, 1000000, 'idle', 3600000000, 1000000)"""
-    entry = """
-        INSERT INTO ledger (worker_id, start_us, account, kind, amount_micros, currency)
-        VALUES (:id, 0, 'overhead:idle', 'idle', 999999, 'USD')"""
 
     def charge_too_little() -> None:
         with world.database.transaction() as connection:
             connection.execute(text(interval), {"id": worker})
-            connection.execute(text(entry), {"id": worker})
+            idle, owed = Amounts.cost(999_999), Amounts.cost(-999_999)
+            post(
+                connection,
+                accrual(worker, (of_overhead(Overhead.IDLE), idle), (of_supplier("local"), owed), start_us=0),
+            )
 
     with pytest.raises(DBAPIError, match="costs 1000000 but 999999 is charged"):
         charge_too_little()
-    with pytest.raises(DBAPIError, match="costs 1000000 but"):
+    with pytest.raises(DBAPIError, match="costs 1000000 but nothing is charged"):
         world.execute(interval, id=worker)
 
 
@@ -217,7 +239,7 @@ def test_metering_the_same_span_twice_changes_nothing(world: World) -> None:
     world.workers.meter(worker, span)
     world.workers.meter(worker, span)
 
-    assert world.scalars("SELECT count(*) FROM ledger") == [1]
+    assert world.scalars("SELECT count(*) FROM accruals") == [1]
 
 
 def test_a_worker_cannot_end_with_time_unaccounted_for(world: World) -> None:
@@ -225,4 +247,131 @@ def test_a_worker_cannot_end_with_time_unaccounted_for(world: World) -> None:
     world.workers.renew(worker, {}, uptime_us=1_000_000)
 
     with pytest.raises(DBAPIError, match="not in the ledger"):
-        world.execute("UPDATE workers SET state = 'stopped', ended_at = now() WHERE id = :id", id=worker)
+        world.execute(
+            "UPDATE workers SET state = 'stopped', ended_at = now(), end_cause = 'stopped' WHERE id = :id", id=worker
+        )
+
+
+def accrual(
+    worker: WorkerId, *lines: tuple[Account, Amounts], key: str = "k", start_us: int | None = None
+) -> Transaction:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return Transaction(
+        key=key,
+        kind=TransactionKind.ACCRUAL,
+        category=CostCategory.COMPUTE,
+        period_start=at,
+        period_stop=at,
+        currency="USD",
+        entries=tuple(Entry(account=account, amounts=amounts) for account, amounts in lines),
+        worker_id=worker,
+        start_us=start_us,
+    )
+
+
+IDLE = of_overhead(Overhead.IDLE)
+OWED = of_supplier("local")
+
+
+def test_a_key_is_posted_once(world: World) -> None:
+    transaction = accrual(world.worker(), (IDLE, Amounts.cost(7)), (OWED, Amounts.cost(-7)))
+
+    with world.database.transaction() as connection:
+        first, second = post(connection, transaction), post(connection, transaction)
+
+    assert first is not None
+    assert second is None
+    assert world.rows("SELECT account, effective_micros, charged_micros FROM entries ORDER BY line") == [
+        ("overhead:idle", 7, 0),
+        ("supplier:local", -7, 0),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_transaction_that_does_not_balance_is_refused_at_commit(world: World, name: str) -> None:
+    batch = world.admit(1)
+    revenue = of_revenue(Tier.STANDARD)
+    sound = accrual(world.worker(), (of_batch(batch), Amounts.of([9] * 6)), (revenue, Amounts.of([-9] * 6)))
+    lopsided = replace(sound.entries[0], amounts=replace(sound.entries[0].amounts, **{name: 8}))
+    # Behind the back of Python's own check.
+    object.__setattr__(sound, "entries", (lopsided, sound.entries[1]))
+
+    def work() -> None:
+        with world.database.transaction() as connection:
+            post(connection, sound)
+
+    with pytest.raises(DBAPIError, match="does not balance"):
+        work()
+    assert world.scalars("SELECT count(*) FROM entries") == [0]
+
+
+def test_a_transaction_takes_no_entries_after_its_commit(world: World) -> None:
+    with world.database.transaction() as connection:
+        post(connection, accrual(world.worker(), (IDLE, Amounts.cost(7)), (OWED, Amounts.cost(-7))))
+
+    with pytest.raises(DBAPIError, match="takes no further entries"):
+        world.execute("""
+            INSERT INTO entries (transaction_id, line, account, list_micros, contracted_micros, effective_micros,
+                                 billed_micros, on_demand_micros, charged_micros)
+            SELECT id, line, 'overhead:idle', 0, 0, 1 - 2 * (line - 2), 0, 0, 0 FROM transactions, generate_series(2, 3) AS line
+        """)
+
+
+def test_a_reversal_undoes_every_line_and_is_posted_once(world: World) -> None:
+    wrong = accrual(world.worker(), (IDLE, Amounts.cost(7)), (OWED, Amounts.cost(-7)))
+    with world.database.transaction() as connection:
+        wrong_id = post(connection, wrong)
+        assert wrong_id is not None
+        post(connection, reversal(wrong, wrong_id, key="undo"))
+
+    assert world.rows("SELECT account, sum(effective_micros) FROM entries GROUP BY account ORDER BY account") == [
+        ("overhead:idle", 0),
+        ("supplier:local", 0),
+    ]
+
+    def again() -> None:
+        with world.database.transaction() as connection:
+            post(connection, reversal(wrong, wrong_id, key="undo again"))
+
+    with pytest.raises(DBAPIError, match="reverses_id"):
+        again()
+
+
+def test_what_is_charged_goes_by_the_terms_of_the_batch_and_what_it_cost_does_not(world: World) -> None:
+    worker = world.worker(rate_micros_per_hour=3_600_000_000)
+    dear, by_token = world.admit(1), world.admit(1)
+    world.execute("UPDATE batches SET charge_multiplier_ppm = 1500000 WHERE id = :id", id=dear)
+    price = "UPDATE batches SET input_token_price_picos = 3000000, output_token_price_picos = 3000000 WHERE id = :id"
+    world.execute(price, id=by_token)
+    for batch in (dear, by_token):
+        world.finish_rows(batch, worker)
+
+    found = {
+        batch_id: (cost, charged)
+        for batch_id, cost, charged in world.rows(
+            "SELECT batch_id, sum(amount_micros), sum(charged_micros) FROM accruals WHERE batch_id IS NOT NULL GROUP BY 1"
+        )
+    }
+    cost, charged = found[dear]
+    assert charged == cost * 3 // 2 > 0
+    (tokens,) = world.scalars("SELECT sum(tokens) FROM accruals WHERE batch_id = :id", id=by_token)
+    assert found[by_token][1] == 3 * tokens
+    assert {view.cost_micros for view in (world.batches.get(dear), world.batches.get(by_token))} == {
+        found[dear][1],
+        found[by_token][1],
+    }
+
+
+def test_rates_are_told_apart_and_each_telescopes(world: World) -> None:
+    rates = HourlyRates(
+        list=3_600_000_007, contracted=3_000_000_011, effective=2_000_000_013, billed=0, on_demand=7_200_000_001
+    )
+    worker = world.worker(rate_micros_per_hour=rates.effective, rates=rates)
+    for us in (333_333, 333_334, 1_000_001):
+        world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, us))
+
+    (found,) = world.rows("""
+        SELECT sum(list_micros), sum(contracted_micros), sum(effective_micros), sum(billed_micros), sum(on_demand_micros),
+               sum(charged_micros) FROM entries WHERE account = 'overhead:idle'""")
+
+    assert tuple(map(int, found)) == rates.cost(0, 1_666_668).each()

@@ -74,7 +74,7 @@ def test_what_a_pack_used_is_shared_as_its_price_is(world: World) -> None:
     # Weights are 10 * 10 + 200 and 10 * 10.
     assert meters.batch_meters(large).engine_us == 3_000_000
     assert meters.batch_meters(small).engine_us == 1_000_000
-    bill = dict(world.rows("SELECT batch_id, amount_micros FROM ledger"))  # type: ignore[arg-type]
+    bill = dict(world.rows("SELECT batch_id, amount_micros FROM accruals"))  # type: ignore[arg-type]
     assert bill[large] == 3 * bill[small]
 
 

@@ -11,10 +11,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.audit import AuditAction
+from pipeline.domain.costs.transactions import CostCategory, TransactionKind
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.gates import GateVerdict
-from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerState
+from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerEnd, WorkerState
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
@@ -53,7 +54,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_decisions_reason": Reason,
     "ck_files_purpose": FilePurpose,
     "ck_firings_outcome": FiringOutcome,
-    "ck_ledger_kind": IntervalKind,
+    "ck_transactions_category": CostCategory,
+    "ck_transactions_kind": TransactionKind,
     "ck_packs_endpoint": Endpoint,
     "ck_packs_state": PackState,
     "ck_packs_tier": Tier,
@@ -75,6 +77,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_webhooks_disabled_reason": DisabledReason,
     "ck_worker_intervals_kind": IntervalKind,
     "ck_worker_intervals_split_rule": SplitRule,
+    "ck_workers_end_cause": WorkerEnd,
     "ck_workers_state": WorkerState,
 }
 
@@ -152,7 +155,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -86,7 +86,7 @@ def test_a_late_worker_cannot_commit_over_its_successor(world: World) -> None:
 
     assert second.lease_token == first.lease_token + 1
     assert world.scalars("SELECT rows_succeeded FROM shards") == [4]
-    assert world.scalars("SELECT worker_id FROM ledger") == [quick]
+    assert world.scalars("SELECT worker_id FROM accruals") == [quick]
 
 
 def test_a_commit_repeated_after_a_lost_answer_changes_nothing(world: World) -> None:
@@ -101,7 +101,7 @@ def test_a_commit_repeated_after_a_lost_answer_changes_nothing(world: World) -> 
     world.packs.commit(worker, commit)
 
     assert world.scalars("SELECT rows_succeeded FROM shards") == [2]
-    assert world.scalars("SELECT sum(amount_micros) FROM ledger") == [1000]
+    assert world.scalars("SELECT sum(amount_micros) FROM accruals") == [1000]
 
 
 def test_a_repeated_commit_succeeds_even_after_the_lease_has_moved_on(world: World) -> None:
@@ -286,5 +286,5 @@ def test_a_silent_worker_is_lost_and_its_last_reported_second_is_charged_to_over
     world.cycles.rescue(world.leadership.epoch)
 
     assert world.scalars("SELECT state FROM workers") == ["lost"]
-    assert world.scalars("SELECT amount_micros FROM ledger ORDER BY start_us") == [1_000_000, 2_500_000]
+    assert world.scalars("SELECT amount_micros FROM accruals ORDER BY start_us") == [1_000_000, 2_500_000]
     assert world.workers.renew(worker, {}, uptime_us=4_000_000).must_stop

@@ -53,7 +53,8 @@ BIG = frozenset(
         "parts",
         "part_slices",
         "worker_intervals",
-        "ledger",
+        "transactions",
+        "entries",
         "firings",
         "quota_reservations",
         "files",
@@ -67,7 +68,7 @@ BIG = frozenset(
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
 PAGES_MAX = 100
 
-#: Batch n has shard n, pack n, part n, interval n and ledger entry n. The live ones are the last.
+#: Batch n has shard n, pack n, part n, interval n, transaction n and its entries. The live ones are the last.
 SEED = (
     # Neither triggers nor foreign keys: this is history, and it is consistent by construction.
     "SET LOCAL session_replication_role = replica",
@@ -97,9 +98,12 @@ SEED = (
       FROM generate_series(1, :rows) AS n
     """,
     """
-    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency, ended_at)
+    INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, list_rate_micros_per_hour,
+                         contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour,
+                         currency, ended_at, end_cause)
     SELECT 'wrk_' || n, 'local', 'spot', 'h', 1, CASE WHEN n < 10 THEN 'ready' ELSE 'lost' END,
-           '{"echo": ""}', 0, 'USD', CASE WHEN n < 10 THEN NULL ELSE now() END
+           '{"echo": ""}', 0, 0, 0, 0, 0, 'USD', CASE WHEN n < 10 THEN NULL ELSE now() END,
+           CASE WHEN n < 10 THEN NULL ELSE 'lost' END
       FROM generate_series(0, 999) AS n
     """,
     """
@@ -178,10 +182,18 @@ SEED = (
       FROM generate_series(1, :rows) AS n
     """,
     """
-    INSERT INTO ledger (worker_id, start_us, account, batch_id, kind, tokens, amount_micros, currency)
-    SELECT worker_id, start_us, coalesce('batch_' || substr(pack_id, 6), 'overhead:idle'),
-           'batch_' || substr(pack_id, 6), kind, 10, 0, 'USD'
-      FROM worker_intervals
+    INSERT INTO transactions (key, kind, category, period_start, period_stop, worker_id, start_us, pack_id, currency)
+    SELECT 'interval:' || worker_id || ':' || start_us, 'accrual', 'compute', created_at, created_at, worker_id, start_us,
+           pack_id, 'USD'
+      FROM worker_intervals ORDER BY start_us
+    """,
+    """
+    INSERT INTO entries (transaction_id, line, account, batch_id, list_micros, contracted_micros, effective_micros,
+                         billed_micros, on_demand_micros, charged_micros)
+    SELECT id, line, account, CASE WHEN account LIKE 'batch:%' THEN substr(account, 7) END, 0, 0, 0, 0, 0, 0
+      FROM transactions,
+      LATERAL (VALUES (0, coalesce('batch:batch_' || substr(pack_id, 6), 'overhead:idle')), (1, 'supplier:local'))
+           AS lines (line, account)
     """,
     """
     INSERT INTO recurring (id, tenant_id, name, cron, zone, input_template, tier, completion_window, overlap, catch_up,
@@ -295,13 +307,13 @@ CASES = (
     case(
         "backlogs",
         backlogs._ALL,
-        "ix_batches_live|ix_batches_live_of_tenant ix_shards_undone ix_ledger_batch_id",
+        "ix_batches_live|ix_batches_live_of_tenant ix_shards_undone ix_entries_batch_id",
         1000,
     ),
     case(
         "backlogs of some",
         backlogs._SOME,
-        "pk_batches ix_shards_undone ix_ledger_batch_id",
+        "pk_batches ix_shards_undone ix_entries_batch_id",
         batch_ids=[LIVE],
     ),
     case("changed batches", changes._CHANGED, "ix_batches_changed_by", since=2**62),
@@ -309,10 +321,15 @@ CASES = (
     case(
         "reservations",
         backlogs._RESERVED,
-        "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id ix_worker_intervals_pack_id pk_ledger",
+        "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id ix_transactions_pack_id pk_entries|ix_entries_batch_id",
         3000,
     ),
-    case("what a pack has reserved", packs._STILL_RESERVED, "ix_pack_slices_pack_id pk_ledger", pack_id=LEASED_PACK),
+    case(
+        "what a pack has reserved",
+        packs._STILL_RESERVED,
+        "ix_pack_slices_pack_id ix_transactions_pack_id pk_entries|ix_entries_batch_id",
+        pack_id=LEASED_PACK,
+    ),
     case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting", 1500, pressing_below=-1e9),
     case(
@@ -332,8 +349,8 @@ CASES = (
         batch_id=None,
         claim_for=MINUTE,
     ),
-    case("one batch", batch_views.ONE, "pk_batches ix_parts_batch_id ix_ledger_batch_id", batch_id=LIVE),
-    case("listing", batch_views.NEWEST, "ix_batches_listing ix_parts_batch_id ix_ledger_batch_id", 400, limit=20),
+    case("one batch", batch_views.ONE, "pk_batches ix_parts_batch_id ix_entries_batch_id", batch_id=LIVE),
+    case("listing", batch_views.NEWEST, "ix_batches_listing ix_parts_batch_id ix_entries_batch_id", 400, limit=20),
     case(
         "listing by state",
         batch_views.NEWEST_IN,
@@ -361,7 +378,7 @@ CASES = (
         tenant_id="tnt_default",
         idempotency_key="key_7",
     ),
-    case("a batch's bill", costs._BATCH_COST, "ix_ledger_batch_id", batch_id=LIVE),
+    case("a batch's bill", costs._BATCH_COST, "ix_entries_batch_id", batch_id=LIVE),
     case("recurring batches that are due", recurring_statements.DUE, "ix_firings_open", now=NOW, limit=100),
     case("open firings", recurring_statements.OPEN, "ix_firings_open uq_firings_batch_id", 1000, now=NOW, limit=100),
     case(

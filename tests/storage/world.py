@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
+from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import (
     DEFAULT_TENANT,
@@ -133,7 +134,7 @@ class World:
         self.cycles.dispatch(self.leadership.epoch, CyclePlan(packs=(draft,), standings=()))
         return pack_id
 
-    def worker(self, *, rate_micros_per_hour: int = 3_600_000) -> WorkerId:
+    def worker(self, *, rate_micros_per_hour: int = 3_600_000, rates: HourlyRates | None = None) -> WorkerId:
         worker_id = new_worker_id()
         self.workers.register(
             WorkerRegistration(
@@ -145,6 +146,7 @@ class World:
                 variants={"echo": ""},
                 rate_micros_per_hour=rate_micros_per_hour,
                 currency="USD",
+                rates=rates,
             )
         )
         self.meters[worker_id] = 0

@@ -325,6 +325,6 @@ class Floor:
         unbalanced = self.world.scalars("""
             SELECT id FROM workers
              WHERE state <> 'stopped' OR metered_until_us < uptime_us
-                OR (SELECT sum(amount_micros) FROM ledger WHERE worker_id = id)
+                OR (SELECT sum(amount_micros) FROM accruals WHERE worker_id = id)
                    <> div(rate_micros_per_hour::numeric * metered_until_us, 3600000000)""")
         assert unbalanced == []

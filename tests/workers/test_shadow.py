@@ -108,7 +108,7 @@ def test_rows_of_a_variant_are_judged_when_the_worker_is_idle_and_no_tenant_pays
     assert sorted(reference.read_rows) == [(n, n) for n in range(12)]
     assert reference.closed
     assert "shadow" in floor.spans(running.worker_id)
-    assert floor.world.scalars("SELECT DISTINCT account FROM ledger WHERE kind = 'shadow'") == ["overhead:shadow"]
+    assert floor.world.scalars("SELECT DISTINCT account FROM accruals WHERE kind = 'shadow'") == ["overhead:shadow"]
     floor.check_books()
 
 

@@ -12,9 +12,11 @@ from storage.overview import clock, overview, schema_versions
 from tests.services import connect
 
 ADD_WORKER = """
-    INSERT INTO nightrate.workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, currency,
+    INSERT INTO nightrate.workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour,
+                                   list_rate_micros_per_hour, contracted_rate_micros_per_hour,
+                                   billed_rate_micros_per_hour, on_demand_rate_micros_per_hour, currency,
                                    uptime_us, metered_until_us)
-    VALUES (%s, 'local', 'spot', 'here', 1, 'ready', '{"echo": ""}', 3600000, 'USD', 0, %s)
+    VALUES (%s, 'local', 'spot', 'here', 1, 'ready', '{"echo": ""}', 3600000, 3600000, 3600000, 3600000, 3600000, 'USD', 0, %s)
 """
 
 
@@ -53,8 +55,13 @@ def test_overhead_is_counted_by_kind_since_an_instant(database: Database, databa
             INSERT INTO nightrate.worker_intervals (worker_id, start_us, stop_us, kind, rate_micros_per_hour, cost_micros)
             VALUES ('wrk_1', 0, 7000000, 'boot', 3600000, 7000)""")
         connection.execute("""
-            INSERT INTO nightrate.ledger (worker_id, start_us, account, kind, amount_micros, currency)
-            VALUES ('wrk_1', 0, 'overhead:boot', 'boot', 7000, 'USD')""")
+            INSERT INTO nightrate.transactions (key, kind, category, period_start, period_stop, worker_id, start_us, currency)
+            VALUES ('boot', 'accrual', 'compute', now(), now(), 'wrk_1', 0, 'USD')""")
+        connection.execute("""
+            INSERT INTO nightrate.entries (transaction_id, line, account, list_micros, contracted_micros, effective_micros,
+                                           billed_micros, on_demand_micros, charged_micros)
+            SELECT id, line, account, cost, cost, cost, cost, cost, 0 FROM nightrate.transactions,
+              (VALUES (0, 'overhead:boot', 7000), (1, 'supplier:local', -7000)) AS lines (line, account, cost)""")
     costs = CostRepository(database)
 
     assert [(item.kind, item.amount_micros) for item in costs.overhead_since(None)] == [("boot", 7000)]

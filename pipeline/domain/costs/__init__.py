@@ -1,0 +1,1 @@
+"""What things cost: prices, bills, and the journal's words."""
