@@ -11,6 +11,8 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
+import orjson
+
 _PLAIN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _BLOCK_BYTES: Final = 64 * 1024
@@ -29,7 +31,11 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except orjson.JSONEncodeError:
+            # Half characters, as in names of files, and whole numbers past 64 bits.
+            return json.dumps(line, default=str)
 
 
 class _Gathering(logging.StreamHandler[TextIO]):

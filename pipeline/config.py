@@ -214,6 +214,11 @@ class Settings(BaseSettings):
     api_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8400, description="Port that the API listens on; 0: any that is free."
     )
+    api_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Processes that serve the API on one port: as many as it may have processors. Each takes about 120 MB "
+        "and ten connections to Postgres at most.",
+    )
     key_pepper: SecretStr = Field(
         default=SecretStr(""),
         description="Secret that digests of API keys are made with, so that who can write into the database can make no "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -53,6 +54,11 @@ assert set(PERMISSIONS) == set(Role)
 
 def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
     """Return all that a key with these roles may do."""
+    return _permissions_of(frozenset(roles))
+
+
+@cache
+def _permissions_of(roles: frozenset[Role]) -> frozenset[Permission]:
     return frozenset().union(*(PERMISSIONS[role] for role in roles))
 
 

@@ -282,7 +282,7 @@ def peak_bytes(pid: int) -> int:
 
 
 @contextmanager
-def api(home: Path) -> Iterator[tuple[int, dict[str, int], str]]:
+def api(home: Path, processes: int) -> Iterator[tuple[int, dict[str, int], str]]:
     """Run the API on servers of its own; yield its port, the processes that count, and a key."""
     folder = DataFolder(home)
     with Supervisor(folder) as urls:
@@ -299,12 +299,13 @@ def api(home: Path) -> Iterator[tuple[int, dict[str, int], str]]:
             "NIGHTRATE_DATABASE_URL": urls.database_url,
             "NIGHTRATE_REDIS_URL": urls.redis_url,
             "NIGHTRATE_API_PORT": "0",
+            "NIGHTRATE_API_PROCESSES": str(processes),
         }
         log = home / "api.log"
         command = [sys.executable, "-m", "pipeline.entrypoints.cli", "api"]
         with log.open("wb") as file, subprocess.Popen(command, env=env, stderr=file) as process:
             try:
-                while b"api_listening" not in log.read_bytes():
+                while log.read_bytes().count(b"api_listening") < processes:
                     assert process.poll() is None, log.read_text()
                     time.sleep(0.05)
                 said = next(json.loads(line) for line in log.read_text().splitlines() if "api_listening" in line)
@@ -324,14 +325,15 @@ def main() -> None:
     parser.add_argument("--polls-per-second", type=float, default=1050)
     parser.add_argument("--renew", type=int, default=100, help="polls of one batch before the next upload")
     parser.add_argument("--gigabytes", type=float, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="of the API, on one port")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nightrate-bench-") as folder:
-        with api(Path(folder) / "home") as (port, pids, key):
+        with api(Path(folder) / "home", args.processes) as (port, pids, key):
             warm = argparse.Namespace(**{**vars(args), "seconds": 2})
             uvloop.run(under_load(port, key, pids, warm, rate=200))
             paced = uvloop.run(under_load(port, key, pids, args, rate=args.polls_per_second))
             flat_out = uvloop.run(under_load(port, key, pids, args, rate=0))
-        with api(Path(folder) / "other") as (port, pids, key):
+        with api(Path(folder) / "other", 1) as (port, pids, key):
             large = large_file(port, key, pids["api"], args.gigabytes) if args.gigabytes else None
     report = {
         "benchmark": "api",

@@ -50,7 +50,7 @@ def test_a_poison_row_is_convicted_and_neither_its_pack_nor_its_neighbours_pay(f
     error = floor.results(batch)[0, 5]["error"]
     assert error["code"] == "engine_crashed"
     assert "poison" in error["message"]
-    assert "late" in floor.spans(running.worker_id)
+    assert "retried" in floor.spans(running.worker_id)
     floor.check_books()
 
 
@@ -85,6 +85,7 @@ def test_a_preempted_worker_hands_back_without_a_failure_and_another_finishes(fl
         running.join()
     assert floor.world.scalars("SELECT failures FROM packs WHERE id = :id", id=pack) == [0]
     assert floor.world.scalars("SELECT outcome FROM attempts") == ["preempted"]
+    assert "preempted" in floor.spans(running.worker_id)
     with floor.working(ScriptedEngine()):
         floor.await_packs()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
 
+from pipeline.config import Settings
 from pipeline.domain.errors import NightrateError, UsageError
 from pipeline.entrypoints.cli.exits import ExitCode
 
@@ -29,21 +31,43 @@ def worker(
 
 
 def api() -> int:
-    """Serve the API: OpenAI's files and batches, on `api_host` and `api_port`."""
+    """Serve the API: OpenAI's files and batches, on `api_host` and `api_port`, by `api_processes` processes."""
+    from infra.crew import run_crew
     from infra.logs import log_to_stderr
     from pipeline.entrypoints.cli.connection import process_settings
 
     require_api()
-    log_to_stderr(is_gathered=True)
+    log_to_stderr()
+    try:
+        settings = process_settings()
+        if settings.api_processes == 1:
+            return _serve(settings, is_shared=False)
+        from pipeline.entrypoints.http.server import free_port
+
+        port = free_port(settings.api_host, settings.api_port)
+    except NightrateError as error:
+        return _failed(error)
+    settings = settings.model_copy(update={"api_port": port})
+    return run_crew(settings.api_processes, partial(_serve, settings, is_shared=True))
+
+
+def _serve(settings: Settings, *, is_shared: bool) -> int:
+    from infra.logs import log_to_stderr
     from pipeline.entrypoints.http.server import serve
 
+    # Only now: it writes from a thread of its own.
+    log_to_stderr(is_gathered=True)
     try:
         # The server listens to signals itself: what is under way may finish.
-        serve(process_settings())
+        serve(settings, is_shared=is_shared)
     except NightrateError as error:
-        _LOG.error("process_failed", extra={"role": "api", "code": error.code, "reason": str(error)})
-        return error.exit_code
+        return _failed(error)
     return ExitCode.OK
+
+
+def _failed(error: NightrateError) -> int:
+    _LOG.error("process_failed", extra={"role": "api", "code": error.code, "reason": str(error)})
+    return error.exit_code
 
 
 def has_api() -> bool:

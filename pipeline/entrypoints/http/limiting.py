@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 from typing import Final, TypeVar
@@ -192,7 +193,11 @@ def _strangers(retry_us: int) -> ApiError:
 
 
 def _address(request: Request) -> str:
-    host = request.client.host if request.client else ""
+    return _network_of(request.client.host if request.client else "")
+
+
+@lru_cache(maxsize=1024)
+def _network_of(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -114,14 +115,20 @@ def build_app(service: Service) -> FastAPI:
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Serve the API until a signal; requests under way may finish."""
-    with open_service(settings) as service, listening(settings.api_host, settings.api_port) as listener:
+def serve(settings: Settings, *, is_shared: bool = False) -> None:
+    """Serve the API until a signal; requests under way may finish.
+
+    Args:
+        settings: All settings.
+        is_shared: whether other processes listen on the same port, and the kernel shares connections out.
+    """
+    host, port = settings.api_host, settings.api_port
+    with open_service(settings) as service, listening(host, port, is_shared=is_shared) as listener:
         collect_seldom()
         # The event loop wants its turn after each wait, and would be kept from it for five milliseconds by any thread.
         sys.setswitchinterval(_SWITCH_SECONDS)
         host, port = listener.getsockname()[:2]
-        _LOG.info("api_listening", extra={"host": host, "port": port})
+        _LOG.info("api_listening", extra={"host": host, "port": port, "pid": os.getpid()})
         _Server(config_of(build_app(service))).run(sockets=[listener])
 
 
@@ -154,11 +161,22 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def listening(host: str, port: int) -> socket.socket:
+def free_port(host: str, port: int) -> int:
+    """Return the port, or any that is free where it is 0; raises `UsageError` where somebody listens on it.
+
+    Whoever shares a port would share it with another server, too, and neither would notice.
+    """
+    with listening(host, port) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listening(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     """Return a socket that listens there; raises `UsageError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -10,10 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -38,7 +41,7 @@ def small(template_url: str, quiet: Served, tmp_path_factory: pytest.TempPathFac
 
 
 @contextmanager
-def api_process(settings: Settings, *, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+def api_process(settings: Settings, *, port: int = 0, processes: int = 1) -> Iterator[subprocess.Popen[str]]:
     """Run `nightrate api`; what it logs is on its stderr."""
     assert settings.database_url is not None
     assert settings.redis_url is not None
@@ -48,6 +51,7 @@ def api_process(settings: Settings, *, port: int = 0) -> Iterator[subprocess.Pop
         "NIGHTRATE_DATABASE_URL": settings.database_url.get_secret_value(),
         "NIGHTRATE_REDIS_URL": settings.redis_url.get_secret_value(),
         "NIGHTRATE_API_PORT": str(port),
+        "NIGHTRATE_API_PROCESSES": str(processes),
         "PYTHONPATH": str(Path.cwd()),
     }
     command = [sys.executable, "-m", "pipeline.entrypoints.cli", "api"]
@@ -60,11 +64,19 @@ def api_process(settings: Settings, *, port: int = 0) -> Iterator[subprocess.Pop
 
 def port_of(process: subprocess.Popen[str]) -> int:
     """Return the port that the process says it listens on."""
+    return int(listeners(process, 1)[0]["port"])
+
+
+def listeners(process: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
+    """Return what it says when so many of its processes listen."""
     assert process.stderr is not None
+    found = []
     for line in process.stderr:
         said = json.loads(line)
         if said["event"] == "api_listening":
-            return int(said["port"])
+            found.append(said)
+        if len(found) == count:
+            return found
     raise AssertionError("it never listened")
 
 
@@ -199,3 +211,56 @@ def test_the_document_of_the_api_is_complete(quiet: Served) -> None:
         assert operation["description"], (method, path)
         assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), (method, path)
         assert operation["security"], (method, path)
+
+
+def test_several_processes_share_a_port_and_leave_together(quiet: Served) -> None:
+    with api_process(quiet.service.settings, processes=3) as process:
+        said = listeners(process, 3)
+        assert len({line["pid"] for line in said}) == 3
+        (port,) = {line["port"] for line in said}
+
+        for _ in range(20):
+            assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30).status == 200
+        os.kill(said[0]["pid"], signal.SIGKILL)
+
+        # Whoever watches over them starts all again.
+        assert process.wait(60) == 128 + signal.SIGKILL
+    assert not any(psutil.pid_exists(line["pid"]) for line in said)
+
+
+def test_several_processes_end_well_when_they_are_told_to(quiet: Served) -> None:
+    with api_process(quiet.service.settings, processes=2) as process:
+        pids = [line["pid"] for line in listeners(process, 2)]
+
+        process.terminate()
+
+        assert process.wait(60) == 0
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_several_processes_leave_with_the_one_that_made_them(quiet: Served) -> None:
+    with api_process(quiet.service.settings, processes=2) as process:
+        pids = [line["pid"] for line in listeners(process, 2)]
+
+        process.kill()
+
+        process.wait(60)
+        eventually(lambda: not any(map(is_alive, pids)))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_several_processes_take_no_port_that_another_has(quiet: Served) -> None:
+    with api_process(quiet.service.settings, processes=2) as first:
+        port = port_of(first)
+        with api_process(quiet.service.settings, port=port, processes=2) as second:
+            assert second.stderr is not None
+            said = json.loads(second.stderr.readline())
+
+            assert second.wait(60) == 2
+        assert f"cannot listen on 127.0.0.1:{port}" in said["reason"]
