@@ -1,0 +1,1 @@
+"""What things cost: prices and the rules by which providers bill."""
