@@ -67,7 +67,7 @@ def bill(seconds: float, rule: BillingRule, *, spot: bool = False, interrupted: 
 )
 @pytest.mark.parametrize("spot", [False, True])
 def test_a_worker_that_we_stop_is_charged_what_its_rule_says(
-    rule: BillingRule, seconds: float, charged: int, spot: bool
+    rule: BillingRule, seconds: float, charged: int, *, spot: bool
 ) -> None:
     found = bill(seconds, rule, spot=spot)
 
