@@ -6,7 +6,7 @@ a million are exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -85,13 +85,11 @@ class Item:
         if self.zone is not None and self.region is None:
             raise UsageError(f"zone {self.zone!r} is of no region", hint="name the region, too")
 
-    def covers(self, other: Item) -> bool:
-        """Whether a price of this item is one for `other`, which may be in one place of many."""
-        return (
-            (self.provider, self.name, self.unit, self.market) == (other.provider, other.name, other.unit, other.market)
-            and self.region in {None, other.region}
-            and self.zone in {None, other.zone}
-        )
+    @property
+    def places(self) -> tuple[Item, ...]:
+        """Return the items whose prices are prices of this one: its zone's, its region's, those of anywhere."""
+        region = self if self.zone is None else replace(self, zone=None)
+        return tuple(dict.fromkeys((self, region, replace(region, region=None))))
 
     @property
     def narrowness(self) -> int:

@@ -7,10 +7,12 @@ last that is in effect holds.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
 from pipeline.domain.costs.columns import Columns
@@ -19,7 +21,7 @@ from pipeline.domain.errors import NightrateError
 
 _PPM: Final = 1_000_000
 _MICROSECOND: Final = timedelta(microseconds=1)
-_Key = tuple[str, str, PriceUnit, Market, str]
+_Voice = tuple[Item, str, PriceSource]
 
 
 class PriceUnknownError(NightrateError):
@@ -34,36 +36,41 @@ class PriceBook:
 
     def __init__(self, prices: Iterable[Price]) -> None:
         """Keep them; of one item, source and instant the last that was said holds."""
-        held: dict[tuple[Item, str, PriceSource, datetime], Price] = {}
+        words: dict[_Voice, dict[datetime, Price]] = defaultdict(dict)
         for price in prices:
-            place = (price.item, price.currency, price.source, price.effective_at)
-            before = held.get(place)
+            said = words[price.item, price.currency, price.source]
+            before = said.get(price.effective_at)
             if before is None or before.as_of <= price.as_of:
-                held[place] = price
-        by_key: dict[_Key, list[Price]] = defaultdict(list)
-        for price in sorted(held.values(), key=lambda price: price.effective_at):
-            by_key[_key(price.item, price.currency)].append(price)
-        self._prices: Mapping[_Key, Sequence[Price]] = dict(by_key)
+                said[price.effective_at] = price
+        self._prices = {voice: [said[at] for at in sorted(said)] for voice, said in words.items()}
 
     def __iter__(self) -> Iterator[Price]:
         """Go through all of them."""
-        return (price for prices in self._prices.values() for price in prices)
+        return chain.from_iterable(self._prices.values())
 
     def price(self, item: Item, at: datetime, currency: str) -> Price | None:
         """Return the price that holds for `item` at that moment; None where none is known."""
-        last: dict[tuple[PriceSource, Item], Price] = {}
-        for price in self._prices.get(_key(item, currency), ()):
-            if price.effective_at <= at and price.item.covers(item):
-                last[price.source, price.item] = price  # they come in the order of their instants
-        holding = [price for price in last.values() if price.unit_price_picos is not None]
+        holding = []
+        for said in self._of(item, currency):
+            index = bisect_right(said, at, key=_effective_at)
+            if index and said[index - 1].unit_price_picos is not None:
+                holding.append(said[index - 1])
         return min(holding, key=_precedence, default=None)
 
     def changes(self, item: Item, after: datetime, until: datetime, currency: str) -> list[datetime]:
         """Return when, later than `after` and no later than `until`, another price may come to hold for `item`."""
-        prices = self._prices.get(_key(item, currency), ())
-        return sorted(
-            {price.effective_at for price in prices if after < price.effective_at <= until and price.item.covers(item)}
-        )
+        moments: set[datetime] = set()
+        for said in self._of(item, currency):
+            begin, end = (bisect_right(said, at, key=_effective_at) for at in (after, until))
+            moments.update(price.effective_at for price in said[begin:end])
+        return sorted(moments)
+
+    def _of(self, item: Item, currency: str) -> Iterator[Sequence[Price]]:
+        """Yield what each source says of the item's place and of all that it is in, in the order of instants."""
+        for place in item.places:
+            for source in PriceSource:
+                if said := self._prices.get((place, currency, source)):
+                    yield said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +271,8 @@ def family_of(instance_type: str) -> str:
     return head if dot else instance_type.partition("-")[0]
 
 
-def _key(item: Item, currency: str) -> _Key:
-    return item.provider, item.name, item.unit, item.market, currency
+def _effective_at(price: Price) -> datetime:
+    return price.effective_at
 
 
 def _precedence(price: Price) -> tuple[bool, int, int]:

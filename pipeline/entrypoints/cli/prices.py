@@ -220,7 +220,7 @@ def _tell(item: Item, picos: int | None, effective_at: str | None, *, as_json: b
     else:
         from pipeline.entrypoints.cli.figures import moment
 
-        what = "is left to others" if picos is None else f"costs {amount_text(said)} a {item.unit}"
+        what = "is left to others" if picos is None else f"costs {amount_text(said)} per {item.unit}"
         print_line(
             f"{item.provider} {item.name} ({item.market}) in {_where(item)} {what} from {moment(said.effective_at)}"
         )

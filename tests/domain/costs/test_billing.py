@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.costs.billing import Bill, Life
@@ -209,6 +209,7 @@ def bills(draw: st.DrawFn) -> Bill:
     return Bill(life, steps, draw(st.sampled_from(list(BILLING_RULES.values()))))
 
 
+@settings(deadline=None)
 @given(bills(), st.sets(st.integers(min_value=0, max_value=7 * HOUR), max_size=8))
 def test_costs_of_the_spans_of_any_partition_sum_to_the_bill_and_none_is_below_zero(
     found: Bill, inner: set[int]
@@ -224,6 +225,7 @@ def test_costs_of_the_spans_of_any_partition_sum_to_the_bill_and_none_is_below_z
     assert found.until(found.end_us + 10 * HOUR) == found.total
 
 
+@settings(deadline=None)
 @given(bills())
 def test_time_is_free_only_for_a_spot_worker_that_was_interrupted(found: Bill) -> None:
     life, rule = found.life, found.rule
@@ -240,6 +242,7 @@ def test_time_is_free_only_for_a_spot_worker_that_was_interrupted(found: Bill) -
     )
 
 
+@settings(deadline=None)
 @given(bills(), st.integers(min_value=0, max_value=HOUR))
 def test_a_longer_life_never_costs_less(found: Bill, longer_us: int) -> None:
     life = Life(

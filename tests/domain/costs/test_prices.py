@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.costs.prices import (
@@ -45,6 +45,7 @@ def test_a_million_gets_of_s3_cost_forty_cents_however_they_are_counted() -> Non
     assert [units_cost_micros(400_000, n, n + 1) for n in range(5)] == [0, 0, 1, 0, 1]
 
 
+@settings(deadline=None)
 @given(
     st.integers(min_value=0, max_value=10**13),
     st.lists(st.integers(min_value=0, max_value=10**12), min_size=2, max_size=8),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.costs.prices import picos_of
@@ -50,6 +50,7 @@ def test_a_price_that_changes_counts_from_then_on() -> None:
     assert halved.until(datetime(2026, 5, 1, tzinfo=UTC)) == 6_000_000
 
 
+@settings(deadline=None)
 @given(
     st.datetimes(min_value=datetime(2026, 1, 1), max_value=datetime(2026, 12, 1)),  # noqa: DTZ001 -- hypothesis wants them so
     st.lists(st.integers(min_value=0, max_value=90 * 86_400 * 10**6), min_size=1, max_size=6),

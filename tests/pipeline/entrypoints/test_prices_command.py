@@ -176,7 +176,7 @@ def test_the_operators_price_beats_all_from_its_instant_on_and_can_be_taken_back
     assert holding(stored)["on_demand None"] == ("0.90", "override")
 
     assert stored.run("set", "g5.xlarge", "0.8", *where, "--effective-at", "2100-01-01T00:00:00+00:00") == 0
-    assert "aws g5.xlarge (on_demand) in us-east-1 costs 0.80 USD a hour from 2100-01-01" in stored.out
+    assert "aws g5.xlarge (on_demand) in us-east-1 costs 0.80 USD per hour from 2100-01-01" in stored.out
     assert stored.run("set", "g5.xlarge", "0.8", *where, "--effective-at", "2100-01-01") == 0
     assert stored.run("set", "g5.xlarge", "0.8", *where, "--effective-at", "2100-01-01T00:00:00Z") == 0
     assert "said before" in stored.err
