@@ -67,6 +67,10 @@ LAST_ASKED: Final = text("""
     SELECT name, provider, market, region, max(asked_at) AS asked_at FROM price_refreshes
      WHERE name = ANY(CAST(:names AS text[])) GROUP BY name, provider, market, region
 """)
+_LAST_ASKED_OF_ALL: Final = text("""
+    SELECT name, provider, market, region, max(asked_at) AS asked_at FROM price_refreshes
+     GROUP BY name, provider, market, region
+""")
 
 
 class PriceRepository:
@@ -116,15 +120,17 @@ class PriceRepository:
 
         return self._database.run(work, is_look=True)
 
-    def last_asked(self, instance_types: Sequence[str]) -> dict[PriceQuestion, datetime]:
-        """Return when each question about those instance types was asked last."""
+    def last_asked(self, instance_types: Sequence[str] | None = None) -> dict[PriceQuestion, datetime]:
+        """Return when each question about those instance types, or about all, was asked last."""
+        statement = _LAST_ASKED_OF_ALL if instance_types is None else LAST_ASKED
+        arguments = {} if instance_types is None else {"names": list(instance_types)}
 
         def work(connection: Connection) -> dict[PriceQuestion, datetime]:
             return {
                 PriceQuestion(
                     provider=row.provider, instance_type=row.name, market=Market(row.market), region=row.region
                 ): row.asked_at
-                for row in connection.execute(LAST_ASKED, {"names": list(instance_types)})
+                for row in connection.execute(statement, arguments)
             }
 
         return self._database.run(work, is_look=True)

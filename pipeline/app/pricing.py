@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.config import Settings
 from pipeline.domain.costs import catalogue
-from pipeline.domain.costs.prices import Item, Market, Price, PriceUnit
+from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit
 from pipeline.domain.costs.rate_card import HourlyRates, PriceBook, RateCard
 from pipeline.domain.errors import UsageError
 from pipeline.ports.prices import PriceFeed, PriceFeedError, PriceQuestion, Refresh
@@ -42,6 +42,8 @@ class Standing:
     item: Item
     #: Which may be said of more places than this one. None: there is none yet.
     price: Price | None
+    #: When the price was looked up or said the last time.
+    confirmed_at: datetime | None
     scheduled: tuple[Price, ...]
 
 
@@ -161,8 +163,13 @@ class Wanted:
         )
 
 
-def standing(said: Iterable[Price], now: datetime, wanted: Wanted) -> list[Standing]:
-    """Return what holds now for each item that has a price, those of the catalogue included, and what is scheduled."""
+def standing(
+    said: Iterable[Price], now: datetime, wanted: Wanted, *, asked: Mapping[PriceQuestion, datetime] | None = None
+) -> list[Standing]:
+    """Return what holds now for each item that has a price, those of the catalogue included, and what is scheduled.
+
+    A price that a provider said again is kept once; `asked`, when each question was asked last, tells how old it is.
+    """
     book = PriceBook([*catalogue.load().prices, *said])
     by_item: dict[Item, list[Price]] = defaultdict(list)
     for price in book:
@@ -173,8 +180,19 @@ def standing(said: Iterable[Price], now: datetime, wanted: Wanted) -> list[Stand
         held = book.price(item, now, wanted.currency)
         scheduled = tuple(price for price in by_item[item] if price.effective_at > now)
         if held is not None or scheduled:
-            found.append(Standing(item=item, price=held, scheduled=scheduled))
+            confirmed_at = None if held is None else _confirmed_at(held, asked or {})
+            found.append(Standing(item=item, price=held, confirmed_at=confirmed_at, scheduled=scheduled))
     return found
+
+
+def _confirmed_at(price: Price, asked: Mapping[PriceQuestion, datetime]) -> datetime:
+    item = price.item
+    if price.source is not PriceSource.REFRESHED or item.region is None:
+        return price.as_of
+    # Reserved prices are told with those on demand.
+    market = Market.SPOT if item.market is Market.SPOT else Market.ON_DEMAND
+    question = PriceQuestion(provider=item.provider, instance_type=item.name, market=market, region=item.region)
+    return max(price.as_of, asked.get(question, price.as_of))
 
 
 def _order(item: Item) -> tuple[str, str, str, str, str, str]:

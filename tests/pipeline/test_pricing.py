@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.domain.costs.columns import Columns
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, picos_of
 from pipeline.domain.costs.rate_card import PriceUnknownError
 from pipeline.domain.errors import UsageError
-from pipeline.ports.prices import PriceFeedError, PriceQuestion
+from pipeline.ports.prices import PriceFeedError, PriceQuestion, Refresh
 from storage.database import Database
 from storage.prices import PriceRepository
 
@@ -198,6 +199,35 @@ def test_what_stands_is_shown_with_what_is_scheduled(prices: PriceRepository) ->
     assert to_come.price is None
     assert len(to_come.scheduled) == 1
     assert standing(said, NOW, Wanted(currency="EUR")) == []
+
+
+def test_a_price_that_was_said_again_is_as_old_as_the_last_answer(prices: PriceRepository) -> None:
+    question = PriceQuestion(provider="aws", instance_type="g5.xlarge", market=Market.ON_DEMAND, region="us-east-1")
+    items = [
+        Item(provider="aws", name="g5.xlarge", unit=PriceUnit.HOUR, market=market, region="us-east-1")
+        for market in (Market.ON_DEMAND, Market.RESERVED)
+    ]
+    answer = [price("1", NOW - DAY, item=item) for item in items]
+    for days in (0, 3):
+        later = NOW + days * DAY
+        prices.add_answer(
+            Refresh(question=question, asked_at=later, prices=2), [replace(each, as_of=later) for each in answer]
+        )
+    prices.add([price("0.4")])
+    now = NOW + 4 * DAY
+
+    found = standing(
+        prices.in_force(now, now),
+        now,
+        Wanted(currency="USD", name="g5.xlarge", region="us-east-1"),
+        asked=prices.last_asked(),
+    )
+
+    assert {each.item.market: each.confirmed_at for each in found} == {
+        Market.ON_DEMAND: NOW + 3 * DAY,
+        Market.RESERVED: NOW + 3 * DAY,
+        Market.SPOT: NOW,
+    }
 
 
 def test_the_catalogue_is_imported_once(prices: PriceRepository) -> None:

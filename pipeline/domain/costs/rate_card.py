@@ -188,7 +188,7 @@ class RateCard:
     def hourly_rates(self, offer: Offer, at: datetime, *, committed_workers: int = 0) -> HourlyRates:
         """Return what an hour of that offer costs at that moment.
 
-        Commitments with a number of workers cover it while `committed_workers`, those that they cover already, are fewer.
+        `committed_workers` is how many workers commitments that fit this offer cover already.
 
         Raises:
             PriceUnknownError: Instance type and provider are known, and their price is not.
@@ -202,14 +202,7 @@ class RateCard:
         if price is None:
             return self._unpriced(offer, item)
         listed = _micros(price)
-        commitment = next(
-            (
-                commitment
-                for commitment in self.commitments
-                if commitment.fits(offer) and (commitment.workers is None or committed_workers < commitment.workers)
-            ),
-            None,
-        )
+        commitment = self._commitment(offer, committed_workers)
         contracted = listed * (_PPM - self._discount_ppm(offer))
         contracted = (contracted + _PPM // 2) // _PPM
         effective, billed = contracted, contracted
@@ -252,6 +245,16 @@ class RateCard:
             f"no price in {self.currency} is known for {item.provider} {item.name} ({item.market}) in {where}",
             hint="`nightrate prices refresh` asks AWS for its own, `nightrate prices set` says any",
         )
+
+    def _commitment(self, offer: Offer, committed_workers: int) -> Commitment | None:
+        """Return the first commitment with room for one more worker; earlier ones are filled first."""
+        left = committed_workers
+        for commitment in self.commitments:
+            if commitment.fits(offer):
+                if commitment.workers is None or left < commitment.workers:
+                    return commitment
+                left -= commitment.workers
+        return None
 
     def _discount_ppm(self, offer: Offer) -> int:
         fitting = [discount for discount in self.discounts if discount.fits(offer)]

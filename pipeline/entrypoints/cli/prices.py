@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,6 +15,7 @@ from pipeline.entrypoints.cli.talk import print_document, print_line, print_tabl
 if TYPE_CHECKING:  # the stores are opened inside the commands
     from pipeline.config import Settings
     from pipeline.domain.costs.prices import Item, Price, PriceUnit
+    from pipeline.ports.prices import PriceQuestion
 
 #: Past them an instant is a typing error.
 _YEARS: Final = range(2000, 2200)
@@ -67,7 +69,8 @@ def list_prices(
         measure = None if name is not None else PriceUnit.HOUR
     now = datetime.now().astimezone()
     wanted = Wanted(currency=settings.currency, name=instance_type or name, unit=measure, region=region)
-    found = standing(_said(settings, now, wanted.name), now, wanted)
+    said, asked = _said(settings, now, wanted.name)
+    found = standing(said, now, wanted, asked=asked)
     if as_json:
         print_document({"prices": [standing_document(each, now) for each in found]})
         return ExitCode.OK
@@ -229,21 +232,22 @@ def _tell(item: Item, picos: int | None, effective_at: str | None, *, as_json: b
     return ExitCode.OK
 
 
-def _said(settings: Settings, now: datetime, name: str | None) -> list[Price]:
-    """Return what the database says; nothing where none is up."""
+def _said(settings: Settings, now: datetime, name: str | None) -> tuple[list[Price], Mapping[PriceQuestion, datetime]]:
+    """Return what the database says, and when what was asked; nothing where none is up."""
     from datetime import UTC
 
     from pipeline.domain.errors import NotRunningError
     from pipeline.entrypoints.cli.connection import connected
     from storage.prices import PriceRepository
 
-    end_of_time = datetime.max.replace(tzinfo=UTC)
+    names, end_of_time = None if name is None else [name], datetime.max.replace(tzinfo=UTC)
     try:
         with connected(settings) as stack:
-            return PriceRepository(stack.database).in_force(now, end_of_time, names=None if name is None else [name])
+            repository = PriceRepository(stack.database)
+            return repository.in_force(now, end_of_time, names=names), repository.last_asked(names)
     except NotRunningError:
         say("No database is up: these are the catalogue's prices alone.")
-        return []
+        return [], {}
 
 
 def _item(name: str, provider: str, unit: str, market: str, region: str | None, zone: str | None) -> Item:

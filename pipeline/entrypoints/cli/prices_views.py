@@ -9,7 +9,7 @@ from pipeline.domain.costs.prices import Item, Price, price_text
 from pipeline.entrypoints.cli.figures import duration, moment
 
 
-def price_document(price: Price, now: datetime) -> dict[str, object]:
+def price_document(price: Price, now: datetime, *, confirmed_at: datetime | None = None) -> dict[str, object]:
     """Return one price, and how old it is."""
     picos = price.unit_price_picos
     return {
@@ -21,7 +21,7 @@ def price_document(price: Price, now: datetime) -> dict[str, object]:
         "source": str(price.source),
         "origin": price.origin,
         "as_of": price.as_of.isoformat(),
-        "age_seconds": max(0, round((now - price.as_of).total_seconds())),
+        "age_seconds": max(0, round((now - (confirmed_at or price.as_of)).total_seconds())),
     }
 
 
@@ -29,7 +29,9 @@ def standing_document(standing: Standing, now: datetime) -> dict[str, object]:
     """Return an item with what holds and what is to come."""
     return {
         **_item_document(standing.item),
-        "holds": None if standing.price is None else price_document(standing.price, now),
+        "holds": None
+        if standing.price is None
+        else price_document(standing.price, now, confirmed_at=standing.confirmed_at),
         "scheduled": [price_document(price, now) for price in standing.scheduled],
     }
 
@@ -51,7 +53,7 @@ def price_rows(standing: Standing, now: datetime) -> list[tuple[str, ...]]:
     place = (item.provider, item.name, str(item.market), item.region or "any", item.zone or "any")
     rows: list[tuple[str, ...]] = []
     if (price := standing.price) is not None:
-        age = duration(max(0.0, (now - price.as_of).total_seconds()))
+        age = duration(max(0.0, (now - (standing.confirmed_at or price.as_of)).total_seconds()))
         rows.append((*place, amount_text(price), str(item.unit), str(price.source), age))
     for price in standing.scheduled:
         until = f"{price.source} from {moment(price.effective_at)}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.domain.costs.columns import Columns
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, picos_of
@@ -92,6 +96,46 @@ def test_a_price_of_a_zone_is_none_for_its_region() -> None:
     assert held(price("1"), of=REGION) is None
 
 
+@st.composite
+def spoken(draw: st.DrawFn) -> list[Price]:
+    """Words on one thing in a few places, at a few instants; some instants are spoken of twice."""
+    places = st.sampled_from([item(), REGION, ANYWHERE, item(zone="use1-az2"), item(region="eu-west-1", zone=None)])
+    word = st.builds(
+        price,
+        st.sampled_from([None, "1", "2", "3", "4"]),
+        st.sampled_from(list(PriceSource)),
+        of=places,
+        at=st.integers(min_value=0, max_value=5).map(lambda hours: T0 + hours * HOUR),
+    )
+    # No two are said at the same moment: which of them was the last would be anybody's guess.
+    return [replace(each, as_of=T0 + n * HOUR) for n, each in enumerate(draw(st.lists(word, max_size=12)))]
+
+
+@settings(deadline=None)
+@given(spoken(), st.integers(min_value=-1, max_value=6), st.randoms(use_true_random=False))
+def test_the_price_that_holds_is_that_of_reading_all_words_one_by_one(
+    words: list[Price], hours: int, random: Random
+) -> None:
+    at = T0 + hours * HOUR
+    best: tuple[tuple[bool, int, int], int | None] | None = None
+    for source in PriceSource:
+        for place in (item(), REGION, ANYWHERE):
+            said = [word for word in words if (word.source, word.item) == (source, place) and word.effective_at <= at]
+            if said:
+                last = max(said, key=lambda word: (word.effective_at, word.as_of))
+                rank = (source is not OVERRIDE, -place.narrowness, source.rank)
+                if last.unit_price_picos is not None and (best is None or rank < best[0]):
+                    best = rank, last.unit_price_picos
+    shuffled = list(words)
+    random.shuffle(shuffled)
+
+    found = PriceBook(shuffled).price(item(), at, "USD")
+
+    assert (None if found is None else found.unit_price_picos) == (None if best is None else best[1])
+    if found is not None:
+        assert found.effective_at in {T0, *PriceBook(words).changes(item(), T0, at, "USD")}
+
+
 BOOK = PriceBook(
     [
         price("0.4"),
@@ -168,6 +212,21 @@ def test_a_commitment_covers_as_many_workers_as_it_says_and_their_use_is_not_inv
     assert covered.commitment is not None
     assert beyond.rates == Columns.flat(1_006_000)
     assert spot.commitment is None
+
+
+def test_commitments_are_filled_one_after_the_other() -> None:
+    committed = card(
+        commitments=(
+            Commitment(provider="aws", family="g6", workers=9, rate_micros_per_hour=1),
+            Commitment(provider="aws", family="g5", workers=2, rate_micros_per_hour=600_000),
+            Commitment(provider="aws", region="us-east-1", workers=1, rate_micros_per_hour=700_000),
+        )
+    )
+
+    rates = [committed.hourly_rates(ON_DEMAND_OFFER, T0, committed_workers=n).rates for n in range(5)]
+
+    assert [each.effective_micros for each in rates] == [600_000, 600_000, 700_000, 1_006_000, 1_006_000]
+    assert [each.billed_micros for each in rates] == [0, 0, 0, 1_006_000, 1_006_000]
 
 
 def test_a_pool_with_a_fixed_price_costs_that_whatever_is_listed() -> None:
