@@ -73,7 +73,7 @@ class AwsPrices:
         what = f"{question.instance_type} ({question.market}) in {question.region}"
         with aws_errors(what):
             if question.market is Market.SPOT:
-                return spot_prices(self._spot_history(question, since, now), now=now)
+                return spot_prices(self._spot_history(question, since, now), since=since, now=now)
             return products_of(self._products(question), question, now=now)
 
     def _products(self, question: PriceQuestion) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from statistics import median_low
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,6 +17,7 @@ PROVIDER: Final = "aws"
 _CURRENCY: Final = "USD"
 _PRICE_LIST: Final = "AWS Price List"
 _SPOT_HISTORY: Final = "EC2 spot price history"
+_SPOT_MEDIAN: Final = "EC2 spot price history, median of the zones"
 _HOURS: Final = "Hrs"
 
 
@@ -78,21 +80,29 @@ class _Product(BaseModel):
         return self.product.attributes.get("marketoption", "OnDemand") == "OnDemand"
 
 
-def spot_prices(answers: Iterable[SpotAnswer], *, now: datetime) -> list[Price]:
-    """Return each change of a zone's price, under the zone's id and under the name that this account has for it."""
-    prices = []
-    for answer in answers:
-        for zone in dict.fromkeys((answer.zone_id, answer.zone_name)):
-            if zone:
-                item = Item(
-                    provider=PROVIDER,
-                    name=answer.instance_type,
-                    unit=PriceUnit.HOUR,
-                    market=Market.SPOT,
-                    region=answer.region,
-                    zone=zone,
-                )
-                prices.append(_price(item, answer.price_picos, answer.at, now, _SPOT_HISTORY))
+def spot_prices(answers: Iterable[SpotAnswer], *, since: datetime, now: datetime) -> list[Price]:
+    """Return each change of a zone's price, under the zone's id and under the name that this account has for it.
+
+    The region has the median of its zones' prices, for machines of which the zone is not known.
+    """
+    told = sorted(answers, key=lambda answer: answer.at)
+    prices = [
+        _price(_spot_item(answer, zone), answer.price_picos, answer.at, now, _SPOT_HISTORY)
+        for answer in told
+        for zone in dict.fromkeys((answer.zone_id, answer.zone_name))
+        if zone
+    ]
+    # What was in force at `since` is told with the instant that it began at: they all hold from the last of these on.
+    complete_at = max((answer.at for answer in told if answer.at <= since), default=since)
+    held: dict[str, int] = {}
+    medians: dict[datetime, int] = {}
+    for answer in told:
+        held[answer.zone_name] = answer.price_picos
+        if answer.at >= complete_at:
+            medians[answer.at] = median_low(held.values())
+    if told:
+        region = _spot_item(told[0], None)
+        prices += [_price(region, picos, at, now, _SPOT_MEDIAN) for at, picos in medians.items()]
     return prices
 
 
@@ -134,6 +144,17 @@ def _terms_of(product: _Product) -> Iterable[tuple[Market, _Terms]]:
         wanted = {"LeaseContractLength": "1yr", "PurchaseOption": "No Upfront", "OfferingClass": "standard"}
         if wanted.items() <= terms.attributes.items():
             yield Market.RESERVED, terms
+
+
+def _spot_item(answer: SpotAnswer, zone: str | None) -> Item:
+    return Item(
+        provider=PROVIDER,
+        name=answer.instance_type,
+        unit=PriceUnit.HOUR,
+        market=Market.SPOT,
+        region=answer.region,
+        zone=zone,
+    )
 
 
 def _price(item: Item, picos: int, at: datetime, now: datetime, origin: str) -> Price:

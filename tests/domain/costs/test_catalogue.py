@@ -85,6 +85,7 @@ def test_no_item_has_two_prices_and_none_is_newer_than_the_catalogue() -> None:
     assert [item for item, count in Counter(price.item for price in loaded.prices).items() if count > 1] == []
     assert {price.currency for price in loaded.prices} == {"USD"}
     assert all(price.effective_at == price.as_of <= loaded.as_of <= NOW for price in loaded.prices)
+    assert all(any(price.origin.startswith(table.origin) for table in loaded.tables) for price in loaded.prices)
     assert len({table.origin for table in loaded.tables}) == len(loaded.tables)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.prices.aws import AwsPrices
-from pipeline.domain.costs.prices import Market, Price, PriceSource, price_text
+from pipeline.domain.costs.prices import Market, Price, PriceSource, picos_of, price_text
 from pipeline.domain.errors import UsageError
 from pipeline.ports.prices import PriceFeedError, PriceQuestion
 from tests.infra.prices.aws_server import Aws, SpotChange, product, running_aws
@@ -102,7 +102,7 @@ def test_a_spot_history_tells_each_change_of_each_zone_by_id_and_name(aws: Aws) 
     found = ask(Market.SPOT)
 
     # What was in force a day ago, and what came since; not what was over by then.
-    assert sorted(told(found)) == sorted(
+    assert sorted(told([price for price in found if price.item.zone])) == sorted(
         ("spot", zone, price, NOW - hours * HOUR)
         for zones, price, hours in (
             (("us-east-1a", "use1-az6"), "0.41", 30),
@@ -113,6 +113,30 @@ def test_a_spot_history_tells_each_change_of_each_zone_by_id_and_name(aws: Aws) 
     )
     assert {asked["ProductDescription.1"] for asked in aws.asked} == {"Linux/UNIX"}
     assert [asked.get("NextToken") for asked in aws.asked] == [None, "2"]
+
+
+def test_a_region_has_the_median_of_its_zones_from_when_all_are_known(aws: Aws) -> None:
+    aws.spot = [
+        SpotChange(instance_type="g5.xlarge", zone=zone, zone_id="", price=price, at=NOW - hours * HOUR)
+        for zone, price, hours in (
+            ("us-east-1a", "0.1", 70),
+            ("us-east-1a", "0.2", 40),
+            ("us-east-1b", "0.3", 30),
+            ("us-east-1c", "0.4", 50),
+            ("us-east-1b", "0.5", 10),
+            ("us-east-1d", "0.1", 5),
+        )
+    ]
+
+    def medians(since: datetime) -> list[tuple[str, datetime]]:
+        found = told([price for price in ask(Market.SPOT, since=since) if price.item.zone is None])
+        return [(price, at) for _, _, price, at in found]
+
+    expected = [("0.30", NOW - 30 * HOUR), ("0.40", NOW - 10 * HOUR), ("0.20", NOW - 5 * HOUR)]
+    assert medians(NOW - 24 * HOUR) == expected
+    # Asked again later, it says the same of what is still told.
+    assert medians(NOW - 7 * HOUR) == expected[1:]
+    assert medians(NOW) == expected[2:]
 
 
 @pytest.mark.parametrize("market", [Market.ON_DEMAND, Market.SPOT])
@@ -136,7 +160,9 @@ def test_an_overloaded_aws_is_asked_again(
     aws.spot = [SpotChange(instance_type="g5.xlarge", zone="us-east-1a", zone_id="", price="0.4", at=NOW)]
     aws.troubles = [(status, code)] * 2
 
-    assert len(ask(market)) == 1
+    assert {price.unit_price_picos for price in ask(market)} == {
+        picos_of("1.006" if market is Market.ON_DEMAND else "0.4")
+    }
     assert len(aws.asked) == 3
     assert len(pauses) >= 2
 

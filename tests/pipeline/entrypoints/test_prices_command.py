@@ -131,7 +131,7 @@ def test_what_aws_says_is_kept_and_beats_the_catalogue(stored: Line, aws: Aws) -
     ]
     arguments = ("refresh", "--region", "us-east-1", "--instance-type", "g5.xlarge")
 
-    assert stored.document(*arguments) == {"asked": 2, "still_fresh": 0, "new_prices": 3, "failures": []}
+    assert stored.document(*arguments) == {"asked": 2, "still_fresh": 0, "new_prices": 4, "failures": []}
     # Not asked again: the answers are young.
     assert stored.document(*arguments) == {"asked": 0, "still_fresh": 2, "new_prices": 0, "failures": []}
     assert len(aws.asked) == 2
@@ -142,7 +142,7 @@ def test_what_aws_says_is_kept_and_beats_the_catalogue(stored: Line, aws: Aws) -
 
     held = holding(stored)
     assert held["on_demand None"] == ("1.10", "refreshed")
-    assert held["spot use1-az6"] == held["spot us-east-1a"] == ("0.4023", "refreshed")
+    assert held["spot use1-az6"] == held["spot us-east-1a"] == held["spot None"] == ("0.4023", "refreshed")
     # The catalogue's other prices are kept with them.
     assert held["reserved None"][1] == "catalogue"
 

@@ -20,6 +20,7 @@ from typing import Final
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, picos_of
 
 _TOKENS_PER_QUOTED: Final = 1_000_000
+_MEDIAN: Final = "; the median of the region's zones"
 _MODEL_COLUMNS: Final = (
     ("input", PriceUnit.INPUT_TOKEN, Market.ON_DEMAND),
     ("output", PriceUnit.OUTPUT_TOKEN, Market.ON_DEMAND),
@@ -91,10 +92,10 @@ def load() -> Catalogue:
             effective_at=table.as_of,
             source=PriceSource.CATALOGUE,
             as_of=table.as_of,
-            origin=table.origin,
+            origin=f"{table.origin}{note}",
         )
         for table in tables
-        for item, picos in _READERS[table.shape](table)
+        for item, picos, note in _READERS[table.shape](table)
     )
     hardware = {(each.provider, each.instance_type): each for each in map(_hardware, _rows("hardware.csv"))}
     return Catalogue(currency=listed["currency"], tables=tables, prices=prices, hardware=MappingProxyType(hardware))
@@ -120,7 +121,8 @@ def _hardware(row: Mapping[str, str]) -> Hardware:
     )
 
 
-_Priced = Iterable[tuple[Item, int]]
+#: An item, its price in picos, and what is to be said of it besides where it is from.
+_Priced = Iterable[tuple[Item, int, str]]
 
 
 def _wide(table: Table) -> _Priced:
@@ -129,7 +131,7 @@ def _wide(table: Table) -> _Priced:
         name = row.pop("name")
         for region, price in row.items():
             if price:
-                yield _item(table, name, PriceUnit.HOUR, region), picos_of(price)
+                yield _item(table, name, PriceUnit.HOUR, region), picos_of(price), ""
 
 
 def _places(table: Table) -> _Priced:
@@ -139,10 +141,10 @@ def _places(table: Table) -> _Priced:
         unit = PriceUnit(row.get("unit") or PriceUnit.HOUR)
         picos, zone = picos_of(row["price"]), row.get("zone") or None
         item = _item(table, row["name"], unit, row["region"] or None, zone)
-        yield item, picos
+        yield item, picos, ""
         if zone is not None:
             of_zones[_item(table, row["name"], unit, row["region"])].append(picos)
-    yield from ((item, median_low(prices)) for item, prices in of_zones.items())
+    yield from ((item, median_low(prices), _MEDIAN) for item, prices in of_zones.items())
 
 
 def _pairs(table: Table) -> _Priced:
@@ -151,7 +153,7 @@ def _pairs(table: Table) -> _Priced:
         sender = row.pop("from")
         for receiver, price in row.items():
             if price:
-                yield _item(table, receiver, PriceUnit.GB, sender), picos_of(price)
+                yield _item(table, receiver, PriceUnit.GB, sender), picos_of(price), ""
 
 
 def _models(table: Table) -> _Priced:
@@ -160,7 +162,7 @@ def _models(table: Table) -> _Priced:
         for column, unit, market in _MODEL_COLUMNS:
             if row[column]:
                 item = Item(provider=row["provider"], name=row["name"], unit=unit, market=market)
-                yield item, picos_of(row[column]) // _TOKENS_PER_QUOTED
+                yield item, picos_of(row[column]) // _TOKENS_PER_QUOTED, ""
 
 
 def _item(table: Table, name: str, unit: PriceUnit, region: str | None, zone: str | None = None) -> Item:
