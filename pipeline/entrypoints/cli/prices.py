@@ -111,13 +111,11 @@ def refresh_prices(
 
     settings = stack_settings()
     asked = questions(settings, region or (), instance_type or ())
-    age = timedelta(0) if max_age == "0" else parse_window(max_age)
+    age, back = timedelta(0) if max_age == "0" else parse_window(max_age), parse_window(history)
     with connected(settings) as stack:
         repository = PriceRepository(stack.database)
         import_catalogue(repository)
-        outcome = refresh(
-            repository, AwsPrices(), asked, now=datetime.now(UTC), max_age=age, history=parse_window(history)
-        )
+        outcome = refresh(repository, AwsPrices(), asked, now=datetime.now(UTC), max_age=age, history=back)
     for question, error in outcome.failures:
         say(f"  {question.instance_type} ({question.market}) in {question.region}: {error.message}")
     if as_json:

@@ -222,17 +222,22 @@ def test_the_catalogue_is_imported_with_its_sources_named(stored: Line) -> None:
         (("list", "--instance-type", "a", "--name", "b"), "leave one out"),
         (("list", "--unit", "mile"), "hour, gb_month"),
         (("refresh",), "--region us-east-1"),
-        (("refresh", "--region", "mars"), "no AWS region"),
         (("refresh", "--region", "us-east-1", "--max-age", "long"), "24h"),
-        (("refresh", "--region", "us-east-1", "--instance-type", "g5"), "no EC2 instance type"),
+        (("refresh", "--region", "us-east-1", "--history", "long"), "24h"),
     ],
 )
-def test_what_makes_no_sense_ends_with_2_and_says_what_would(
-    stored: Line, arguments: tuple[str, ...], said: str
-) -> None:
-    assert stored.run(*arguments) == 2
-    assert said in stored.err
-    assert "Traceback" not in stored.err
+def test_what_makes_no_sense_ends_with_2_and_says_what_would(line: Line, arguments: tuple[str, ...], said: str) -> None:
+    assert line.run(*arguments) == 2
+    assert said in line.err
+    assert "Traceback" not in line.err
+
+
+def test_what_aws_cannot_be_asked_is_said_before_it_is_asked(stored: Line, aws: Aws) -> None:
+    assert stored.run("refresh", "--region", "mars") == 2
+    assert "no AWS region" in stored.err
+    assert stored.run("refresh", "--region", "us-east-1", "--instance-type", "g5") == 2
+    assert "no EC2 instance type" in stored.err
+    assert aws.asked == []
 
 
 def test_the_rate_card_of_the_settings_is_read(tmp_path: Path) -> None:
