@@ -95,6 +95,7 @@ wheel: .venv/.dev  ## Build the wheel, install it without torch in a clean venv,
 	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/nightrate-*.whl
 	build/wheel-venv/bin/nightrate --help > /dev/null
 	build/wheel-venv/bin/nightrate config --json > /dev/null
+	build/wheel-venv/bin/nightrate prices list --json > /dev/null
 	! build/wheel-venv/bin/python -c 'import torch' 2> /dev/null
 
 faults: .venv/.dev  ## 20,000 requests while every process is killed again and again (SEED=n)

@@ -20,6 +20,7 @@ from pipeline.domain.plans import BUILT_IN, PLAN_NAME, Plan, PlanBook, TenantTer
 from pipeline.domain.rates import PER_MINUTE_MAX
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
+from pipeline.rate_settings import RateCardSettings
 
 _RATE_MAX = Decimal(RATE_MICROS_PER_HOUR_MAX) / MICROS_PER_UNIT
 
@@ -130,6 +131,13 @@ class Settings(BaseSettings):
     market: Literal["spot", "on_demand"] = Field(default="on_demand", description="How this machine is paid for.")
     rate_per_hour: Annotated[Decimal, Field(ge=0, le=_RATE_MAX, decimal_places=6)] = Field(
         default=Decimal("0.10"), description="What an hour of one worker costs, in `currency`."
+    )
+    rate_card: RateCardSettings = Field(
+        default_factory=RateCardSettings,
+        description="Contracts and pools. discounts, a table each: provider, family (an instance family or type; all), market "
+        "(both), discount_ppm. commitments, a table each: provider, family, region, workers (how many it covers; all), "
+        "rate_per_hour. pools by name, a table each: provider, instance_type, region, zone, rate_per_hour (a fixed price), "
+        "billing_rule (the provider's for Linux). See `nightrate prices list`.",
     )
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(default="USD", description="ISO 4217 code.")
     workers: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="Workers that `up` and `run` start.")

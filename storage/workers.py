@@ -9,6 +9,8 @@ from datetime import timedelta
 import orjson
 from sqlalchemy import Connection, text
 
+from pipeline.domain.costs.prices import Market
+from pipeline.domain.costs.rate_card import Offer
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.lifecycle import WORKER_EDGES, WorkerEnd, WorkerState, sources
@@ -62,6 +64,12 @@ _ENTER = text("""
     UPDATE workers SET state = :state, ended_at = CASE WHEN :is_end THEN clock_timestamp() END,
            end_cause = CAST(:end_cause AS text)
      WHERE id = :worker_id AND state = ANY(:sources)
+""")
+
+_COVERED = text("""
+    SELECT provider, instance_type, region FROM workers
+     WHERE state NOT IN ('stopped', 'lost') AND market = 'on_demand' AND instance_type IS NOT NULL
+       AND billed_rate_micros_per_hour = 0 AND rate_micros_per_hour > 0
 """)
 
 _PROVE_ALIVE = text("""
@@ -158,6 +166,15 @@ class WorkerRepository:
              WHERE state NOT IN ('stopped', 'lost') AND (CAST(:pool AS text) IS NULL OR pool = :pool)
         """)
         return self._database.run(lambda connection: connection.execute(statement, {"pool": pool}).rowcount)
+
+
+def covered_workers(database: Database) -> list[Offer]:
+    """Return what the live workers run on whose use a commitment covers: it costs something and is not billed."""
+    rows = database.run(lambda connection: connection.execute(_COVERED).all())
+    return [
+        Offer(market=Market.ON_DEMAND, provider=row.provider, instance_type=row.instance_type, region=row.region)
+        for row in rows
+    ]
 
 
 def prove_alive(connection: Connection, worker_id: WorkerId) -> None:

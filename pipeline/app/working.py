@@ -8,21 +8,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from infra.clock import SystemClock
 from pipeline.app.images import image_access
-from pipeline.app.stack import collect_seldom, open_stack, required
+from pipeline.app.pricing import rates_here
+from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.tuning import tuned
 from pipeline.config import Settings
+from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.rate_card import Offer
 from pipeline.domain.ids import new_worker_id
 from pipeline.domain.models import DeviceClass, ModelSpec
 from pipeline.ports.engine import Engine
 from pipeline.ports.packs import WorkerRegistration
 from storage.database import Database
 from storage.packs import PackRepository
-from storage.workers import WorkerRepository
+from storage.prices import PriceRepository
+from storage.workers import WorkerRepository, covered_workers
 from workers.catalogue import Catalogue
 from workers.garage import Garage
 from workers.shadow.judge import Reference
@@ -76,6 +80,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
             )
             return open_reference(catalogue.spec(model), bench)
 
+        offer, rates = _priced(settings, stack)
         worker = Worker(
             WorkerRegistration(
                 worker_id=new_worker_id(),
@@ -84,8 +89,13 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 variants=catalogue.served(),
-                rate_micros_per_hour=settings.rate_micros_per_hour,
+                rate_micros_per_hour=rates.effective,
                 currency=settings.currency,
+                rates=rates,
+                provider=offer.provider,
+                instance_type=offer.instance_type,
+                region=offer.region,
+                zone=offer.zone,
             ),
             packs=PackRepository(stack.database, lease_for=lease_for),
             workers=WorkerRepository(stack.database, lease_for=lease_for),
@@ -115,6 +125,23 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         collect_seldom()
         worker.run(must_stop.is_set)
         listener.stop()
+
+
+def _priced(settings: Settings, stack: Stack) -> tuple[Offer, HourlyRates]:
+    """Return what the worker runs on and what an hour of it costs; raises `PriceUnknownError`: nothing runs unpriced."""
+    offer = settings.rate_card.offer_of(settings.pool, settings.market)
+    fitting = [commitment for commitment in settings.rate_card.committed() if commitment.fits(offer)]
+    covered = covered_workers(stack.database) if fitting else ()
+    committed = sum(any(commitment.fits(other) for commitment in fitting) for other in covered)
+    found = rates_here(settings, PriceRepository(stack.database), datetime.now(UTC), committed_workers=committed).rates
+    rates = HourlyRates(
+        list=found.list_micros,
+        contracted=found.contracted_micros,
+        effective=found.effective_micros,
+        billed=found.billed_micros,
+        on_demand=found.on_demand_micros,
+    )
+    return offer, rates
 
 
 @contextmanager

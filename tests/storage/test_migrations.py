@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.audit import AuditAction
+from pipeline.domain.costs.prices import Market, PriceSource, PriceUnit
 from pipeline.domain.costs.transactions import CostCategory, TransactionKind
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
@@ -27,7 +28,7 @@ from pipeline.domain.uploads import UploadStatus
 from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
-from storage import quota_tables  # noqa: F401 -- importing declares
+from storage import price_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
@@ -60,6 +61,10 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_packs_state": PackState,
     "ck_packs_tier": Tier,
     "ck_predictions_kind": LearnedKind,
+    "ck_price_refreshes_market": Market,
+    "ck_prices_market": Market,
+    "ck_prices_source": PriceSource,
+    "ck_prices_unit": PriceUnit,
     "ck_qualifications_tier": Tier,
     "ck_qualifications_verdict": GateVerdict,
     "ck_shadow_samples_state": SampleState,
@@ -155,7 +160,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|unit)$|^ck_prices?(_refreshes)?_(market|source)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

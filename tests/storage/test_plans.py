@@ -26,6 +26,7 @@ from storage import (
     files,
     meters,
     packs,
+    prices,
     quotas,
     recurring_statements,
     rescue,
@@ -63,6 +64,8 @@ BIG = frozenset(
         "audit_log",
         "webhook_events",
         "webhook_deliveries",
+        "prices",
+        "price_refreshes",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -231,6 +234,18 @@ SEED = (
     SELECT 'whk_' || n % 100, 'evt_' || lpad(n::text, 9, '0'), 1, now(),
            CASE WHEN n < :rows - 200 AND n % 50 <> 0 THEN now() END,
            CASE WHEN n < :rows - 200 AND n % 50 = 0 THEN now() END
+      FROM generate_series(1, :rows) AS n
+    """,
+    """
+    INSERT INTO prices (provider, name, unit, market, region, zone, currency, source, effective_at, revision,
+                        unit_price_picos, as_of, origin)
+    SELECT 'aws', 'type_' || n % 500, 'hour', 'spot', 'us-east-1', 'use1-az' || n % 4, 'USD', 'refreshed',
+           now() - (:rows - n) * interval '1 min', 0, n, now(), 'EC2 spot price history'
+      FROM generate_series(1, :rows) AS n
+    """,
+    """
+    INSERT INTO price_refreshes (provider, name, market, region, asked_at, prices)
+    SELECT 'aws', 'type_' || n % 500, 'spot', 'us-east-1', now() - (:rows - n) * interval '1 min', 1
       FROM generate_series(1, :rows) AS n
     """,
 )
@@ -480,6 +495,16 @@ CASES = (
         after=f"evt_{ROWS // 2:09d}",
         limit=20,
     ),
+    case(
+        "prices in force",
+        prices.IN_FORCE,
+        "uq_prices_word",
+        400,
+        names=["type_3"],
+        start=datetime.now(UTC) - timedelta(days=3),
+        stop=NOW,
+    ),
+    case("when prices were asked", prices.LAST_ASKED, "ix_price_refreshes_last", names=["type_3", "type_4"]),
     case("a batch's meters", meters._OF_BATCH, "ix_parts_batch_id ix_parts_pack_id pk_attempts", batch_id=LIVE),
 )
 

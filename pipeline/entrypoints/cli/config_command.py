@@ -66,14 +66,14 @@ def masked(url: str) -> str:
 
 
 def _shown(settings: Settings, name: str) -> object:
-    from pydantic import SecretStr
+    from pydantic import BaseModel, SecretStr
 
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         # Of a URL only the password is one.
         secret = value.get_secret_value()
         return masked(secret) if name.endswith("_url") else secret and "***"
-    if isinstance(value, dict):
+    if isinstance(value, (dict, BaseModel)):
         # Tables as nightrate.toml has them, without what nobody set.
         return settings.model_dump(mode="json", include={name}, exclude_unset=True).get(name, {})
     if value is None or isinstance(value, (bool, int, float, list)):

@@ -22,6 +22,7 @@ from pipeline.entrypoints.cli import (
     listing,
     models,
     plans,
+    prices,
     processes,
     projects,
     quote,
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.add_typer(projects.app, name="projects")
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
+    app.add_typer(prices.app, name="prices")
     app.command("audit")(audit.audit)
     app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)

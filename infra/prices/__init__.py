@@ -1,0 +1,1 @@
+"""Providers' own prices, asked of them."""
