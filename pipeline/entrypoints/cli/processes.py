@@ -6,13 +6,15 @@ import logging
 import os
 from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.config import Settings
 from pipeline.domain.errors import NightrateError, UsageError
 from pipeline.entrypoints.cli.exits import ExitCode
+
+if TYPE_CHECKING:  # settings cost a quarter of a second that `nightrate --help` need not pay
+    from pipeline.config import Settings
 
 _LOG = logging.getLogger(__name__)
 
