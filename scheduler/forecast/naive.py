@@ -52,7 +52,7 @@ def _shifted(name: str, series: Series, steps: int, *, rhythm: int) -> Forecast:
         mean=at.mean,
         roughness=at.roughness,
     )
-    return forecast_of(name, series, look)
+    return forecast_of(name, series, look, is_point=True)
 
 
 def came(values: Floats, origins: np.ndarray, horizons: np.ndarray) -> Floats:

@@ -18,7 +18,7 @@ from scheduler.forecast.series import Floats, Forecast, Series
 _CARRIED: Final = np.linspace(0.0, 1.0, 6)
 _BELIEVED: Final = np.linspace(0.0, 1.0, 6)
 #: Moments of the past that are forecast from, and horizons at which that is looked at.
-_ORIGINS_MAX: Final = 240
+_ORIGINS_MAX: Final = 480
 _KNOTS: Final = 12
 #: So many of the best are averaged: which one is best is partly luck.
 _BLENDED: Final = 8

@@ -32,8 +32,11 @@ class LookBack:
     roughness: Floats
 
 
-def forecast_of(method: str, series: Series, look: LookBack) -> Forecast:
-    """Return a forecast whose futures are off as the method was off before."""
+def forecast_of(method: str, series: Series, look: LookBack, *, is_point: bool = False) -> Forecast:
+    """Return a forecast whose futures are off as the method was off before.
+
+    `is_point` keeps what the method expects as its figure, biased as it may have been.
+    """
     # A method errs more in days that are rough, and so errors count by the roughness of theirs.
     scale = (look.past + _OF_MEAN * look.mean[:-1, None]) * look.roughness[:-1, None]
     errors = (look.actual - look.past) / np.where(scale > 0, scale, np.nan)
@@ -49,6 +52,7 @@ def forecast_of(method: str, series: Series, look: LookBack) -> Forecast:
         method=method,
         start=series.stop,
         step=series.step,
+        point=look.ahead if is_point else found[QUANTILES.index(0.5)],
         mean=paths.mean(axis=0),
         quantiles=dict(zip(QUANTILES, found, strict=True)),
         paths=paths,

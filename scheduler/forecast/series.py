@@ -79,6 +79,8 @@ class Forecast:
     method: str
     start: datetime
     step: timedelta
+    #: The method's own figure; where it aims at none other, the median, which has the least absolute error.
+    point: Floats
     #: The expectation: sums of it are expectations of sums.
     mean: Floats
     #: Amounts by the share of outcomes that stay at or below them; the same number of bins each.
@@ -88,7 +90,7 @@ class Forecast:
 
     @property
     def median(self) -> Floats:
-        """Return the amount that half of the outcomes stay below: of all figures the one with the least absolute error."""
+        """Return the amount that half of the outcomes stay below."""
         return self.quantiles[0.5]
 
     def total_quantiles(self, shares: tuple[float, ...], bins: slice = slice(None)) -> dict[float, float]:

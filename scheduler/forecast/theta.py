@@ -49,8 +49,9 @@ def _forecast(name: str, series: Series, found: dict[str, Floats]) -> Forecast:
     # Each future keeps its place among its like: the widest that sums can be.
     places = np.random.default_rng(_SEED).uniform(shares[0], shares[-1], _PATHS)
     paths = np.array([[np.interp(place, shares, column) for column in amounts.T] for place in places])
+    mean = found["mean"]
     return Forecast(
-        method=name, start=series.stop, step=series.step, mean=found["mean"], quantiles=quantiles, paths=paths
+        method=name, start=series.stop, step=series.step, point=mean, mean=mean, quantiles=quantiles, paths=paths
     )
 
 

@@ -7,7 +7,8 @@ Prints one JSON object; exits 1 where a target is missed. `--data` is a folder w
 `--theta` names a Python that has statsforecast (`make .venv-forecast/.run`).
 
 WAPE is the sum of absolute errors over the sum of what came, of each window of 1, 6 and 24 hours after an origin, and
-the mean of that over origins and classes. A forecast's figure is its median: that is what least absolute error asks of.
+the mean of that over origins and classes. A forecast's figure is what its method says; ours says its
+median, which is what least absolute error asks for.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def measured(method: Forecaster, found: dict[str, np.ndarray], origins: int) -> 
             told = method.forecast(Series(start=START, step=STEP, values=values[:origin]), DAY)
             seconds.append(time.perf_counter() - started)
             actual = values[origin : origin + DAY]
-            error = np.abs(told.median - actual)
+            error = np.abs(told.point - actual)
             is_inside = (told.quantiles[0.1] <= actual) & (actual <= told.quantiles[0.9])
             rows.append(
                 [error[:bins].sum() / actual[:bins].sum() for bins in HORIZONS.values() if actual[:bins].sum() > 0]
