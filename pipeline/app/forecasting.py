@@ -25,7 +25,7 @@ _RECENT: Final = timedelta(days=7)
 HOURS_MAX: Final = 24 * 7
 _DAY_HOURS: Final = 24
 #: Groups that are forecast by themselves, the largest first; what is left is forecast together.
-_GROUPS_MAX: Final = 20
+_GROUPS_MAX: Final = 10
 REST: Final = "(others)"
 
 

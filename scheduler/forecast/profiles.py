@@ -112,13 +112,11 @@ def _weights(at: Known, actual: Floats, knots: np.ndarray, floor: float) -> dict
     if len(wanted) < ORIGINS_MIN:
         return {_Blend(False, None, 0, 0.0, 0.5): np.ones(len(knots))}
     # By the root, so that a few moments that nobody could foresee do not decide; by the day's mean, so that each counts.
-    unit = np.where(np.isnan(wanted), np.nan, at.mean[:-1, None] + floor)
-    counts = np.maximum(1, np.count_nonzero(~np.isnan(unit), axis=0))
+    is_known = ~np.isnan(wanted)
+    share = np.where(is_known, 1 / (at.mean[:-1, None] + floor), 0.0)
+    filled = np.where(is_known, wanted, 0.0)
     errors = np.array(
-        [
-            np.nansum(np.sqrt(np.abs(_ahead(blend, at, knots, floor)[:-1] - wanted) / unit), axis=0) / counts
-            for blend in blends
-        ]
+        [np.sqrt(np.abs(_ahead(blend, at, knots, floor)[:-1] - filled) * share).sum(axis=0) for blend in blends]
     )
     weights = np.zeros((len(blends), len(knots)))
     for column in range(len(knots)):
