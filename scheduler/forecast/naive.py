@@ -46,6 +46,7 @@ def _shifted(name: str, series: Series, steps: int, *, rhythm: int) -> Forecast:
     ahead = values[np.maximum(0, origins[:, None] + (horizons[None, :] - 1) % rhythm + 1 - rhythm)]
     at = known(series, origins, horizons[:1])
     look = LookBack(
+        origins=past,
         ahead=ahead[-1],
         past=ahead[:-1],
         actual=came(series.values, past, horizons),

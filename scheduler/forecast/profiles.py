@@ -53,7 +53,9 @@ class LevelProfile:
         return forecast_of(
             self.name,
             series,
-            LookBack(ahead=ahead[-1], past=ahead[:-1], actual=actual, mean=at.mean, roughness=at.roughness),
+            LookBack(
+                origins=past, ahead=ahead[-1], past=ahead[:-1], actual=actual, mean=at.mean, roughness=at.roughness
+            ),
         )
 
 

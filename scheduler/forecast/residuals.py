@@ -13,6 +13,8 @@ from scheduler.forecast.series import QUANTILES, Floats, Forecast, Series
 ORIGINS_MIN: Final = 12
 #: Errors are shares of what was expected and so much of the day's mean: proportional by day, bounded in quiet nights.
 _OF_MEAN: Final = 0.25
+#: Past this little, nothing says how much wider to be.
+_SPANS_MIN: Final = 0.5
 #: Fixed, so that the same history gives the same forecast.
 _SEED: Final = 20240229
 
@@ -21,6 +23,8 @@ _SEED: Final = 20240229
 class LookBack:
     """What a method expects now, and what it would have expected at moments of the past."""
 
+    #: Bins at whose ends it looked ahead, in order.
+    origins: np.ndarray
     #: By horizon.
     ahead: Floats
     #: By origin and horizon; as much as was known then decides.
@@ -40,11 +44,15 @@ def forecast_of(method: str, series: Series, look: LookBack, *, is_point: bool =
     # A method errs more in days that are rough, and so errors count by the roughness of theirs.
     scale = (look.past + _OF_MEAN * look.mean[:-1, None]) * look.roughness[:-1, None]
     errors = (look.actual - look.past) / np.where(scale > 0, scale, np.nan)
+    if len(look.origins) and look.origins[-1] - look.origins[0] < series.bins_per_day:
+        # Moments of part of a day tell of the time that it was, not of what the method is given to.
+        errors = errors - _medians(errors)
     steps = len(look.ahead)
     longest = int(np.count_nonzero(np.count_nonzero(~np.isnan(errors), axis=0) >= ORIGINS_MIN))
     if longest == 0:
         errors, longest = _spread(series.values) / look.roughness[-1], 1
     whole = _completed(errors[:, :longest])[:, _columns(steps, longest, series.bins_per_day)]
+    whole = _widened(whole, known_bins=len(series.values))
     scale_now = (look.ahead + _OF_MEAN * look.mean[-1]) * look.roughness[-1]
     paths = np.maximum(0.0, look.ahead + whole * scale_now)
     found = np.quantile(paths, QUANTILES, axis=0)
@@ -57,6 +65,16 @@ def forecast_of(method: str, series: Series, look: LookBack, *, is_point: bool =
         quantiles=dict(zip(QUANTILES, found, strict=True)),
         paths=paths,
     )
+
+
+def _widened(errors: Floats, *, known_bins: int) -> Floats:
+    """Return the errors further from their middle the fewer spans as long as their horizon there were to learn from.
+
+    Of n spans the mean is off by a share of 1/n of the variance, and the variance itself is not known better.
+    """
+    middle = np.median(errors, axis=0)
+    spans = np.maximum(_SPANS_MIN, known_bins / np.arange(1, errors.shape[1] + 1))
+    return np.asarray(middle + (errors - middle) * np.sqrt(1 + 2 / spans))
 
 
 def _spread(values: Floats) -> Floats:
@@ -73,8 +91,12 @@ def _completed(errors: Floats) -> Floats:
     known = ~np.isnan(errors)
     lenders = np.flatnonzero(known.mean(axis=1) >= np.quantile(known.mean(axis=1), 0.75))
     filled = np.where(known, errors, errors[drawn.choice(lenders, size=len(errors))])
-    medians = np.nanmedian(errors, axis=0)
-    return np.where(np.isnan(filled), np.nan_to_num(medians), filled)
+    return np.where(np.isnan(filled), _medians(errors), filled)
+
+
+def _medians(errors: Floats) -> Floats:
+    """Return the middle of what is known of each column; 0 where nothing is."""
+    return np.array([0.0 if np.isnan(column).all() else np.nanmedian(column) for column in errors.T])
 
 
 def _columns(steps: int, longest: int, day: int) -> np.ndarray:
