@@ -51,9 +51,9 @@ help:  ## Show this list
 	@$(PIP_VLLM) --no-deps -e .
 	@touch $@
 
-# statsforecast brings pandas, scipy and more, 560 MB in all; what it is measured beside needs none of them.
+# statsforecast brings pandas, scipy and more; what it is measured beside needs none of them.
 .venv-forecast/.run: pyproject.toml constraints.txt
-	@echo "Installing statsforecast into .venv-forecast; this happens once and takes 560 MB."
+	@echo "Installing statsforecast into .venv-forecast; this happens once and takes 700 MB."
 	@$(PYTHON) -m venv .venv-forecast
 	@.venv-forecast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[forecast]'
 	@touch $@

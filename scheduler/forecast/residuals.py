@@ -52,7 +52,8 @@ def forecast_of(method: str, series: Series, look: LookBack, *, is_point: bool =
     if longest == 0:
         errors, longest = _spread(series.values) / look.roughness[-1], 1
     whole = _completed(errors[:, :longest])[:, _columns(steps, longest, series.bins_per_day)]
-    whole = _widened(whole, known_bins=len(series.values))
+    first = int(look.origins[0]) if len(look.origins) else 0
+    whole = _widened(whole, seen_bins=len(series.values) - first)
     scale_now = (look.ahead + _OF_MEAN * look.mean[-1]) * look.roughness[-1]
     paths = np.maximum(0.0, look.ahead + whole * scale_now)
     found = np.quantile(paths, QUANTILES, axis=0)
@@ -67,13 +68,14 @@ def forecast_of(method: str, series: Series, look: LookBack, *, is_point: bool =
     )
 
 
-def _widened(errors: Floats, *, known_bins: int) -> Floats:
+def _widened(errors: Floats, *, seen_bins: int) -> Floats:
     """Return the errors further from their middle the fewer spans as long as their horizon there were to learn from.
 
     Of n spans the mean is off by a share of 1/n of the variance, and the variance itself is not known better.
     """
     middle = np.median(errors, axis=0)
-    spans = np.maximum(_SPANS_MIN, known_bins / np.arange(1, errors.shape[1] + 1))
+    horizons = np.arange(1, errors.shape[1] + 1)
+    spans = np.maximum(_SPANS_MIN, seen_bins / horizons - 1)
     return np.asarray(middle + (errors - middle) * np.sqrt(1 + 2 / spans))
 
 
