@@ -22,6 +22,7 @@ from storage.demand import DemandRepository
 HISTORY: Final = timedelta(days=56)
 #: Speeds and errors of estimates are of as late as this.
 _RECENT: Final = timedelta(days=7)
+_EXPLAINED: Final = timedelta(days=8)
 HOURS_MAX: Final = 24 * 7
 _DAY_HOURS: Final = 24
 #: Groups that are forecast by themselves, the largest first; what is left is forecast together.
@@ -99,7 +100,9 @@ def look_ahead(
     apart = by or Breakdown.MODEL
     arrivals = demand.arrivals(since, until, by=apart, scope=scope)
     costs = demand.costs(since, until, currency=currency, scope=scope)
-    costs_apart = demand.costs(since, until, currency=currency, by=apart, scope=scope)
+    # To explain the last day, the week before it is enough; shares of work are the dearest to read.
+    shared_since = since if by else until - _EXPLAINED
+    costs_apart = demand.costs(shared_since, until, currency=currency, by=apart, scope=scope)
     tokens_all, cost_all = series_of(arrivals, until), series_of(costs, until)
     recent = until - _RECENT
     pools = () if scope is not None else _pools(demand, method, arrivals, apart, recent, until, hours, since)
