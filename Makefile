@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-gpu \
+        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -49,6 +49,13 @@ help:  ## Show this list
 	@$(PIP_VLLM) --no-deps -c constraints.txt torch
 	@$(PIP_VLLM) --require-hashes --no-deps -r locks/embedded.txt -r locks/models.txt -r locks/vllm.txt
 	@$(PIP_VLLM) --no-deps -e .
+	@touch $@
+
+# statsforecast brings pandas, scipy and more; what it is measured beside needs none of them.
+.venv-forecast/.run: pyproject.toml constraints.txt
+	@echo "Installing statsforecast into .venv-forecast; this happens once and takes 700 MB."
+	@$(PYTHON) -m venv .venv-forecast
+	@.venv-forecast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[forecast]'
 	@touch $@
 
 demo: .venv/.run  ## Install, then run a real file through a real model and show results and cost
@@ -154,6 +161,10 @@ bench-vision: .venv/.dev  ## The vision engine against transformers' own pipelin
 bench-api: .venv/.dev  ## Two hundred clients at the API, and a file of 2 GB
 	@$(call report,api,tests.bench.bench_api)
 
+bench-forecast: .venv/.dev  ## How well demand is foreseen, beside known methods (DATA=folder of ServeGen's rates; THETA=yes: statsforecast too)
+	@$(if $(THETA),$(MAKE) --silent .venv-forecast/.run)
+	@$(call report,forecast,tests.bench.bench_forecast $(if $(DATA),--data $(DATA)) $(if $(THETA),--theta .venv-forecast/bin/python))
+
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null
 
@@ -165,4 +176,4 @@ docs: .venv/.dev  ## Draw docs/state_machines.md from the code
 	$(RUN) -m tests.domain.draw_state_machines
 
 clean:  ## Remove what was built; data folders stay
-	rm -rf .venv .venv-vllm build dist .nightrate-demo
+	rm -rf .venv .venv-vllm .venv-forecast build dist .nightrate-demo
