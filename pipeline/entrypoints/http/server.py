@@ -25,6 +25,7 @@ from pipeline.entrypoints.http import (
     api_keys,
     audit_logs,
     batches,
+    calculators,
     errors,
     files,
     forecasts,
@@ -70,6 +71,7 @@ _ROUTERS: Final = (
     api_keys.router,
     audit_logs.router,
     webhooks.router,
+    calculators.router,
     health.router,
 )
 

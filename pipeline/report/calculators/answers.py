@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Final
 
 from pipeline.domain.money import amount
@@ -13,6 +13,8 @@ from pipeline.report.calculators.catalogue import Calculator
 from pipeline.report.calculators.fields import Described, Kind, fields_of, written
 
 _DECIMALS: Final = 6
+#: More than any answer has.
+_DIGITS: Final = 100
 Document = dict[str, object]
 
 
@@ -76,7 +78,8 @@ def plain(kind: Kind, value: object) -> object:
         case tuple():
             return [_named(row) for row in value]
         case Decimal():
-            return float(round(value, _DECIMALS))
+            with localcontext(Context(prec=_DIGITS)):
+                return float(round(value, _DECIMALS))
         case int() if kind is Kind.AMOUNT:
             return amount(value)
         case _:

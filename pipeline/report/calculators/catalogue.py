@@ -10,7 +10,7 @@ from typing import Any, Final
 from pipeline.report.calculators import buy_or_make, model_cost, roi, tco, whatif
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calculator:
     """One calculator, and how a sheet works out the same."""
 

@@ -70,6 +70,8 @@ class Described:
     #: None where it must be given.
     default: Any
     is_required: bool
+    #: Its value may be None.
+    is_optional: bool
 
     @property
     def public(self) -> str:
@@ -90,6 +92,7 @@ def fields_of(shape: type) -> tuple[Described, ...]:
             spec=each.metadata[_SPEC],
             default=None if each.default is MISSING else each.default,
             is_required=each.default is MISSING,
+            is_optional="None" in str(each.type),
         )
         for each in dataclasses.fields(shape)
         if _SPEC in each.metadata
@@ -183,6 +186,26 @@ def read(shape: type[_Inputs], written: Mapping[str, str]) -> tuple[_Inputs | No
     for unknown in sorted(set(written) - {each.public for each in fields_of(shape)}):
         problems[unknown] = "There is no such input."
     return (None if problems else shape(**values)), problems
+
+
+def from_document(shape: type[_Inputs], document: Mapping[str, Any]) -> _Inputs:
+    """Return inputs of a document that has the shape already: money as text, other numbers as JSON has them."""
+    values: dict[str, object] = {}
+    for each in fields_of(shape):
+        if each.public not in document:
+            continue
+        value = document[each.public]
+        match each.spec.kind:
+            case Kind.AMOUNT:
+                values[each.name] = int(Decimal(value) * MICROS_PER_UNIT)
+            case Kind.NUMBER:
+                values[each.name] = Decimal(repr(value))
+            case Kind.ROWS:
+                assert each.spec.row is not None
+                values[each.name] = tuple(from_document(each.spec.row, row) for row in value)
+            case _:
+                values[each.name] = value
+    return shape(**values)
 
 
 def read_value(spec: Spec, text: str) -> object:

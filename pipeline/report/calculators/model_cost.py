@@ -179,13 +179,12 @@ def _speeds(inputs: ModelCostInputs, gpu: Gpu, layout: _Layout, copies: int) -> 
 def _on(inputs: ModelCostInputs, offer: Offer) -> HardwareCost:
     gpu = gpus()[offer.gpu]
     layout = _layout(inputs, gpu, offer.gpus)
-    is_measured = offer.input_tokens_per_second > 0 and offer.output_tokens_per_second > 0
     if layout is None:
-        return _without(offer, is_measured=is_measured)
+        return _without(offer)
     copies = offer.gpus // layout.gpus_per_copy
     reading, writing = (
         (offer.input_tokens_per_second, offer.output_tokens_per_second)
-        if is_measured
+        if offer.is_measured
         else _speeds(inputs, gpu, layout, copies)
     )
     busy = inputs.utilisation_percent / _HUNDRED
@@ -202,7 +201,7 @@ def _on(inputs: ModelCostInputs, offer: Offer) -> HardwareCost:
         market=offer.market,
         price_micros_per_hour=offer.price_micros_per_hour,
         fits=True,
-        is_measured=is_measured,
+        is_measured=offer.is_measured,
         gpus_per_copy=layout.gpus_per_copy,
         rows_together=layout.rows_together,
         input_tokens_per_second=reading,
@@ -218,7 +217,7 @@ def _on(inputs: ModelCostInputs, offer: Offer) -> HardwareCost:
     )
 
 
-def _without(offer: Offer, *, is_measured: bool) -> HardwareCost:
+def _without(offer: Offer) -> HardwareCost:
     return HardwareCost(
         name=offer.name,
         gpu=offer.gpu,
@@ -226,7 +225,7 @@ def _without(offer: Offer, *, is_measured: bool) -> HardwareCost:
         market=offer.market,
         price_micros_per_hour=offer.price_micros_per_hour,
         fits=False,
-        is_measured=is_measured,
+        is_measured=offer.is_measured,
         gpus_per_copy=None,
         rows_together=None,
         input_tokens_per_second=None,

@@ -92,7 +92,7 @@ class Roi:
     payback_months: int | None = shown(Kind.COUNT, "Months until the move is paid back")
     total_micros: int = shown(Kind.AMOUNT, "Saved over the horizon, the move taken off", "USD")
     rate_percent_per_month: Decimal = shown(Kind.NUMBER, "Discount rate of a month", "%")
-    npv_micros: int = shown(Kind.AMOUNT, "Worth today", "USD")
+    present_value_micros: int = shown(Kind.AMOUNT, "Worth today", "USD")
     roi_percent: Decimal | None = shown(Kind.NUMBER, "Return on the move", "%")
     sensitivity: tuple[Swing, ...] = shown(Kind.ROWS, "What it hangs on, each input 20 % less and more", row=Swing)
 
@@ -107,7 +107,7 @@ FORMULAS: Final[Mapping[str, str]] = {
     "payback_months": months_formula("one_off", "saving_per_month"),
     "total": "saving_per_month*horizon_months-one_off",
     "rate_percent_per_month": f"({RATE_FORMULA})*100",
-    "npv": f"saving_per_month*{ANNUITY_FORMULA}-one_off",
+    "present_value": f"saving_per_month*{ANNUITY_FORMULA}-one_off",
     "roi_percent": 'IF(one_off=0,"no cost",total/one_off*100)',
 }
 ROW_FORMULAS: Final[Mapping[str, Mapping[str, str]]] = {"sensitivity": {"swing": "ABS([npv_high]-[npv_low])"}}
@@ -128,7 +128,7 @@ def roi(inputs: RoiInputs) -> Roi:
         payback_months=months_until(Decimal(inputs.one_off_micros), saving),
         total_micros=micros(total),
         rate_percent_per_month=monthly_rate(inputs.discount_percent_per_year) * 100,
-        npv_micros=micros(_npv(inputs)),
+        present_value_micros=micros(_npv(inputs)),
         roi_percent=total / inputs.one_off_micros * 100 if inputs.one_off_micros else None,
         sensitivity=tuple(moved),
     )

@@ -1,0 +1,6 @@
+"""`nightrate cost advise`."""
+
+
+def advise() -> int:
+    """Advise."""
+    return 0
