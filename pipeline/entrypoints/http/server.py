@@ -25,6 +25,7 @@ from pipeline.entrypoints.http import (
     api_keys,
     audit_logs,
     batches,
+    calculator_page,
     calculators,
     errors,
     files,
@@ -72,6 +73,7 @@ _ROUTERS: Final = (
     audit_logs.router,
     webhooks.router,
     calculators.router,
+    calculator_page.router,
     health.router,
 )
 
