@@ -39,7 +39,7 @@ class WorkUsage:
     @property
     def account(self) -> str:
         """Return the name under which its cost is saved from, once."""
-        return "/".join((self.tier, self.model, self.variant, self.pool, self.market))
+        return f"{self.tier}/{self.model}/{self.variant}/{self.pool}/{self.market}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,8 +150,8 @@ def tiny_batches(usage: Usage, limits: Thresholds) -> Iterator[Proposal]:
         yield Proposal(
             kind=AdviceKind.FEWER_TINY_BATCHES,
             subject=f"{each.model} in {each.tier}",
-            sentence=f"A token of {each.tiny_batches} tiny batches cost {share_of_theirs * 100:.0f} % more of its price than one of the "
-            "others would have; join their files.",
+            sentence=f"A token of {each.tiny_batches} tiny batches cost {(tiny / others - 1) * 100:.0f} % more than one of the others; "
+            "join their files.",
             shares={work.account: share for work in _works(usage, each.tier, each.model)},
             evidence={
                 "tiny_batches": each.tiny_batches,
