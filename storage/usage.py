@@ -29,13 +29,13 @@ _SHARED: Final = """
     leases AS (
         SELECT DISTINCT pack_id, lease_token FROM parts WHERE batch_id IN (SELECT id FROM owned)),
     weighed AS (
-        SELECT pack_id, lease_token, batch_id, model, variant, sum(rows_succeeded + rows_errored) AS row_count,
+        SELECT pack_id, leases.lease_token, batch_id, model, variant, sum(rows_succeeded + rows_errored) AS row_count,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                sum(row_picoseconds::numeric * (rows_succeeded + rows_errored)
                    + input_token_picoseconds::numeric * input_tokens
                    + output_token_picoseconds::numeric * output_tokens) AS weight
           FROM leases JOIN parts USING (pack_id, lease_token) JOIN packs ON packs.id = pack_id
-         GROUP BY pack_id, lease_token, batch_id, model, variant),
+         GROUP BY pack_id, leases.lease_token, batch_id, model, variant),
     spans AS (
         SELECT pack_id, lease_token, worker_id, sum(cost_micros) AS cost_micros, sum(stop_us - start_us) AS busy_us
           FROM leases JOIN worker_intervals USING (pack_id, lease_token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
@@ -63,12 +64,12 @@ def less_idle(usage: Usage, limits: Thresholds) -> Iterator[Proposal]:
         if idle_percent < limits.idle_percent_max:
             continue
         workers = pool.life_us / _MICROSECONDS_PER_HOUR / max(pool.hours, 1)
-        # As many as keep the busy time, with the idle share that is allowed for.
-        busy = 1 - idle_percent / 100
-        fewer = max(1, round(workers * busy / (1 - limits.idle_percent_kept / 100)))
-        if fewer >= round(workers):
+        busy_workers = workers * (1 - idle_percent / 100)
+        fewer = max(1, math.ceil(busy_workers / (1 - limits.idle_percent_kept / 100)))
+        spared_us = (workers - fewer) * pool.hours * _MICROSECONDS_PER_HOUR
+        if spared_us <= 0:
             continue
-        share = Decimal(repr(round(1 - limits.idle_percent_kept / idle_percent, 6)))
+        share = Decimal(repr(round(min(spared_us / pool.idle_us, 1.0), 6)))
         yield Proposal(
             kind=AdviceKind.LESS_IDLE,
             subject=f"{pool.pool}, {pool.market}",
