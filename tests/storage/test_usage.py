@@ -158,15 +158,7 @@ def test_pools_tell_what_their_workers_waited_and_how_many_were_always_there(wor
         (old, IntervalKind.BOOT, 1),
         (young, IntervalKind.IDLE, 1),
     ):
-        world.execute(
-            "INSERT INTO worker_intervals (worker_id, start_us, stop_us, kind, rate_micros_per_hour, cost_micros) "
-            "VALUES (:id, :start, :stop, :kind, 3600000, :cost)",
-            id=worker,
-            start=0 if kind is not IntervalKind.BOOT else 3 * 3_600_000_000,
-            stop=hours * 3_600_000_000 + (0 if kind is not IntervalKind.BOOT else 3 * 3_600_000_000),
-            kind=kind,
-            cost=hours * 3_600_000,
-        )
+        world.workers.meter(worker, world.span(worker, kind, hours * 3_600_000_000))
 
     (found,) = used(world).pools
 
