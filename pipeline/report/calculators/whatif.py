@@ -89,7 +89,7 @@ class WhatIf:
     cost_now_micros: int = shown(Kind.AMOUNT, "Cost now", "USD/month")
     cost_then_micros: int = shown(Kind.AMOUNT, "Cost then", "USD/month")
     saving_micros: int = shown(Kind.AMOUNT, "Saved", "USD/month")
-    saving_percent: Decimal | None = shown(Kind.NUMBER, "Saved", "%")
+    saving_percent: Decimal | None = shown(Kind.NUMBER, "Saved, of the cost now", "%")
     charged_now_micros: int = shown(Kind.AMOUNT, "Charged now", "USD/month")
     charged_then_micros: int = shown(Kind.AMOUNT, "Charged then", "USD/month")
     margin_now_micros: int = shown(Kind.AMOUNT, "Left over now", "USD/month")

@@ -204,3 +204,10 @@ def test_lines_rise_with_their_values() -> None:
     assert first == sorted(first, reverse=True)
     assert len(set(first)) == 3
     assert len(set(second)) == 1
+
+
+@EVERY
+def test_no_two_inputs_and_no_two_answers_are_called_the_same(name: str) -> None:
+    for shape in (CALCULATORS[name].inputs, CALCULATORS[name].result):
+        labels = [each.spec.label for each in fields_of(shape)]
+        assert len(labels) == len(set(labels))
