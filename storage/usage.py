@@ -23,31 +23,33 @@ _PACKS_MIN: Final = 20
 _TINY_ROWS_MAX: Final = 20
 
 _SHARED: Final = """
-    owned AS (
-        SELECT id, tenant_id, tier, endpoint, source_file_id, retry_of, created_at, deadline_at, completed_at
-          FROM batches WHERE IN_SCOPE AND created_at >= :since AND created_at < :until),
-    leases AS (
-        SELECT DISTINCT pack_id, lease_token FROM parts WHERE batch_id IN (SELECT id FROM owned)),
-    weighed AS (
-        SELECT pack_id, leases.lease_token, batch_id, model, variant, sum(rows_succeeded + rows_errored) AS row_count,
-               sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-               sum(row_picoseconds::numeric * (rows_succeeded + rows_errored)
-                   + input_token_picoseconds::numeric * input_tokens
-                   + output_token_picoseconds::numeric * output_tokens) AS weight
-          FROM leases JOIN parts USING (pack_id, lease_token) JOIN packs ON packs.id = pack_id
-         GROUP BY pack_id, leases.lease_token, batch_id, model, variant),
-    spans AS (
-        SELECT pack_id, lease_token, worker_id, sum(cost_micros) AS cost_micros, sum(stop_us - start_us) AS busy_us
-          FROM leases JOIN worker_intervals USING (pack_id, lease_token)
-         GROUP BY pack_id, lease_token, worker_id),
-    parted AS (
-        -- Others' batches in the same packs bear their part, and are left out after it.
-        SELECT *, coalesce(weight / nullif(sum(weight) OVER pack, 0), row_count / nullif(sum(row_count) OVER pack, 0), 1) AS share
-          FROM weighed WINDOW pack AS (PARTITION BY pack_id, lease_token)),
+    leases AS MATERIALIZED (
+        SELECT DISTINCT pack_id, lease_token FROM batches JOIN parts ON batch_id = batches.id
+         WHERE IN_SCOPE AND created_at >= :since AND created_at < :until),
     shared AS (
-        SELECT parted.*, pool, market, cost_micros * share AS cost_micros, busy_us * share AS busy_us
-          FROM parted JOIN spans USING (pack_id, lease_token) JOIN workers ON workers.id = worker_id
-         WHERE currency = :currency AND batch_id IN (SELECT id FROM owned))
+        -- Laterals, because each lease has its few rows by an index: joined, leases and tokens look unlike each other to
+        -- the planner, and it expects one row where there are thousands.
+        -- Others' batches in the same packs bear their part of the time, and are left out after it.
+        SELECT leases.*, packs.model, packs.variant, workers.pool, workers.market, batch_id, tenant_id, batches.tier,
+               batches.endpoint, source_file_id, retry_of, batches.created_at, deadline_at, completed_at,
+               row_count, input_tokens, output_tokens, share, cost_micros * share AS cost_micros, busy_us * share AS busy_us
+          FROM leases JOIN packs ON packs.id = leases.pack_id
+         CROSS JOIN LATERAL (
+               SELECT min(worker_id) AS worker_id, sum(cost_micros) AS cost_micros, sum(stop_us - start_us) AS busy_us
+                 FROM worker_intervals AS spans
+                WHERE spans.pack_id = leases.pack_id AND spans.lease_token = leases.lease_token) AS spent
+          JOIN workers ON workers.id = spent.worker_id AND workers.currency = :currency
+         CROSS JOIN LATERAL (
+               SELECT *, coalesce(weight / nullif(sum(weight) OVER (), 0), row_count / nullif(sum(row_count) OVER (), 0), 1) AS share
+                 FROM (SELECT batch_id, sum(rows_succeeded + rows_errored) AS row_count,
+                              sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+                              sum(packs.row_picoseconds::numeric * (rows_succeeded + rows_errored)
+                                  + packs.input_token_picoseconds::numeric * input_tokens
+                                  + packs.output_token_picoseconds::numeric * output_tokens) AS weight
+                         FROM parts WHERE parts.pack_id = leases.pack_id AND parts.lease_token = leases.lease_token
+                        GROUP BY batch_id) AS done) AS parted
+          JOIN batches ON batches.id = batch_id
+         WHERE IN_SCOPE AND batches.created_at >= :since AND batches.created_at < :until)
 """
 
 _WORKS = f"""
@@ -58,40 +60,38 @@ _WORKS = f"""
     speeds AS (
         SELECT variant, pool, market, percentile_cont(0.9) WITHIN GROUP (ORDER BY tokens_per_second) AS reachable
           FROM runs GROUP BY variant, pool, market HAVING count(*) >= :packs_min)
-    SELECT owned.tier, model, variant, pool, market, count(DISTINCT pack_id) AS packs, sum(row_count) AS row_count,
+    SELECT tier, model, variant, pool, market, count(DISTINCT pack_id) AS packs, sum(row_count) AS row_count,
            sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, round(sum(busy_us)) AS busy_us,
            round(sum(cost_micros)) AS cost_micros, round(sum(slot_steps_busy * share)) AS slot_steps_busy,
            round(sum(slot_steps * share)) AS slot_steps, round(sum(tokens_prefilled * share)) AS tokens_prefilled,
            round(sum(tokens_cached * share)) AS tokens_cached, min(reachable) AS reachable
-      FROM shared JOIN owned ON owned.id = batch_id LEFT JOIN attempts USING (pack_id, lease_token)
+      FROM shared LEFT JOIN attempts USING (pack_id, lease_token)
       LEFT JOIN speeds USING (variant, pool, market)
-     GROUP BY owned.tier, model, variant, pool, market ORDER BY cost_micros DESC, owned.tier, model, variant, pool, market
+     GROUP BY tier, model, variant, pool, market ORDER BY cost_micros DESC, tier, model, variant, pool, market
 """  # noqa: S608 -- nothing but the text above
 
 #: Where the work ran, and how full packs of all tenants were, is the installation's to know.
 _WORKS_OF_SCOPE = f"""
     WITH {_SHARED}
-    SELECT owned.tier, model, variant, '' AS pool, '' AS market, count(DISTINCT pack_id) AS packs,
+    SELECT tier, model, variant, '' AS pool, '' AS market, count(DISTINCT pack_id) AS packs,
            sum(row_count) AS row_count, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
            round(sum(busy_us)) AS busy_us, round(sum(cost_micros)) AS cost_micros, NULL AS slot_steps_busy,
            NULL AS slot_steps, NULL AS tokens_prefilled, NULL AS tokens_cached, NULL AS reachable
-      FROM shared JOIN owned ON owned.id = batch_id
-     GROUP BY owned.tier, model, variant ORDER BY cost_micros DESC, owned.tier, model, variant
+      FROM shared GROUP BY tier, model, variant ORDER BY cost_micros DESC, tier, model, variant
 """  # noqa: S608 -- nothing but the text above
 
 _BATCHES = f"""
     WITH {_SHARED},
     costs AS (
-        SELECT batch_id, model, sum(cost_micros) AS cost_micros, sum(row_count) AS row_count,
-               sum(input_tokens + output_tokens) AS tokens
-          FROM shared GROUP BY batch_id, model),
+        SELECT batch_id, model, tenant_id, tier, endpoint, source_file_id, retry_of, created_at, deadline_at, completed_at,
+               sum(cost_micros) AS cost_micros, sum(row_count) AS row_count, sum(input_tokens + output_tokens) AS tokens
+          FROM shared WHERE completed_at IS NOT NULL
+         GROUP BY batch_id, model, tenant_id, tier, endpoint, source_file_id, retry_of, created_at, deadline_at, completed_at),
     told AS (
-        SELECT owned.tier, costs.*,
-               extract(epoch FROM deadline_at - completed_at) / extract(epoch FROM deadline_at - owned.created_at) AS unused,
+        SELECT costs.*, extract(epoch FROM deadline_at - completed_at) / extract(epoch FROM deadline_at - costs.created_at) AS unused,
                sha256 IS NOT NULL AND retry_of IS NULL AND 1 < row_number() OVER (
-                   PARTITION BY owned.tenant_id, sha256, endpoint, model ORDER BY owned.created_at, owned.id) AS is_repeated
-          FROM costs JOIN owned ON owned.id = batch_id LEFT JOIN files ON files.id = source_file_id
-         WHERE completed_at IS NOT NULL)
+                   PARTITION BY costs.tenant_id, sha256, endpoint, model ORDER BY costs.created_at, batch_id) AS is_repeated
+          FROM costs LEFT JOIN files ON files.id = source_file_id)
     SELECT tier, model, count(*) AS batches, sum(tokens) AS tokens, round(sum(cost_micros)) AS cost_micros,
            100 * percentile_cont(0.1) WITHIN GROUP (ORDER BY unused) AS window_unused_percent,
            count(*) FILTER (WHERE row_count <= :tiny_rows_max) AS tiny_batches,

@@ -187,8 +187,8 @@ def _answers(asked: Asked) -> str:
 def _card(each: Described, result: object) -> str:
     kind = each.spec.kind
     unit = unit_beside(kind, each.spec.unit)
-    shown = escape(figure(kind, getattr(result, each.name)))
-    return f"<div><dt>{escape(each.spec.label)}</dt><dd>{shown} <small>{escape(unit)}</small></dd></div>"
+    shown = escape(figure(kind, getattr(result, each.name))) + (f" <small>{escape(unit)}</small>" if unit else "")
+    return f"<div><dt>{escape(each.spec.label)}</dt><dd>{shown}</dd></div>"
 
 
 def _table(caption: str, shape: type, rows: Sequence[object]) -> str:
@@ -208,7 +208,7 @@ def _table(caption: str, shape: type, rows: Sequence[object]) -> str:
         for row in rows
     )
     return (
-        f'<h3>{escape(caption)}</h3><div class="card scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="card scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 

@@ -52,7 +52,7 @@ class TcoInputs:
         "55.04", "Same server on demand", unit="USD/h", source="AWS p5.48xlarge, us-east-1, January 2026"
     )
     reserved_micros_per_hour: int = amount_of(
-        "36.33", "Same server reserved", unit="USD/h", source="assumed: a third under the on-demand price"
+        "36.69", "Same server reserved", unit="USD/h", source="assumed: a third under the on-demand price"
     )
     spot_micros_per_hour: int = amount_of(
         "18.16", "Same server on spot", unit="USD/h", source="AWS p5.48xlarge, use1-az3"

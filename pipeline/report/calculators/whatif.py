@@ -33,7 +33,7 @@ class WhatIfInputs:
         source="assumed; `nightrate cost calc model` works it out",
     )
     spot_discount_percent: Decimal = percent(
-        "65", "Spot under on demand", source="AWS p5.48xlarge, use1-az3: 55.04 and 18.16 USD/h"
+        "67", "Spot under on demand", source="AWS p5.48xlarge, use1-az3: 55.04 and 18.16 USD/h"
     )
     spot_lost_percent: Decimal = percent("5", "Work lost on spot and done again", source="assumed")
     urgent_reach_percent: Decimal = percent("0", "Urgent work that spot may take", source=_PATIENT)
