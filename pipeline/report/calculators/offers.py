@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Final
 
 from pipeline.report.calculators.fields import amount_of, choice, count, name, number
 from pipeline.report.calculators.gpus import gpus
@@ -41,43 +40,3 @@ class ApiPrice:
     name: str = name("Name")
     price_micros_per_million_input: int = amount_of("0", "Input", unit="USD/1M tokens")
     price_micros_per_million_output: int = amount_of("0", "Output", unit="USD/1M tokens")
-
-
-class PricedInstance(Protocol):
-    """What `offers_from` needs of a catalogue's row."""
-
-    @property
-    def instance_type(self) -> str:
-        """Return its name."""
-
-    @property
-    def gpu(self) -> str:
-        """Return its GPU, as the GPU table names it."""
-
-    @property
-    def gpus(self) -> int:
-        """Return how many it has."""
-
-    @property
-    def market(self) -> str:
-        """Return `spot`, `on_demand` or `reserved`."""
-
-    @property
-    def price_micros_per_hour(self) -> int:
-        """Return its price."""
-
-
-def offers_from(catalogue: Iterable[PricedInstance]) -> tuple[Offer, ...]:
-    """Return a catalogue's instances as offers, cheapest first; those whose GPU is not in the table are left out."""
-    found = [
-        Offer(
-            name=row.instance_type,
-            gpu=row.gpu,
-            gpus=row.gpus,
-            market=row.market,
-            price_micros_per_hour=row.price_micros_per_hour,
-        )
-        for row in catalogue
-        if row.gpu in gpus() and row.market in MARKETS
-    ]
-    return tuple(sorted(found, key=lambda offer: (offer.price_micros_per_hour, offer.name, offer.market)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.report.calculators.gpus import gpus
 from pipeline.report.calculators.model_cost import HardwareCost, ModelCostInputs, model_cost
-from pipeline.report.calculators.offers import Offer, offers_from
+from pipeline.report.calculators.offers import Offer
 
 #: 3.60 an hour is a thousand micro-units a second.
 MEASURED = Offer(
@@ -142,17 +142,3 @@ def test_every_gpu_has_its_figures_and_their_source() -> None:
         assert min(gpu.memory_gb, gpu.bandwidth_gb_per_second, gpu.tflops_16bit, gpu.watts) > 0
         assert gpu.tflops_8bit == 0 or gpu.tflops_8bit > gpu.tflops_16bit
         assert gpu.source
-
-
-class Priced:
-    """A row of somebody's catalogue."""
-
-    def __init__(self, instance_type: str, gpu: str, price: int) -> None:
-        self.instance_type, self.gpu, self.price_micros_per_hour = instance_type, gpu, price
-        self.gpus, self.market = 1, "spot"
-
-
-def test_a_catalogue_becomes_offers_as_far_as_its_gpus_are_known() -> None:
-    found = offers_from([Priced("b", "H100", 2), Priced("a", "Abacus", 1), Priced("c", "L4", 1)])
-
-    assert [(offer.name, offer.price_micros_per_hour) for offer in found] == [("c", 1), ("b", 2)]
