@@ -34,7 +34,8 @@ def document(calculator: Calculator, inputs: object, result: object) -> Document
 
 def source_of(described: Described, inputs: object) -> str:
     """Return where an input's value comes from."""
-    is_default = getattr(inputs, described.name) == described.default
+    # Of tables nobody can tell: known prices stand in where none were given.
+    is_default = described.spec.kind is Kind.ROWS or getattr(inputs, described.name) == described.default
     return described.spec.source if is_default else "given"
 
 

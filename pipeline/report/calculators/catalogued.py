@@ -109,7 +109,7 @@ def offers_from(
 
 
 def apis_from(prices: Iterable[CataloguePrice]) -> tuple[ApiPrice, ...]:
-    """Return APIs that have batch prices for input and output, the cheapest first."""
+    """Return APIs that write and have batch prices, the cheapest first."""
     found: dict[str, dict[str, int]] = {}
     for price in prices:
         item = price.item
@@ -119,7 +119,8 @@ def apis_from(prices: Iterable[CataloguePrice]) -> tuple[ApiPrice, ...]:
     apis = [
         ApiPrice(name=name, price_micros_per_million_input=of[_INPUT], price_micros_per_million_output=of[_OUTPUT])
         for name, of in found.items()
-        if of.keys() == {_INPUT, _OUTPUT} and re.fullmatch(NAME_PATTERN, name)
+        # What has no price for output writes none: embeddings.
+        if of.keys() == {_INPUT, _OUTPUT} and of[_OUTPUT] and re.fullmatch(NAME_PATTERN, name)
     ]
     return tuple(
         sorted(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.app.calculating import PriceBook, with_prices
+from pipeline.report.calculators.answers import source_of
 from pipeline.report.calculators.buy_or_make import BuyOrMakeInputs
 from pipeline.report.calculators.catalogued import apis_from, offers_from
+from pipeline.report.calculators.fields import fields_of
 from pipeline.report.calculators.model_cost import ModelCostInputs, model_cost
 
 
@@ -80,6 +82,8 @@ def test_apis_with_both_batch_prices_become_options() -> None:
         api("cheap", "input_token", 50_000),
         api("cheap", "output_token", 200_000),
         api("half", "input_token", 1),
+        api("embeds", "input_token", 1),
+        api("embeds", "output_token", 0),
         api("listed", "input_token", 1, "on_demand"),
         api("listed", "output_token", 1, "on_demand"),
         api("=bad", "input_token", 1),
@@ -107,3 +111,6 @@ def test_known_prices_stand_in_where_none_are_given() -> None:
     assert model_cost(filled).cheapest == "small (spot)"
     assert with_prices(filled, PriceBook(offers=offers * 2)) == filled
     assert with_prices(BuyOrMakeInputs(), book) == BuyOrMakeInputs()
+    # Nobody gave them.
+    (offers_asked,) = (each for each in fields_of(ModelCostInputs) if each.name == "offers")
+    assert source_of(offers_asked, filled) == "given, or the price catalogue"
