@@ -157,13 +157,12 @@ def tco(inputs: TcoInputs) -> Tco:
     own_npv = capex + running * annuity(rate, months) - present(resale, rate, months)
     cloud_npv = cloud * annuity(rate, months)
     gpu_hours = hours * inputs.gpus_per_server * months * inputs.utilisation_percent / _HUNDRED
-    book_of_month = capex / inputs.depreciation_months
     return Tco(
         capex_micros=micros(capex),
         power_micros_per_month=micros(power),
         repairs_micros_per_month=micros(repairs),
         running_micros_per_month=micros(running),
-        depreciation_micros_per_month=micros(book_of_month),
+        depreciation_micros_per_month=micros(capex / inputs.depreciation_months),
         cloud_micros_per_month=micros(cloud),
         resale_micros=micros(resale),
         own_total_micros=micros(capex + running * months - resale),
@@ -176,15 +175,19 @@ def tco(inputs: TcoInputs) -> Tco:
         cloud_micros_per_gpu_hour=micros(cloud * months / gpu_hours),
         break_even_month=months_until(capex, cloud - running),
         break_even_utilisation_percent=_break_even(own_npv / annuity(rate, months) / hours, reserved, busy),
-        months=tuple(
-            Month(
-                month=month,
-                own_micros=micros(capex + running * month),
-                cloud_micros=micros(cloud * month),
-                book_micros=micros(max(Decimal(0), capex - book_of_month * month)),
-            )
-            for month in range(months + 1)
-        ),
+        months=_months(capex, running, cloud, inputs),
+    )
+
+
+def _months(capex: Decimal, running: Decimal, cloud: Decimal, inputs: TcoInputs) -> tuple[Month, ...]:
+    return tuple(
+        Month(
+            month=month,
+            own_micros=micros(capex + running * month),
+            cloud_micros=micros(cloud * month),
+            book_micros=micros(max(Decimal(0), capex - capex / inputs.depreciation_months * month)),
+        )
+        for month in range(inputs.horizon_months + 1)
     )
 
 
