@@ -33,7 +33,7 @@ help:  ## Show this list
 
 .venv/.dev: .venv/.run
 	@echo "Installing what the tests need into .venv."
-	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,dev]'
+	@$(PIP) -c constraints.txt -e '.[api,worker,embedded,xlsx,dev]'
 	@touch $@
 
 # The API is tested with OpenAI's SDK as it was before version 3, too, which excludes what version 3 needs.

@@ -1,17 +1,14 @@
-"""`nightrate cost`: what was spent, and what will be."""
+"""`nightrate cost`: what was spent, what will be, and what might."""
 
 from __future__ import annotations
 
 import typer
 
-from pipeline.entrypoints.cli import cost_forecast
+from pipeline.entrypoints.cli import cost_advise, cost_calc, cost_forecast
 
-app = typer.Typer(no_args_is_help=True, help="Cost: what was spent, and what will be.")
-
-
-@app.callback()
-def _cost() -> None:
-    """Cost: what was spent, and what will be."""
-
-
+app = typer.Typer(
+    no_args_is_help=True, help="Costs: what was spent, what will be, and what might; calculators, advice."
+)
+app.add_typer(cost_calc.app, name="calc")
+app.command("advise")(cost_advise.advise)
 app.command("forecast")(cost_forecast.forecast)

@@ -23,9 +23,12 @@ from pipeline.config import Settings
 from pipeline.domain.errors import UsageError
 from pipeline.domain.limits import UPLOAD_PART_BYTES_MAX
 from pipeline.entrypoints.http import (
+    advice,
     api_keys,
     audit_logs,
     batches,
+    calculator_page,
+    calculators,
     errors,
     files,
     forecasts,
@@ -73,6 +76,9 @@ _ROUTERS: Final = (
     api_keys.router,
     audit_logs.router,
     webhooks.router,
+    advice.router,
+    calculators.router,
+    calculator_page.router,
     health.router,
 )
 

@@ -61,11 +61,11 @@ def test_every_role_may_do_what_its_permissions_say_on_every_route_and_nothing_e
     assert wrong == []
 
 
-def test_only_health_is_answered_without_a_key(quiet: Served) -> None:
+def test_only_health_and_the_calculators_page_are_answered_without_a_key(quiet: Served) -> None:
     endpoints = endpoints_of(build_app(quiet.service))
     open_to_all = {endpoint.path for endpoint in endpoints if endpoint.permission is None}
 
-    assert open_to_all == {"/healthz", "/readyz"}
+    assert open_to_all == {"/healthz", "/readyz", "/calculators"}
     for endpoint in endpoints:
         if endpoint.permission is not None:
             answer = quiet.ask(endpoint.method, endpoint.url(NOBODYS), endpoint.body, key="")

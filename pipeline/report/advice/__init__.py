@@ -1,0 +1,1 @@
+"""Advice: what would save money, worked out from usage."""

@@ -1,0 +1,1 @@
+"""Calculators: what something would cost, worked out from their inputs alone."""
