@@ -27,7 +27,6 @@ _PAGE_MAX: Final = 100
 _PAGE: Final = 20
 
 Managing = Annotated[Caller, Depends(permitted(Permission.MANAGE_WEBHOOKS))]
-After = Annotated[str | None, Query(max_length=128, description="Id of the last one of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=_PAGE_MAX)]
 
 
@@ -59,7 +58,9 @@ async def create_webhook(request: Request, caller: Managing, asked: webhook_sche
     responses=schemas.errors(400, 404),
     summary="List webhooks",
 )
-async def list_webhooks(request: Request, caller: Managing, after: After = None, limit: Limit = _PAGE) -> Response:
+async def list_webhooks(
+    request: Request, caller: Managing, after: schemas.After = None, limit: Limit = _PAGE
+) -> Response:
     """List webhooks, the newest first."""
     webhooks = service_of(request).webhooks
     views = await to_thread.run_sync(lambda: webhooks.page(caller.scope, limit=limit + 1, after=after))
@@ -146,7 +147,7 @@ async def send_test(request: Request, caller: Managing, webhook_id: str) -> Resp
     summary="List a webhook's deliveries",
 )
 async def list_deliveries(
-    request: Request, caller: Managing, webhook_id: str, after: After = None, limit: Limit = _PAGE
+    request: Request, caller: Managing, webhook_id: str, after: schemas.After = None, limit: Limit = _PAGE
 ) -> Response:
     """Tell what became of each event of the last month, the newest first."""
     webhooks = service_of(request).webhooks
