@@ -86,6 +86,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 variants=catalogue.served(),
                 rate_micros_per_hour=settings.rate_micros_per_hour,
                 currency=settings.currency,
+                provider_id=settings.instance_id,
             ),
             packs=PackRepository(stack.database, lease_for=lease_for),
             workers=WorkerRepository(stack.database, lease_for=lease_for),
@@ -113,7 +114,8 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
         collect_seldom()
-        worker.run(must_stop.is_set)
+        notice = settings.interruption_notice
+        worker.run(must_stop.is_set, lambda: notice is not None and notice.exists())
         listener.stop()
 
 
