@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -68,6 +69,19 @@ SPANS: Final = text("""
      ORDER BY start_us, account
 """)
 
+#: Supplier lines of each worker: what is of its bill, and what was adjusted to invoices.
+_TOTALS: Final = text("""
+    SELECT transactions.worker_id, coalesce(reversed.kind, transactions.kind) = 'adjustment' AS is_adjusted,
+           sum(-list_micros) AS list_micros, sum(-contracted_micros) AS contracted_micros,
+           sum(-effective_micros) AS effective_micros, sum(-billed_micros) AS billed_micros,
+           sum(-on_demand_micros) AS on_demand_micros
+      FROM transactions LEFT JOIN transactions AS reversed ON reversed.id = transactions.reverses_id
+      JOIN entries ON entries.transaction_id = transactions.id AND account LIKE 'supplier:%'
+     WHERE transactions.worker_id IS NOT NULL GROUP BY 1, 2
+""")
+
+_SETTLED_SO_FAR: Final = text("SELECT worker_id, settled_until_us, is_final, revision FROM settlements")
+
 _NUMBER: Final = text("""
     SELECT count(*) FROM transactions WHERE worker_id = :worker_id AND kind = 'settlement'
 """)
@@ -86,6 +100,19 @@ _SHARE_AGAIN: Final = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A worker beside what the journal holds of it."""
+
+    life: WorkerLife
+    #: Accrued and settled.
+    posted: Amounts
+    #: To invoices.
+    adjusted: Amounts
+    #: By which prices all of its life, which has ended, was settled; None: that is still to be done.
+    settled_by: int | None
+
+
 class SettlementRepository:
     """Workers' bills, and what the journal holds of them. Safe to share between threads."""
 
@@ -102,6 +129,24 @@ class SettlementRepository:
         """Return those workers, or all there ever were; one that is not there is left out."""
         arguments = {"worker_ids": None if worker_ids is None else list(worker_ids)}
         return self._database.run(lambda connection: [life_of(row) for row in connection.execute(_LIVES, arguments)])
+
+    def standings(self) -> list[Standing]:
+        """Return every worker there ever was, with what the journal holds of it, all of one moment."""
+
+        def work(connection: Connection) -> list[Standing]:
+            totals = {(row.worker_id, row.is_adjusted): _costs(row) for row in connection.execute(_TOTALS)}
+            settled = {row.worker_id: row for row in connection.execute(_SETTLED_SO_FAR)}
+            return [
+                Standing(
+                    life=life,
+                    posted=totals.get((life.worker_id, False), Amounts()),
+                    adjusted=totals.get((life.worker_id, True), Amounts()),
+                    settled_by=_settled_by(life, settled.get(life.worker_id)),
+                )
+                for life in map(life_of, connection.execute(_LIVES, {"worker_ids": None}))
+            ]
+
+        return self._database.run(work, is_look=True)
 
     def posted(self, life: WorkerLife) -> tuple[Hourly, int]:
         """Return what accruals and settlements of the life hold by hour and account, and how many settlements there are."""
@@ -170,6 +215,12 @@ def life_of(row: Row[Any]) -> WorkerLife:
         metered_until_us=row.metered_until_us,
         end_cause=None if row.end_cause is None else WorkerEnd(row.end_cause),
     )
+
+
+def _settled_by(life: WorkerLife, row: Row[Any] | None) -> int | None:
+    if row is None or not row.is_final or row.settled_until_us != life.metered_until_us:
+        return None
+    return int(row.revision)
 
 
 def _spans(rows: Iterable[Row[Any]]) -> Iterator[AccruedSpan]:
