@@ -23,16 +23,14 @@ ADJUSTED: Final = text("""
     SELECT transactions.key, transactions.worker_id, (transactions.period_start AT TIME ZONE 'UTC')::date AS day,
            transactions.category, transactions.detail ->> 'line' AS line, -list_micros AS list_micros,
            -contracted_micros AS contracted_micros, -effective_micros AS effective_micros,
-           -billed_micros AS billed_micros, -on_demand_micros AS on_demand_micros
+           -billed_micros AS billed_micros, -on_demand_micros AS on_demand_micros,
+           EXISTS (SELECT FROM transactions AS undone WHERE undone.reverses_id = transactions.id) AS is_undone
       FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
      WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop
-    -- What was undone counts no more; its key stays taken.
-       AND NOT EXISTS (SELECT FROM transactions AS undone WHERE undone.reverses_id = transactions.id)
 """)
 
 _IMPORTED: Final = text("SELECT imported_at FROM bills WHERE digest = :digest")
 
-_KEYS: Final = text("SELECT key FROM transactions WHERE starts_with(key, :prefix)")
 
 _ADD: Final = text("""
     INSERT INTO bills (digest, name, provider, format, currency, period_start, period_stop, lines, totals)
@@ -49,6 +47,8 @@ class Adjusted:
     workers: dict[tuple[WorkerId, date, CostCategory], Amounts]
     #: Of lines that no worker explains, by the first of the month.
     lines: dict[tuple[date, str], Amounts]
+    #: Of all that was posted, with what was undone since.
+    keys: set[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +91,10 @@ class BillRepository:
         rows = self._database.run(
             lambda connection: connection.execute(ADJUSTED, {"start": start, "stop": stop}).all(), is_look=True
         )
-        adjusted = Adjusted(workers={}, lines={})
+        adjusted = Adjusted(workers={}, lines={}, keys={row.key for row in rows})
         for row in rows:
+            if row.is_undone:
+                continue
             amounts = Amounts(**{name: int(getattr(row, name)) for name in COST_NAMES})
             if row.worker_id is None:
                 line = (row.day.replace(day=1), row.line)
@@ -101,11 +103,6 @@ class BillRepository:
                 thing = (WorkerId(row.worker_id), row.day, CostCategory(row.category))
                 adjusted.workers[thing] = adjusted.workers.get(thing, Amounts()) + amounts
         return adjusted
-
-    def keys(self, digest: str) -> set[str]:
-        """Return the keys of what was posted for the bill of that digest."""
-        prefix = {"prefix": f"bill:{digest}:"}
-        return set(self._database.run(lambda connection: connection.execute(_KEYS, prefix).scalars().all()))
 
     def imported_at(self, digest: str) -> datetime | None:
         """Return when a bill was imported first; None: never, or not to its end."""

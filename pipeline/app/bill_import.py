@@ -141,16 +141,21 @@ class BillImporter:
             missing=looked.missing(read.start, stop, {day.worker_id for day in days}, file.provider),
             within_percent=within_percent,
             imported_at=self._repository.imported_at(digest),
-            posted=0 if is_dry else self._post(looked, days, others, file, digest),
+            posted=0 if is_dry else self._post(looked, days, others, file, digest, adjusted.keys),
         )
         if not is_dry:
             self._repository.add(_kept(imported, file))
         return imported
 
     def _post(
-        self, looked: _Look, days: Iterable[WorkerDay], others: Iterable[NamedLine], file: BillFile, digest: str
+        self,
+        looked: _Look,
+        days: Iterable[WorkerDay],
+        others: Iterable[NamedLine],
+        file: BillFile,
+        digest: str,
+        taken: set[str],
     ) -> int:
-        taken = self._repository.keys(digest)
         posted = 0
         waiting: list[Transaction] = []
         differing: list[WorkerDay | NamedLine] = [*days, *others]
