@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import WorkerLife
-from pipeline.domain.costs.settling import AccruedSpan, Hourly
+from pipeline.domain.costs.settling import AccruedSpan, Hourly, hour_of
 from pipeline.domain.costs.transactions import Account, Transaction
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import WorkerId
@@ -175,7 +175,10 @@ class SettlementRepository:
         Raises `ConflictError` where that other posted fewer.
         """
         posting = list(transactions)
-        hours = [transaction.period_start.replace(minute=0, second=0, microsecond=0) for transaction in posting]
+        hours = [hour_of(transaction.period_start) for transaction in posting]
+        if life.is_over:
+            # What a worker reported at its end may have come late.
+            hours.append(hour_of(life.stopped_at))
 
         def work(connection: Connection) -> int:
             done = [post(connection, transaction) for transaction in posting]
