@@ -136,3 +136,19 @@ def test_pools_do_not_pay_for_one_another(world: World) -> None:
     held = balances(world)
     assert held[f"batch:{one}"] == 154_000_000
     assert held["overhead:idle"] == 1_000_000_000
+
+
+def test_what_a_worker_reports_late_at_its_end_is_shared_too(world: World) -> None:
+    worker, (one,) = hour_with(world, 1)
+    share(world, SharingRule.EVEN)
+    world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, 9 * SECOND_US))
+    end(world, worker)
+
+    Settler(SettlementRepository(world.database), SteppedBills()).run_once()
+    share(world, SharingRule.EVEN)
+
+    assert balances(world) == {
+        f"batch:{one}": 163_000_000,
+        "overhead:drain": 7_000_000,
+        "supplier:local": -170_000_000,
+    }
