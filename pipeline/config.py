@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from pipeline.domain.addresses import Reach, policy_of
+from pipeline.domain.costs.transactions import SharingRule
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import TenantId
 from pipeline.domain.limits import FILE_BYTES_MAX, RATE_MICROS_PER_HOUR_MAX
@@ -140,6 +141,22 @@ class Settings(BaseSettings):
         "billing_rule (the provider's for Linux). See `nightrate prices list`.",
     )
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(default="USD", description="ISO 4217 code.")
+    instance_id: str | None = Field(
+        default=None,
+        description="This machine, as its provider's bill names it, such as i-0123456789abcdef0: what matches bills to workers.",
+    )
+    interruption_notice: Path | None = Field(
+        default=None,
+        description="A file that is there once the provider takes this machine: workers drain, and say so.",
+    )
+    share_overhead: SharingRule = Field(
+        default=SharingRule.NONE,
+        description="How overhead of an hour that has ended is shared over the batches that ran in its pool: `none`, "
+        "`proportional` (by what each cost), `even`.",
+    )
+    share_overhead_kinds: list[Literal["boot", "load", "idle", "drain", "minimum", "rounding"]] = Field(
+        default=["idle", "boot"], description="Which overhead is shared."
+    )
     workers: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="Workers that `up` and `run` start.")
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="CPU threads of one worker's engine; 0: cores divided by workers."

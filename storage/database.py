@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 _CONNECT_SECONDS: Final = 3
 #: A connection for each duty of a leading scheduler, for its lock, for a claim that is renewed, and for what comes of
 #: webhooks.
-_POOL_SIZE: Final = 10
+_POOL_SIZE: Final = 14
 _STATEMENT_MS: Final = 60_000
 #: A transaction is given up when the server has been away this long.
 _AWAY_SECONDS_MAX: Final = 60.0

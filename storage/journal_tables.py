@@ -52,6 +52,7 @@ class TransactionRow(Base):
         UniqueConstraint("worker_id", "start_us"),
         Index("ix_transactions_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
         Index("ix_transactions_period_start", "period_start"),
+        Index("ix_transactions_adjustments", "period_start", postgresql_where=text("kind = 'adjustment'")),
     )
 
 

@@ -72,6 +72,8 @@ _LAST_ASKED_OF_ALL: Final = text("""
      GROUP BY name, provider, market, region
 """)
 
+_REVISION: Final = text("SELECT coalesce(max(id), 0) FROM prices")
+
 
 class PriceRepository:
     """What was said of prices, and when providers were asked. Safe to share between threads."""
@@ -104,6 +106,10 @@ class PriceRepository:
             return _add(connection, prices)
 
         return self._database.run(work)
+
+    def revision(self) -> int:
+        """Return a number that grows with every price that is news."""
+        return self._database.run(lambda connection: int(connection.execute(_REVISION).scalar_one()), is_look=True)
 
     def in_force(self, start: datetime, stop: datetime, *, names: Sequence[str] | None = None) -> list[Price]:
         """Return all that holds at `start` by any source, and all that comes to hold until `stop`.

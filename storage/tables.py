@@ -232,6 +232,8 @@ class WorkerRow(Base):
     instance_type: Mapped[str | None]
     region: Mapped[str | None]
     zone: Mapped[str | None]
+    #: The machine, as its provider bills it.
+    provider_id: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
     #: Life reported by the last heartbeat, and life accounted for in intervals.
@@ -254,6 +256,7 @@ class WorkerRow(Base):
         CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
         CheckConstraint("(state IN ('stopped', 'lost')) = (ended_at IS NOT NULL)", name="ended"),
         Index("ix_workers_live", "pool", postgresql_where=text("state NOT IN ('stopped', 'lost')")),
+        Index("ix_workers_provider_id", "provider_id", postgresql_where=text("provider_id IS NOT NULL")),
     )
 
 

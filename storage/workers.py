@@ -22,9 +22,9 @@ from storage.wakeups import send_wakeup
 _REGISTER = text("""
     INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, list_rate_micros_per_hour,
                          contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour,
-                         currency, provider, instance_type, region, zone)
+                         currency, provider, instance_type, region, zone, provider_id)
     VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :rate_micros_per_hour, :list,
-            :contracted, :billed, :on_demand, :currency, :provider, :instance_type, :region, :zone)
+            :contracted, :billed, :on_demand, :currency, :provider, :instance_type, :region, :zone, :provider_id)
     ON CONFLICT (id) DO NOTHING
 """)
 
@@ -102,6 +102,7 @@ class WorkerRepository:
             "instance_type": registration.instance_type,
             "region": registration.region,
             "zone": registration.zone,
+            "provider_id": registration.provider_id,
         }
 
         def work(connection: Connection) -> None:

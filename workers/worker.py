@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.domain.errors import NightrateError
-from pipeline.domain.lifecycle import IntervalKind, WorkerState
+from pipeline.domain.lifecycle import IntervalKind, WorkerEnd, WorkerState
 from pipeline.domain.models import split_variant
 from pipeline.ports.clock import Clock
 from pipeline.ports.objects import ObjectStore
@@ -139,8 +139,8 @@ class Worker:
         """Look for a pack now: a hint arrived."""
         self._feed.wake()
 
-    def run(self, must_stop: Callable[[], bool]) -> None:
-        """Live until `must_stop`, or until the store says so; raises what broke the books."""
+    def run(self, must_stop: Callable[[], bool], was_interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Live until `must_stop`, or the store says so, or the provider takes the machine; raises what broke the books."""
         self._workers.register(self._registration)
         self._committer.start()
         self._committer.hand_over(Overhead(self._meter.cut(IntervalKind.BOOT)))
@@ -148,11 +148,11 @@ class Worker:
         self._heart.start()
         self._feed.start()
         try:
-            self._runner.run(lambda: must_stop() or self._heart.must_stop.is_set())
+            self._runner.run(lambda: must_stop() or self._heart.must_stop.is_set() or was_interrupted())
         finally:
-            self._end()
+            self._end(WorkerEnd.INTERRUPTED if was_interrupted() else WorkerEnd.STOPPED)
 
-    def _end(self) -> None:
+    def _end(self, cause: WorkerEnd) -> None:
         # Where the runner drained, nothing is left to throw away; where it broke, leases are left to expire.
         self._feed.close()
         self._committer.close()
@@ -163,7 +163,7 @@ class Worker:
             raise self._committer.failure
         # What the last heartbeat reported beyond the last span is still this worker's time.
         self._workers.meter(self._registration.worker_id, self._meter.cut(IntervalKind.DRAIN))
-        self._enter(WorkerState.STOPPED)
+        self._enter(WorkerState.STOPPED, end=cause)
 
     def _hold(self, lease: PackLease, asked_at: float) -> None:
         self._heart.hold(lease.pack_id, lease.lease_token, asked_at=asked_at)
@@ -187,8 +187,8 @@ class Worker:
         except NightrateError as error:
             _LOG.warning("variants_not_recorded", extra={"reason": error.code})
 
-    def _enter(self, state: WorkerState) -> None:
+    def _enter(self, state: WorkerState, *, end: WorkerEnd = WorkerEnd.STOPPED) -> None:
         try:
-            self._workers.enter(self._registration.worker_id, state)
+            self._workers.enter(self._registration.worker_id, state, end=end)
         except NightrateError as error:
             _LOG.warning("state_not_recorded", extra={"state": state, "reason": error.code})

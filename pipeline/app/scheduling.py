@@ -10,14 +10,22 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from pipeline.app.allocating import EVERY_SECONDS as ALLOCATE_EVERY_SECONDS
+from pipeline.app.allocating import Allocator
 from pipeline.app.batches import finalize_claimed, take_in_claimed
+from pipeline.app.bills import bills_of, object_prices_at
+from pipeline.app.keeping import EVERY_SECONDS as KEEP_EVERY_SECONDS
+from pipeline.app.keeping import Keeper
 from pipeline.app.policies import policy_of
 from pipeline.app.recurring import Deliverer, Firer
+from pipeline.app.settling import EVERY_SECONDS as SETTLE_EVERY_SECONDS
+from pipeline.app.settling import Settler
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.sweeping import EVERY_SECONDS as SWEEP_EVERY_SECONDS
 from pipeline.app.sweeping import Sweeper
 from pipeline.app.webhooks import Webhooks
 from pipeline.config import Settings
+from pipeline.domain.costs.transactions import Overhead
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import new_pack_id
 from pipeline.domain.lifecycle import BatchState
@@ -25,9 +33,12 @@ from scheduler.convictor import Convictor
 from scheduler.cycle import decide
 from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.prediction.predictions import Predictions
+from storage.allocations import AllocationRepository
 from storage.cycles import CycleRepository, Leadership
 from storage.firings import FiringRepository
+from storage.keeping import KeepingRepository
 from storage.packs import PackRepository
+from storage.settlements import SettlementRepository
 from storage.wakeups import WakeupListener
 
 if TYPE_CHECKING:  # Celery costs half a second that a command which only opens the stores need not pay
@@ -111,6 +122,22 @@ class _Duties:
         self._firer = Firer(stack, firings, now=stack.recurring.now)
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
         self._sweeper = Sweeper(stack, every_seconds=SWEEP_EVERY_SECONDS)
+        self._settler = Settler(
+            SettlementRepository(stack.database), bills_of(stack), every_seconds=SETTLE_EVERY_SECONDS
+        )
+        self._allocator = Allocator(
+            AllocationRepository(stack.database),
+            stack.settings.share_overhead,
+            [Overhead(kind) for kind in stack.settings.share_overhead_kinds],
+            every_seconds=ALLOCATE_EVERY_SECONDS,
+        )
+        self._keeper = Keeper(
+            KeepingRepository(stack.database),
+            lambda at: object_prices_at(stack, at),
+            currency=stack.settings.currency,
+            now=stack.recurring.now,
+            every_seconds=KEEP_EVERY_SECONDS,
+        )
         self._webhooks = Webhooks.of(stack)
 
     def doers(self) -> list[Doer]:
@@ -127,6 +154,9 @@ class _Duties:
             Doer(name="finalize", every_seconds=settings.cycle_seconds, run_once=self.finalize_next),
             Doer(name="shadow", every_seconds=_SHADOW_EVERY_SECONDS, run_once=self.expire_samples),
             Doer(name="sweep", every_seconds=SWEEP_EVERY_SECONDS, run_once=self._sweeper.run_once),
+            Doer(name="settle", every_seconds=SETTLE_EVERY_SECONDS, run_once=self._settler.run_once),
+            Doer(name="allocate", every_seconds=ALLOCATE_EVERY_SECONDS, run_once=self._allocator.run_once),
+            Doer(name="keep", every_seconds=KEEP_EVERY_SECONDS, run_once=self._keeper.run_once),
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
             Doer(name="webhooks", every_seconds=settings.cycle_seconds, run_once=self._webhooks.run_once),

@@ -96,6 +96,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 instance_type=offer.instance_type,
                 region=offer.region,
                 zone=offer.zone,
+                provider_id=settings.instance_id,
             ),
             packs=PackRepository(stack.database, lease_for=lease_for),
             workers=WorkerRepository(stack.database, lease_for=lease_for),
@@ -123,7 +124,8 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
         collect_seldom()
-        worker.run(must_stop.is_set)
+        notice = settings.interruption_notice
+        worker.run(must_stop.is_set, lambda: notice is not None and notice.exists())
         listener.stop()
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
-from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerState
+from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerEnd, WorkerState
 from pipeline.domain.ranges import Ranges
 from pipeline.domain.retry import Verdict
 from pipeline.ports.meters import AttemptMeters
@@ -160,6 +160,8 @@ class WorkerRegistration:
     instance_type: str | None = None
     region: str | None = None
     zone: str | None = None
+    #: The machine, as its provider bills it, such as `i-0123456789abcdef0`.
+    provider_id: str | None = None
 
     def __post_init__(self) -> None:
         """Hold that there is one effective rate."""
@@ -227,5 +229,5 @@ class WorkerStore(Protocol):
     def meter(self, worker_id: WorkerId, interval: Interval) -> None:
         """Record a span that no batch pays for; repeating it changes nothing."""
 
-    def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
-        """Move the worker along its states; a worker already declared lost stays lost."""
+    def enter(self, worker_id: WorkerId, state: WorkerState, *, end: WorkerEnd = WorkerEnd.STOPPED) -> None:
+        """Move the worker along its states, where that ends it by `end`; a worker already declared lost stays lost."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from pipeline.domain.errors import ConflictError, LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
-from pipeline.domain.lifecycle import WORKER_EDGES, AttemptOutcome, PackState, WorkerState, advance
+from pipeline.domain.lifecycle import WORKER_EDGES, AttemptOutcome, PackState, WorkerEnd, WorkerState, advance
 from pipeline.domain.ranges import halve
 from pipeline.domain.retry import Verdict, judge
 from pipeline.ports.cycle import PackDraft
@@ -327,7 +327,8 @@ class ModelStore(Meter):
     def _batches_of(self, rows: Rows) -> list[Batch]:
         return [self.shards[shard_id].batch for shard_id in rows]
 
-    def enter(self, worker_id: WorkerId, state: WorkerState) -> None:
+    def enter(self, worker_id: WorkerId, state: WorkerState, *, end: WorkerEnd = WorkerEnd.STOPPED) -> None:
+        del end
         worker = self.workers[worker_id]
         if worker.state is state or (worker.state is WorkerState.LOST and self.layers.lost_is_final):
             return

@@ -33,6 +33,7 @@ from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
+from storage.settlement_tables import BillRow
 from storage.upload_tables import UploadRow
 from storage.webhook_tables import WebhookRow
 from tests.services import fresh_database
@@ -42,6 +43,7 @@ TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
+assert BillRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,

@@ -233,6 +233,7 @@ class Floor:
         around: Callable[[PackStore], PackStore] = lambda packs: packs,
         telemetry: Telemetry | None = None,
         judging: Callable[[Database], Shadow] | None = None,
+        was_interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Running]:
         """Run a worker with these engines until the block ends."""
         by_model: dict[str, Engine] = {engine.model: engine for engine in engines}
@@ -268,7 +269,7 @@ class Floor:
 
         def live() -> None:
             try:
-                worker.run(must_stop.is_set)
+                worker.run(must_stop.is_set, was_interrupted)
             except BaseException as error:  # noqa: BLE001 -- the test looks at it
                 errors.append(error)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
-from pipeline.domain.lifecycle import WorkerState
+from pipeline.domain.lifecycle import WorkerEnd, WorkerState
 from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
 from tests.services import eventually
 from workers.heart import FENCED_STATUS, Heart
@@ -34,7 +34,7 @@ class ScriptedStore:
     def register(self, registration: WorkerRegistration) -> None: ...
     def serve(self, worker_id: WorkerId, models: object) -> None: ...
     def meter(self, worker_id: WorkerId, interval: Interval) -> None: ...
-    def enter(self, worker_id: WorkerId, state: WorkerState) -> None: ...
+    def enter(self, worker_id: WorkerId, state: WorkerState, *, end: WorkerEnd = WorkerEnd.STOPPED) -> None: ...
 
 
 @pytest.fixture

@@ -472,3 +472,14 @@ def test_the_engines_figures_are_logged_once_a_pack(floor: Floor, caplog: pytest
     assert fields["fingerprint"] == "scripted-1-none-0123456789ab"
     assert fields["engine_steps"] >= 1
     assert "energy_millijoules" not in fields
+
+
+def test_a_worker_whose_machine_is_taken_drains_and_says_so(floor: Floor) -> None:
+    notice = threading.Event()
+    with floor.working(ScriptedEngine(), was_interrupted=notice.is_set) as running:
+        eventually(lambda: floor.world.scalars("SELECT 1 FROM workers WHERE state = 'ready'"))
+        notice.set()
+        running.thread.join()
+
+    assert floor.world.scalars("SELECT state || ' ' || end_cause FROM workers") == ["stopped interrupted"]
+    floor.check_books()

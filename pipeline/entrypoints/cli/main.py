@@ -72,6 +72,7 @@ def build_app() -> typer.Typer:
     app.command("change")(steering.change)
     app.command("retry")(retrying.retry)
     app.command("doctor")(doctor.doctor)
+    app.add_typer(cost.app, name="cost")
     app.command("config")(config_command.config)
     app.add_typer(recurring.app, name="recurring")
     app.command("simulate")(simulate.simulate)

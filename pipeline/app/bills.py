@@ -1,0 +1,154 @@
+"""Who knows what providers bill: the one place that connects settlements to prices and rules."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pipeline.app.pricing import rate_card
+from pipeline.app.stack import Stack, objects_url_of
+from pipeline.config import Settings
+from pipeline.domain.costs import billing
+from pipeline.domain.costs.amounts import Amounts
+from pipeline.domain.costs.bills import BillSource, WorkerLife
+from pipeline.domain.costs.columns import Columns
+from pipeline.domain.costs.keeping import ObjectPrices
+from pipeline.domain.costs.prices import Item, Market, Price, PriceUnit
+from pipeline.domain.costs.rate_card import Offer, PriceUnknownError, RateCard, RateStep
+from pipeline.domain.lifecycle import WorkerEnd
+from storage.prices import PriceRepository
+
+#: All that was ever said of an instance type, and all that is to come.
+_EVER: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+_NOT_COVERED: Final = 2**31
+
+
+def bills_of(stack: Stack) -> BillSource:
+    """Return the bills of this installation's workers."""
+    return PricedBills(stack.settings, PriceRepository(stack.database))
+
+
+def object_prices_at(stack: Stack, at: datetime) -> ObjectPrices:
+    """Return what the object store bills at that moment: AWS's prices for S3, in the one region that the pools are in."""
+    settings = stack.settings
+    regions = {pool.region for pool in settings.rate_card.pools.values() if pool.region is not None}
+    if not objects_url_of(settings).startswith("s3://") or settings.s3_endpoint_url or len(regions) != 1:
+        return ObjectPrices()
+    names = ("s3_standard", "s3_standard.put", "s3_standard.get")
+    book = rate_card(settings, PriceRepository(stack.database), at, at, instance_types=names).book
+    (region,) = regions
+
+    def price(name: str, unit: PriceUnit) -> Price | None:
+        return book.price(Item(provider="aws", name=name, unit=unit, region=region), at, settings.currency)
+
+    kept = price(names[0], PriceUnit.GB_MONTH)
+    put, get = (price(name, PriceUnit.REQUEST) for name in names[1:])
+    return ObjectPrices(
+        gb_month_picos=_picos(kept),
+        put_picos=_picos(put),
+        get_picos=_picos(get),
+        source=None if kept is None else f"{kept.source} {kept.as_of:%Y-%m-%dT%H:%M:%SZ} {kept.origin}",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedBill:
+    """A bill of `pipeline.domain.costs.billing`, in the journal's amounts."""
+
+    bill: billing.Bill
+    source: str | None
+
+    @property
+    def rule(self) -> str:
+        """Return the name of the rule that it is by."""
+        return self.bill.rule.name
+
+    def between(self, start_us: int, stop_us: int) -> Amounts:
+        """Return the cost of a span."""
+        return _amounts(self.bill.between(start_us, stop_us))
+
+    @property
+    def rounding(self) -> Amounts:
+        """Return what is billed for the rest of the last second or hour begun."""
+        return _amounts(self.bill.parts.rounding)
+
+    @property
+    def minimum(self) -> Amounts:
+        """Return what is billed for what was not used of the least that is billed."""
+        return _amounts(self.bill.parts.minimum)
+
+
+class PricedBills:
+    """Bills by the history of prices and the rules of providers.
+
+    A machine that no price is known of, or whose pool has a fixed one, is billed at the rates it was registered with.
+    Contracts have no dates: those of the settings hold for all that is looked at.
+    """
+
+    def __init__(self, settings: Settings, prices: PriceRepository) -> None:
+        """Bill by the settings and those prices."""
+        self._settings = settings
+        self._prices = prices
+        self._revision = -1
+        self._cards: dict[str, RateCard] = {}
+
+    def revision(self) -> int:
+        """Return a number that is another one once any price is; from then on that price counts."""
+        found = self._prices.revision()
+        if found != self._revision:
+            self._revision = found
+            self._cards.clear()
+        return found
+
+    def bill(self, life: WorkerLife) -> PricedBill:
+        """Return the bill of that life."""
+        steps, source = self._steps(life)
+        lived = billing.Life(
+            length_us=life.metered_until_us,
+            market=Market(life.market),
+            was_interrupted=life.end_cause is WorkerEnd.INTERRUPTED,
+        )
+        rule = self._settings.rate_card.billing_rule_of(life.pool)
+        return PricedBill(bill=billing.Bill(lived, steps, rule), source=source)
+
+    def _steps(self, life: WorkerLife) -> tuple[list[RateStep], str | None]:
+        registered = [RateStep(from_us=0, rates=Columns(**dict(zip(_COLUMNS, astuple(life.rates), strict=True))))]
+        pool = self._settings.rate_card.pools.get(life.pool)
+        is_fixed = pool is not None and pool.rate_per_hour is not None
+        if life.provider is None or life.instance_type is None or is_fixed:
+            return registered, None
+        offer = Offer(
+            market=Market(life.market),
+            provider=life.provider,
+            instance_type=life.instance_type,
+            region=life.region,
+            zone=life.zone,
+        )
+        # One that a commitment covered when it came stays covered.
+        committed = 0 if life.rates.billed == 0 < life.rates.effective else _NOT_COVERED
+        card = self._card(life.instance_type)
+        try:
+            steps = card.steps(offer, life.started_at, life.stopped_at, committed_workers=committed)
+            source = card.hourly_rates(offer, life.started_at, committed_workers=committed).source
+        except PriceUnknownError:
+            return registered, None
+        return steps, source
+
+    def _card(self, instance_type: str) -> RateCard:
+        card = self._cards.get(instance_type)
+        if card is None:
+            card = rate_card(self._settings, self._prices, *_EVER, instance_types=[instance_type])
+            self._cards[instance_type] = card
+        return card
+
+
+_COLUMNS: Final = ("list_micros", "contracted_micros", "effective_micros", "billed_micros", "on_demand_micros")
+
+
+def _amounts(columns: Columns) -> Amounts:
+    return Amounts(**{name: getattr(columns, name) for name in _COLUMNS})
+
+
+def _picos(price: Price | None) -> int:
+    return 0 if price is None or price.unit_price_picos is None else price.unit_price_picos

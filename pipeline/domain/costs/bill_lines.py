@@ -1,0 +1,188 @@
+"""Lines of a provider's bill, in words of our own, and what they sum to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Final
+
+from pipeline.domain.costs.amounts import Amounts
+from pipeline.domain.costs.splitting import split_amounts
+from pipeline.domain.costs.transactions import CostCategory
+from pipeline.domain.errors import NightrateError
+from pipeline.domain.money import MICROS_PER_UNIT
+
+_ONE: Final = Decimal(1)
+
+
+class BillFormatError(NightrateError):
+    """The file is not a bill as it is said to be."""
+
+    code = "bill_format"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillLine:
+    """What a provider bills for one use of one thing; amounts are exact, in units of the currency."""
+
+    #: Where it stands in the file, the first being 1; of a CSV file, below its header.
+    number: int
+    #: As the provider calls it, such as `SpotUsage` or `Tax`.
+    kind: str
+    category: CostCategory
+    #: In words: what the use was of.
+    name: str
+    #: The machine or other resource by the provider's id; None: it is of none.
+    resource_id: str | None
+    #: The worker that a tag of the resource names.
+    worker_id: str | None
+    start: datetime
+    stop: datetime
+    currency: str
+    billed: Decimal
+    effective: Decimal
+    #: At the provider's published price for that market; None: the bill does not say.
+    listed: Decimal | None
+    #: At the on-demand price; None: the bill does not say.
+    on_demand: Decimal | None
+
+
+@dataclass(slots=True)
+class BillSum:
+    """Lines summed up, exactly."""
+
+    lines: int = 0
+    billed: Decimal = Decimal(0)
+    effective: Decimal = Decimal(0)
+    #: None once a line did not say.
+    listed: Decimal | None = Decimal(0)
+    on_demand: Decimal | None = Decimal(0)
+
+    def add(self, line: BillLine) -> None:
+        """Count one more."""
+        self.lines += 1
+        self.billed += line.billed
+        self.effective += line.effective
+        self.listed = None if self.listed is None or line.listed is None else self.listed + line.listed
+        self.on_demand = None if self.on_demand is None or line.on_demand is None else self.on_demand + line.on_demand
+
+    def merge(self, other: BillSum) -> None:
+        """Count the other's lines too."""
+        self.lines += other.lines
+        self.billed += other.billed
+        self.effective += other.effective
+        self.listed = None if self.listed is None or other.listed is None else self.listed + other.listed
+        self.on_demand = None if self.on_demand is None or other.on_demand is None else self.on_demand + other.on_demand
+
+    def split(self, shares: Sequence[Amounts]) -> list[BillSum]:
+        """Split it by what each share costs, to the micro-unit."""
+        parts = split_amounts(self.amounts(Amounts()), shares)
+        return [
+            BillSum(
+                lines=self.lines,
+                billed=_units(part.billed_micros),
+                effective=_units(part.effective_micros),
+                listed=None if self.listed is None else _units(part.list_micros),
+                on_demand=None if self.on_demand is None else _units(part.on_demand_micros),
+            )
+            for part in parts
+        ]
+
+    def amounts(self, unsaid: Amounts) -> Amounts:
+        """Return it in micro-units, with what bills do not say from `unsaid`: contracted costs, and maybe list prices."""
+        return Amounts(
+            list_micros=unsaid.list_micros if self.listed is None else micros(self.listed),
+            contracted_micros=unsaid.contracted_micros,
+            effective_micros=micros(self.effective),
+            billed_micros=micros(self.billed),
+            on_demand_micros=unsaid.on_demand_micros if self.on_demand is None else micros(self.on_demand),
+        )
+
+
+#: A worker or machine by its id, the day (UTC), and what of it.
+ThingDay = tuple[str, date, CostCategory]
+
+
+@dataclass(slots=True)
+class BillDigest:
+    """A bill summed up: by worker, by machine, by kind of line, and what is neither a worker's nor a machine's."""
+
+    currency: str
+    workers: dict[ThingDay, BillSum] = field(default_factory=dict)
+    machines: dict[ThingDay, BillSum] = field(default_factory=dict)
+    #: By the first of the month and the name.
+    others: dict[tuple[date, str], BillSum] = field(default_factory=dict)
+    kinds: dict[str, BillSum] = field(default_factory=dict)
+    start: datetime | None = None
+    stop: datetime | None = None
+
+    @property
+    def total(self) -> BillSum:
+        """Return all of it."""
+        whole = BillSum()
+        for each in self.kinds.values():
+            whole.merge(each)
+        return whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What lines can be matched with."""
+
+    worker_ids: frozenset[str]
+    #: Workers by the machine they ran on.
+    machines: Mapping[str, tuple[str, ...]]
+
+
+#: More names than these are no help to anybody.
+NAMES_MAX: Final = 2000
+OTHER_LINES: Final = "other lines"
+
+
+def add_line(digest: BillDigest, line: BillLine, known: Known) -> None:
+    """Count a line where it belongs.
+
+    Raises:
+        BillFormatError: It is in another currency, or of a machine of ours and of more than a day.
+    """
+    if line.currency != digest.currency:
+        raise BillFormatError(
+            f"line {line.number} is in {line.currency or 'no currency'}, the journal in {digest.currency}",
+            hint="bills are compared in one currency",
+        )
+    digest.kinds.setdefault(line.kind, BillSum()).add(line)
+    digest.start = line.start if digest.start is None else min(digest.start, line.start)
+    digest.stop = line.stop if digest.stop is None else max(digest.stop, line.stop)
+    day = line.start.date()
+    if line.worker_id in known.worker_ids and line.worker_id is not None:
+        _check_day(line)
+        digest.workers.setdefault((line.worker_id, day, line.category), BillSum()).add(line)
+    elif line.resource_id in known.machines and line.resource_id is not None:
+        _check_day(line)
+        digest.machines.setdefault((line.resource_id, day, line.category), BillSum()).add(line)
+    else:
+        month = day.replace(day=1)
+        name = f"{line.kind} {line.name}".strip()
+        if (month, name) not in digest.others and len(digest.others) >= NAMES_MAX:
+            name = OTHER_LINES
+        digest.others.setdefault((month, name), BillSum()).add(line)
+
+
+def micros(units: Decimal) -> int:
+    """Return units of a currency in micro-units, halves to the even one."""
+    return int((units * MICROS_PER_UNIT).quantize(_ONE, rounding=ROUND_HALF_EVEN))
+
+
+def _units(whole_micros: int) -> Decimal:
+    return Decimal(whole_micros) / MICROS_PER_UNIT
+
+
+def _check_day(line: BillLine) -> None:
+    if (line.stop - line.start).total_seconds() > 86_400:  # noqa: PLR2004 -- a day
+        raise BillFormatError(
+            f"line {line.number} is of a machine of ours from {line.start:%Y-%m-%d %H:%M} to {line.stop:%Y-%m-%d %H:%M}",
+            hint="export the bill by the hour or the day",
+        )

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.app.settling import Settler
+from pipeline.domain.costs.bills import FlatBills
+from pipeline.domain.lifecycle import IntervalKind
+from pipeline.entrypoints.cli.main import main
+from storage.settlements import SettlementRepository
+from tests.infra.bills.cur_file import line, write_csv
+from tests.pipeline.test_bill_import import START, hourly, machine
+from tests.storage.bills import HOUR_US
+from tests.storage.test_settlements import end
+from tests.storage.world import World, open_world
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
+    monkeypatch.chdir(tmp_path)
+    with open_world(database_url) as opened:
+        yield opened
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(("cost", "reconcile", *arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_books_that_add_up_are_told_by_pool(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    worker, live = world.worker(rate_micros_per_hour=1_000_000), world.worker(rate_micros_per_hour=2_000_000)
+    for each in (worker, live):
+        world.workers.meter(each, world.span(each, IntervalKind.IDLE, HOUR_US))
+    end(world, worker)
+    Settler(SettlementRepository(world.database), FlatBills()).run_once()
+
+    assert run() == 0
+    out = capsys.readouterr()
+    assert "local" in out.out
+    assert "$3.00" in out.out
+    assert "✓ adds up" in out.out
+    assert "1 worker live or ended just now" in out.err
+
+    assert run("--json") == 0
+    (pool,) = json.loads(capsys.readouterr().out)["pools"]
+    assert (pool["workers"], pool["live"], pool["waiting"], pool["gaps"]) == (2, 1, 1, [])
+    assert pool["posted"]["billed_micros"] == 3_000_000
+
+
+def test_a_settled_worker_whose_entries_are_not_its_bill_is_named(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = world.worker(rate_micros_per_hour=1_000_000)
+    world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, HOUR_US))
+    end(world, worker)
+    Settler(SettlementRepository(world.database), FlatBills()).run_once()
+    world.execute("""
+        WITH posted AS (
+            INSERT INTO transactions (key, kind, category, period_start, period_stop, worker_id, currency)
+            SELECT 'wrong-' || id, 'settlement', 'compute', now(), now(), id, 'USD' FROM workers
+            RETURNING id)
+        INSERT INTO entries (transaction_id, line, account, list_micros, contracted_micros, effective_micros,
+                             billed_micros, on_demand_micros, charged_micros)
+        SELECT id, line, account, 0, 0, micros, 0, 0, 0 FROM posted,
+               (VALUES (0, 'overhead:idle', 5), (1, 'supplier:local', -5)) AS lines (line, account, micros)
+    """)
+
+    assert run() == 1
+    assert f"✗ {worker} has entries of $1.000005, its time comes to $1.00" in capsys.readouterr().out
+
+
+def test_nothing_is_owed_before_there_was_a_worker(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world is not None
+    assert run() == 0
+    assert "nothing is owed" in capsys.readouterr().out
+
+
+def test_a_bill_is_compared_and_then_posted(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine(world)
+    path = write_csv(
+        tmp_path / "bill.csv", [*hourly(["1", "1", "1", "2"], resource="i-0abc"), line("0.3", kind="Tax", start=START)]
+    )
+
+    assert run("--bill", str(path), "--dry-run") == 1
+    shown = capsys.readouterr()
+    assert "✗ what was invoiced is not what was expected" in shown.out
+    assert "No worker explains $0.30" in shown.out
+    assert "Nothing was posted" in shown.err
+    assert world.scalars("SELECT 1 FROM bills") == []
+
+    assert run("--bill", str(path), "--within", "30", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["verdict"], document["posted"], document["billed_micros"]) == ("close", 2, 5_300_000)
+    assert [kind["kind"] for kind in document["kinds"]] == ["Tax", "Usage"]
+    assert [day["agreement"] for day in document["worker_days"]] == ["exact", "off"]
+
+    assert run("--bill", str(path)) == 1
+    shown = capsys.readouterr()
+    assert "imported before" in shown.err
+    assert "0 adjustments posted" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bill", "none.csv"], "none.csv is no file"),
+        (["--bill", "bill.csv", "--format", "focus"], "'focus' is no format of bills"),
+        (["--bill", "bill.csv", "--month", "november"], "'november' is no month"),
+        (["--bill", "bill.csv", "--within", "many"], "'many' is no share"),
+        (["--bill", "bill.csv"], "bill.csv has no column"),
+    ],
+)
+def test_what_makes_no_sense_is_said(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert world is not None
+    (tmp_path / "bill.csv").write_text("a,b\n1,2\n")
+
+    assert run(*arguments) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from infra.bills import cur
+from infra.bills.tables import sha256_of
+from pipeline.app.bill_import import BillFile, BillImporter, Import
+from pipeline.domain.costs.adjusting import Agreement
+from pipeline.domain.costs.bill_lines import BillFormatError
+from pipeline.domain.costs.bills import FlatBills
+from pipeline.domain.costs.transactions import Transaction
+from pipeline.domain.errors import StoreUnavailableError
+from pipeline.domain.ids import WorkerId
+from pipeline.domain.lifecycle import IntervalKind
+from storage.bills import BillRepository
+from tests.infra.bills.cur_file import line, write_csv
+from tests.storage.bills import HOUR_US, SteppedBills
+from tests.storage.test_settlements import balances, end
+from tests.storage.world import World, open_world
+
+START = datetime(2026, 11, 20, 22, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    with open_world(database_url) as opened:
+        yield opened
+
+
+def bill_of(*paths: Path, month: date | None = None) -> BillFile:
+    return BillFile(
+        paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
+    )
+
+
+def take(world: World, folder: Path, lines: Sequence[Mapping[str, str]], *, is_dry: bool = False) -> Import:
+    path = write_csv(folder / "bill.csv", lines)
+    importer = BillImporter(world.database, FlatBills(), "USD")
+    return importer.run(bill_of(path), within_percent=Decimal(1), is_dry=is_dry)
+
+
+def machine(world: World, *, hours: int = 4, instance: str = "i-0abc", is_over: bool = True) -> WorkerId:
+    """Return a worker at $1 an hour that idled on that instance, from two hours before midnight on."""
+    worker = world.worker(rate_micros_per_hour=1_000_000)
+    world.execute(
+        "UPDATE workers SET started_at = :at, provider_id = :instance, provider = 'aws' WHERE id = :id",
+        id=worker,
+        at=START,
+        instance=instance,
+    )
+    for _ in range(hours):
+        world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, HOUR_US))
+    if is_over:
+        end(world, worker)
+    return worker
+
+
+def hourly(costs: Sequence[str], **more: str) -> list[dict[str, str]]:
+    return [
+        line(cost, start=START + timedelta(hours=number), pricing_public_on_demand_cost=cost, **more)  # type: ignore[arg-type]
+        for number, cost in enumerate(costs)
+    ]
+
+
+def billed(world: World, worker: WorkerId) -> int:
+    (sum_,) = world.scalars(
+        "SELECT sum(-billed_micros)::bigint FROM entries JOIN transactions ON transactions.id = transaction_id"
+        " WHERE account LIKE 'supplier:%' AND worker_id = :id",
+        id=worker,
+    )
+    assert isinstance(sum_, int)
+    return sum_
+
+
+def test_a_bill_that_says_what_the_journal_says_posts_nothing(world: World, tmp_path: Path) -> None:
+    machine(world)
+
+    found = take(world, tmp_path, hourly(["1"] * 4, resource="i-0abc"))
+
+    assert (found.verdict, found.posted) == (Agreement.EXACT, 0)
+    assert [(str(day.day), day.invoiced.billed_micros) for day in found.days] == [
+        ("2026-11-20", 2_000_000),
+        ("2026-11-21", 2_000_000),
+    ]
+    assert world.scalars("SELECT lines FROM bills") == [4]
+
+
+def test_what_is_invoiced_otherwise_is_adjusted_on_its_day_and_on_its_accounts(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+
+    found = take(world, tmp_path, hourly(["1", "1", "1.5", "1.4"], resource="i-0abc"))
+
+    assert (found.verdict, found.posted) == (Agreement.OFF, 1)
+    assert billed(world, worker) == 4_900_000
+    assert balances(world, "billed_micros") == {"overhead:idle": 4_900_000, "supplier:local": -4_900_000}
+    (row,) = world.rows("SELECT key, kind, period_start, source FROM transactions WHERE kind = 'adjustment'")
+    assert row.key == f"bill:{found.digest}:{worker}:2026-11-21"
+    assert (row.period_start, row.source) == (MIDNIGHT, "bill.csv")
+
+
+def test_importing_a_bill_again_changes_nothing(world: World, tmp_path: Path) -> None:
+    machine(world)
+    lines = [*hourly(["1", "1", "1.5", "1.4"], resource="i-0abc"), line("7", kind="Tax")]
+    first = take(world, tmp_path, lines)
+
+    again = take(world, tmp_path, lines)
+
+    assert (first.posted, again.posted) == (2, 0)
+    assert again.imported_at is not None
+    assert again.digest == first.digest
+
+
+def test_a_newer_version_of_a_months_bill_adjusts_the_difference(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+    take(
+        world,
+        tmp_path,
+        [*hourly(["1", "1", "1.5", "1.4"], resource="i-0abc"), line("7", kind="Tax"), line("3", kind="Fee")],
+    )
+
+    take(world, tmp_path, [*hourly(["2", "1"], resource="i-0abc"), line("8", kind="Tax")])
+
+    # The second day, which it has no more, is as the journal had it.
+    assert billed(world, worker) == 5_000_000
+    held = balances(world, "billed_micros")
+    assert held == {"overhead:idle": 5_000_000, "overhead:unexplained": 8_000_000, "supplier:local": -5_000_000} | {
+        "supplier:aws": -8_000_000
+    }
+
+
+def test_what_no_worker_explains_is_posted_by_name(world: World, tmp_path: Path) -> None:
+    lines = [line("0.0000014", kind="Tax"), line("0.0000014", kind="Credit"), line("2", resource="i-0other")]
+
+    found = take(world, tmp_path, lines)
+
+    named = {each.name: each.invoiced.billed_micros for each in found.others}
+    assert named == {
+        "Credit AmazonEC2 BoxUsage:g6.xlarge": 1,
+        "Tax AmazonEC2 BoxUsage:g6.xlarge": 1,
+        "Usage AmazonEC2 BoxUsage:g6.xlarge": 2_000_000,
+        # 2.0000028 is 2,000,003 micro-units; the lines by themselves are 2,000,002.
+        "rounding of the bill's lines": 1,
+    }
+    assert balances(world, "billed_micros") == {
+        "overhead:unexplained": 2_000_002,
+        "overhead:rounding": 1,
+        "supplier:aws": -2_000_003,
+    }
+
+
+def test_workers_that_the_bill_lacks_are_listed(world: World, tmp_path: Path) -> None:
+    machine(world)
+    lost = machine(world, instance="i-0lost")
+
+    found = take(world, tmp_path, hourly(["1"] * 4, resource="i-0abc"))
+
+    assert [(life.worker_id, micros) for life, micros in found.missing] == [(lost, 4_000_000)]
+    assert found.verdict is Agreement.OFF
+
+
+def test_a_machine_of_several_workers_is_split_by_what_each_was_expected_to_cost(world: World, tmp_path: Path) -> None:
+    longer, shorter = machine(world, hours=2), machine(world, hours=1)
+
+    take(world, tmp_path, hourly(["2", "2"], resource="i-0abc"))
+
+    assert (billed(world, longer), billed(world, shorter)) == (2_666_667, 1_333_333)
+
+
+def test_a_tag_beats_the_machine(world: World, tmp_path: Path) -> None:
+    one, two = machine(world, hours=1), machine(world, hours=1)
+
+    take(world, tmp_path, hourly(["5"], resource="i-0abc", worker=one))
+
+    assert (billed(world, one), billed(world, two)) == (5_000_000, 1_000_000)
+
+
+def test_a_day_that_a_worker_lives_on_in_is_compared_once_it_is_over(world: World, tmp_path: Path) -> None:
+    worker = machine(world, hours=3, is_over=False)
+    lines = hourly(["2", "2", "2"], resource="i-0abc")
+
+    found = take(world, tmp_path, lines)
+
+    assert [day.agreement(Decimal(1)) for day in found.days] == [Agreement.OFF, Agreement.OPEN]
+    assert billed(world, worker) == 4_000_000 + 1_000_000
+
+    end(world, worker)
+    take(world, tmp_path, lines)
+
+    assert billed(world, worker) == 6_000_000
+
+
+def test_a_dry_run_posts_nothing(world: World, tmp_path: Path) -> None:
+    machine(world)
+    before = world.scalars("SELECT count(*) FROM transactions")
+
+    found = take(world, tmp_path, hourly(["3"] * 4, resource="i-0abc"), is_dry=True)
+
+    assert (found.verdict, found.posted) == (Agreement.OFF, 0)
+    assert world.scalars("SELECT count(*) FROM transactions") == before
+    assert world.scalars("SELECT count(*) FROM bills") == [0]
+
+
+def test_near_enough_is_told_from_off(world: World, tmp_path: Path) -> None:
+    machine(world)
+
+    found = take(world, tmp_path, hourly(["1", "1", "1", "1.005"], resource="i-0abc"))
+
+    assert found.verdict is Agreement.CLOSE
+
+
+def test_effective_and_list_costs_are_adjusted_apart_from_what_is_billed(world: World, tmp_path: Path) -> None:
+    machine(world, hours=1)
+    covered = line(
+        "1",
+        kind="SavingsPlanCoveredUsage",
+        start=START,
+        resource="i-0abc",
+        savings_plan_savings_plan_effective_cost="0.6",
+        pricing_public_on_demand_cost="1.25",
+    )
+
+    take(world, tmp_path, [covered, line("-1", kind="SavingsPlanNegation", start=START, resource="i-0abc")])
+
+    sums = {name: -balances(world, f"{name}_micros").get("supplier:local", 0) for name in ("list", "contracted")}
+    sums |= {name: -balances(world, f"{name}_micros").get("supplier:local", 0) for name in ("effective", "billed")}
+    sums["on_demand"] = -balances(world, "on_demand_micros")["supplier:local"]
+    assert sums == {
+        "list": 1_250_000,
+        "contracted": 1_000_000,
+        "effective": 600_000,
+        "billed": 0,
+        "on_demand": 1_250_000,
+    }
+
+
+def test_volumes_and_traffic_of_a_worker_are_its_overhead(world: World, tmp_path: Path) -> None:
+    machine(world, hours=1)
+    volume = line("0.25", start=START, resource="i-0abc", usage_type="EBS:VolumeUsage.gp3")
+
+    take(world, tmp_path, [*hourly(["1"], resource="i-0abc"), volume])
+
+    assert balances(world, "billed_micros") == {
+        "overhead:idle": 1_000_000,
+        "overhead:storage": 250_000,
+        "supplier:local": -1_250_000,
+    }
+
+
+def test_files_given_together_are_one_bill_in_any_order(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+    lines = hourly(["2"] * 4, resource="i-0abc")
+    one, two = write_csv(tmp_path / "a.csv", lines[:2]), write_csv(tmp_path / "b.csv.gz", lines[2:])
+    importer = BillImporter(world.database, FlatBills(), "USD")
+
+    first = importer.run(bill_of(one, two), within_percent=Decimal(1))
+    again = importer.run(bill_of(two, one), within_percent=Decimal(1))
+
+    assert billed(world, worker) == 8_000_000
+    assert (first.posted, again.posted, again.digest) == (2, 0, first.digest)
+
+
+class _Failing(BillRepository):
+    """Posts once, and is gone."""
+
+    def post(self, transactions: Iterable[Transaction]) -> int:
+        super().post(list(transactions)[:1])
+        raise StoreUnavailableError
+
+
+def test_an_import_that_was_broken_off_is_finished_by_the_next(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+    path = write_csv(tmp_path / "bill.csv", hourly(["2"] * 4, resource="i-0abc"))
+    importer = BillImporter(world.database, FlatBills(), "USD")
+    importer._repository = _Failing(world.database)
+    with pytest.raises(StoreUnavailableError):
+        importer.run(bill_of(path), within_percent=Decimal(1))
+    assert billed(world, worker) == 6_000_000
+
+    found = BillImporter(world.database, FlatBills(), "USD").run(bill_of(path), within_percent=Decimal(1))
+
+    assert (billed(world, worker), found.posted, found.imported_at) == (8_000_000, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([line("1", line_item_currency_code="EUR")], "line 1 is in EUR, the journal in USD"),
+        ([line("1", resource="i-0abc", hours=720)], "line 1 is of a machine of ours from"),
+        ([], "has no lines"),
+    ],
+)
+def test_a_bill_that_cannot_be_compared_is_refused(
+    world: World, tmp_path: Path, lines: list[dict[str, str]], said: str
+) -> None:
+    machine(world, hours=1)
+
+    with pytest.raises(BillFormatError, match=said):
+        take(world, tmp_path, lines)
+
+    assert world.scalars("SELECT count(*) FROM bills") == [0]
+
+
+def test_a_later_price_is_trued_up_by_the_same_bill(world: World, tmp_path: Path) -> None:
+    worker = machine(world, hours=2)
+    lines = hourly(["2", "2"], resource="i-0abc")
+    path = write_csv(tmp_path / "bill.csv", lines)
+    take(world, tmp_path, lines)
+    bills = SteppedBills()
+    bills.change(worker, [(0, (3_000_000,) * 5)])
+    for _ in range(2):
+        BillImporter(world.database, bills, "USD").run(bill_of(path), within_percent=Decimal(1))
+
+    assert billed(world, worker) == 4_000_000
+    keys = world.scalars("SELECT split_part(key, ':', 5) FROM transactions WHERE kind = 'adjustment' ORDER BY id")
+    assert keys == ["", "2"]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from pipeline.app.keeping import Keeper
+from pipeline.domain.costs.keeping import ObjectPrices, byte_microseconds, storage_micros
+from pipeline.domain.ids import DEFAULT_TENANT
+from storage.keeping import KeepingRepository
+from tests.storage.test_settlements import balances
+from tests.storage.world import World
+
+DAY = date(2026, 11, 20)
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+_DAY_US = 86_400 * 10**6
+S3 = ObjectPrices(gb_month_picos=23_000_000_000, put_picos=5_000_000, get_picos=400_000, source="a test")
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "kept_us"),
+    [
+        (NOON, None, _DAY_US // 2),
+        (NOON, NOON + timedelta(microseconds=1), 1),
+        (NOON - timedelta(days=9), NOON + timedelta(days=9), _DAY_US),
+        (NOON - timedelta(days=9), NOON - timedelta(days=8), 0),
+        (NOON + timedelta(days=1), None, 0),
+    ],
+)
+def test_only_the_part_of_the_day_counts(since: datetime, until: datetime | None, kept_us: int) -> None:
+    assert byte_microseconds(7, since, until, DAY) == 7 * kept_us
+
+
+@pytest.mark.parametrize(
+    ("day", "days"), [(DAY, 30), (date(2026, 2, 1), 28), (date(2028, 2, 29), 29), (date(2026, 12, 31), 31)]
+)
+def test_a_gigabyte_kept_for_a_month_costs_a_gb_month(day: date, days: int) -> None:
+    assert storage_micros(1024**3 * _DAY_US * days, 23_000_000_000, day) == 23_000
+
+
+def test_what_the_tables_name_is_integrated_as_by_hand(world: World) -> None:
+    chance = random.Random(7)
+    by_hand = 0
+    for _ in range(30):
+        size = chance.randrange(1, 10**9)
+        since = NOON + timedelta(microseconds=chance.randrange(-3 * _DAY_US, 2 * _DAY_US))
+        until = since + timedelta(microseconds=chance.randrange(1, 3 * _DAY_US)) if chance.random() < 0.6 else None
+        world.execute(
+            "UPDATE files SET size_bytes = :size, created_at = :since, deleted_at = :until, removed_at = :until WHERE id = :id",
+            id=world.file(),
+            size=size,
+            since=since,
+            until=until,
+        )
+        by_hand += byte_microseconds(size, since, until, DAY)
+
+    (kept,) = KeepingRepository(world.database).kept(DAY)
+
+    assert (kept.batch_id, kept.tenant_id, kept.byte_microseconds) == (None, DEFAULT_TENANT, by_hand)
+
+
+def test_a_batch_pays_for_its_own_objects_while_it_lives_and_its_tenant_has_them_then(world: World) -> None:
+    batch = world.admit(1)
+    world.execute("UPDATE shards SET size_bytes = :size", size=10 * 1024**3)
+    world.execute("UPDATE files SET size_bytes = 0")
+    world.execute(
+        "UPDATE batches SET created_at = :at, in_progress_at = :at, state = 'failed', errors = '[]', failed_at = :noon",
+        at=NOON - timedelta(days=3),
+        noon=NOON,
+    )
+    repository = KeepingRepository(world.database)
+
+    assert [repository.accrue(DAY, S3, currency="USD") for _ in range(2)] == [1, 0]
+
+    # 10 GB for a thirtieth of a month at 2.3 cents.
+    assert balances(world, "billed_micros") == {
+        f"batch:{batch}": 3_833,
+        "overhead:storage": 3_833,
+        "supplier:objects": -7_666,
+    }
+    (detail,) = world.scalars("SELECT detail -> 'tenants' FROM transactions")
+    assert detail == {DEFAULT_TENANT: 3_833}
+
+
+def test_requests_are_estimated_from_what_was_written_and_read(world: World) -> None:
+    batch = world.admit(4)
+    worker = world.worker()
+    world.finish_rows(batch, worker)
+    found = KeepingRepository(world.database).requests(datetime.now(UTC).date())
+
+    # The input, the shard and the part; the shard was read once.
+    assert found == (3, 1)
+
+
+def test_days_that_were_missed_are_made_up_for_and_a_free_store_costs_nothing(world: World) -> None:
+    world.execute(
+        "UPDATE files SET size_bytes = 1::bigint << 40, created_at = :at WHERE id = :id",
+        at=NOON - timedelta(days=30),
+        id=world.file(),
+    )
+    now = datetime(2026, 11, 21, 2, tzinfo=UTC)
+
+    def keeper(prices: ObjectPrices, at: datetime = now) -> Keeper:
+        return Keeper(KeepingRepository(world.database), lambda _at: prices, currency="USD", now=lambda: at)
+
+    keeper(ObjectPrices()).run_once()
+    assert world.scalars("SELECT key FROM transactions") == []
+
+    keeper(S3, now.replace(hour=0, minute=30)).run_once()
+    days = ["objects:storage:2026-11-17", "objects:storage:2026-11-18", "objects:storage:2026-11-19"]
+    assert world.scalars("SELECT key FROM transactions ORDER BY id") == days
+
+    for _ in range(2):
+        keeper(S3).run_once()
+    assert world.scalars("SELECT key FROM transactions ORDER BY id") == [*days, "objects:storage:2026-11-20"]
+    assert world.scalars("SELECT DISTINCT category FROM transactions") == ["storage"]
