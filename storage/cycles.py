@@ -21,6 +21,7 @@ from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
 from storage.admissions import answer
 from storage.backlogs import BacklogMirror
+from storage.budgets import tell
 from storage.changes import ChangeCursor, Look
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
@@ -274,6 +275,7 @@ class CycleRepository:
                 settle(connection, plan)
             _stand(connection, epoch, plan.standings)
             answer(connection, epoch, plan)
+            tell(connection, plan.notices)
 
         # Until it is known to be stored, what is remembered may not be what is stored.
         before, self._fair_tags = self._fair_tags, None

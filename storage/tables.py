@@ -53,6 +53,8 @@ class BatchRow(Base):
     charge_multiplier_ppm: Mapped[int] = mapped_column(server_default="1000000")
     input_token_price_picos: Mapped[int | None]
     output_token_price_picos: Mapped[int | None]
+    #: What the multiplier is the product of, in millionths by name; None: it was not worked out from a tariff.
+    charge_factors: Mapped[dict[str, Any] | None]
     user_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     #: What its cost is to be summed up by.
     labels: Mapped[dict[str, Any] | None]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from pipeline.domain.costs.budgets import BudgetNotice, BudgetStanding
+from pipeline.domain.costs.charging import ChargeTerms
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, PackId, ProjectId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
@@ -16,6 +18,10 @@ from pipeline.domain.tiers import Tier
 
 #: Packs that go before all others, because a promised deadline is near, have ordinals below this.
 PRESSING_ORDINAL_MAX: Final = -1e9
+
+
+#: A batch pays what it cost.
+AT_COST: Final = ChargeTerms()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +65,14 @@ class Backlog:
     is_paused: bool
     #: Of all rows without a result, those in packs included, as intake estimated them.
     left: WorkSize
-    #: Money already charged to the batch, and its cap (None: no cap).
+    #: Money already charged to the batch, and its own cap (None: no cap).
     spent_micros: int
     budget_micros: int | None
     #: The next shards to slice, in order; the snapshot bounds how many it carries.
     shards: tuple[OpenShard, ...]
     #: Rows of the batch that are in a pack and have no result yet.
     rows_in_flight: int = 0
-    #: What packs of the batch that have not ended may still cost it, at most.
+    #: What packs of the batch that have not ended may still be charged to it, at most; told where there is a budget.
     reserved_micros: int = 0
     #: It is to fail, and nothing of it to start, unless its deadline is promised.
     must_promise: bool = False
@@ -74,6 +80,9 @@ class Backlog:
     priority: int = 0
     #: Why the batch stood where it stood after the last cycle.
     reason: Reason | None = None
+    project_id: ProjectId = DEFAULT_PROJECT
+    #: What it is charged for what its rows cost.
+    terms: ChargeTerms = AT_COST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +205,8 @@ class Snapshot:
     fair_tags: tuple[FairTag, ...] = ()
     #: Packs that ended and that no cycle has settled yet.
     ended: tuple[EndedPack, ...] = ()
+    #: Of tenants and projects, each in its current period.
+    budgets: tuple[BudgetStanding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +219,7 @@ class SliceDraft:
     row_stop: int
     #: What the batch was charged for them.
     predicted_seconds: float = 0.0
-    #: What they may cost it, at most: kept of its budget until the pack has ended.
+    #: What it may be charged for them, at most: kept of budgets until the pack has ended.
     reserved_micros: int = 0
 
 
@@ -257,3 +268,5 @@ class CyclePlan:
     #: Ended packs whose charges the fair tags now have as they were, and what was learned from them.
     settled: tuple[PackId, ...] = ()
     learned: tuple[Learned, ...] = ()
+    #: What budgets have come to, and was not told yet.
+    notices: tuple[BudgetNotice, ...] = ()

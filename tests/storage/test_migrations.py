@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.audit import AuditAction
+from pipeline.domain.costs.budgets import BudgetMark, BudgetPeriod
 from pipeline.domain.costs.transactions import CostCategory, TransactionKind
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
@@ -30,6 +31,7 @@ from pipeline.ports.meters import EnergySource
 from storage import quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
+from storage.budget_tables import BudgetRow
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
 from storage.upload_tables import UploadRow
@@ -41,6 +43,7 @@ TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
+assert BudgetRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -51,6 +54,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_batches_reason": Reason,
     "ck_batches_state": BatchState,
     "ck_batches_tier": Tier,
+    "ck_budget_notices_mark": BudgetMark,
+    "ck_budgets_period": BudgetPeriod,
     "ck_decisions_reason": Reason,
     "ck_files_purpose": FilePurpose,
     "ck_firings_outcome": FiringOutcome,
@@ -155,7 +160,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|period|mark)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 
