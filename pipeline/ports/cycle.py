@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pipeline.domain.costs.budgets import BudgetNotice, BudgetStanding
-from pipeline.domain.costs.charging import ChargeTerms
+from pipeline.domain.costs.charging import AT_COST, ChargeTerms
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, PackId, ProjectId, TenantId
 from pipeline.domain.promises import Promise
@@ -18,10 +18,6 @@ from pipeline.domain.tiers import Tier
 
 #: Packs that go before all others, because a promised deadline is near, have ordinals below this.
 PRESSING_ORDINAL_MAX: Final = -1e9
-
-
-#: A batch pays what it cost.
-AT_COST: Final = ChargeTerms()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

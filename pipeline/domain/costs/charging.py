@@ -31,3 +31,7 @@ class ChargeTerms:
             return effective_micros * self.multiplier_ppm // PAR_PPM
         picos = input_tokens * self.input_token_picos + output_tokens * self.output_token_picos
         return picos // PICOS_PER_MICRO
+
+
+#: A batch pays what it cost.
+AT_COST: Final = ChargeTerms()

@@ -14,6 +14,7 @@ from pipeline.domain.errors import NightrateError
 from pipeline.entrypoints.cli import (
     audit,
     bench,
+    budgets,
     config_command,
     database,
     doctor,
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.add_typer(projects.app, name="projects")
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
+    app.add_typer(budgets.app, name="budgets")
     app.command("audit")(audit.audit)
     app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)
