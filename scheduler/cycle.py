@@ -109,6 +109,7 @@ def decide(
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),
         learned=predictions.changed(),
+        month=snapshot.month,
         notices=purses.notices(),
     )
 

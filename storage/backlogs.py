@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -98,10 +99,12 @@ class BacklogMirror:
                 )
             )
         by_id = {row.id: row for row in rows}
-        reserved: dict[str, int] = {each.batch_id: each.micros for each in self.reserved}
+        reserved: Counter[str] = Counter()
+        for each in self.reserved:
+            reserved[each.batch_id] += each.micros
         for (batch_id, model), opened in shards.items():
             self._backlogs[batch_id, model] = _backlog_of(
-                by_id[batch_id], model, opened, reserved_micros=reserved.get(batch_id, 0)
+                by_id[batch_id], model, opened, reserved_micros=reserved[batch_id]
             )
             self._models.setdefault(batch_id, []).append(model)
 

@@ -86,7 +86,7 @@ class ChargesRow(Base):
 
     __tablename__ = "charges_by_month"
     tenant_id: Mapped[str] = mapped_column(ForeignKey(TenantRow.id), primary_key=True)
-    #: First day of the month (UTC) in which the charges were posted.
+    #: First day of the month (UTC) in which the pack was begun that is charged, or else the charge was posted.
     month: Mapped[date] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(primary_key=True)
     slot: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

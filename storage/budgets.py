@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.costs.budgets import (
+    ALWAYS,
     BudgetMark,
     BudgetNotice,
     BudgetPeriod,
@@ -32,8 +34,7 @@ STANDINGS: Final = text("""
     SELECT budgets.*, now.period_start, spent.micros AS spent_micros, added.micros AS added_micros, told.marks
       FROM budgets
      CROSS JOIN LATERAL (
-        SELECT CASE period WHEN 'month' THEN CAST(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS date)
-                           ELSE DATE '1970-01-01' END AS period_start OFFSET 0) AS now
+        SELECT CASE period WHEN 'month' THEN CAST(:month AS date) ELSE DATE '1970-01-01' END AS period_start OFFSET 0) AS now
      CROSS JOIN LATERAL (
         SELECT coalesce(sum(charged_micros), 0) AS micros FROM charges_by_month AS charges
          WHERE charges.tenant_id = budgets.tenant_id
@@ -51,6 +52,7 @@ STANDINGS: Final = text("""
        AND (CAST(:budget_id AS text) IS NULL OR id = :budget_id)
      ORDER BY created_at, id
 """)
+_MONTH: Final = text("SELECT CAST(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS date)")
 _SET: Final = text("""
     INSERT INTO budgets (id, tenant_id, project_id, period, amount_micros, alert_shares_ppm, core_tiers, core_share_ppm)
     VALUES (:budget_id, :tenant_id, :project_id, :period, :amount_micros, :alert_shares_ppm, :core_tiers, :core_share_ppm)
@@ -73,8 +75,9 @@ _TOP_UP: Final = text("""
 """)
 _TELL: Final = text("""
     INSERT INTO budget_notices (budget_id, period_start, limit_micros, mark, share_ppm, spent_micros)
-    SELECT :budget_id, :period_start, :limit_micros, :mark, :share_ppm, :spent_micros
-     WHERE EXISTS (SELECT FROM budgets WHERE id = :budget_id FOR KEY SHARE)
+    -- One that was removed meanwhile is nobody's.
+    SELECT id, :period_start, :limit_micros, :mark, :share_ppm, :spent_micros
+      FROM budgets WHERE id = :budget_id FOR KEY SHARE
     ON CONFLICT DO NOTHING
 """)
 
@@ -119,7 +122,9 @@ class BudgetRepository:
 
         def work(connection: Connection) -> Sequence[BudgetStanding]:
             reserved = read_reserved(connection, tenant_id)
-            return read_standings(connection, reserved, tenant_id=tenant_id, project_id=project_id)
+            return read_standings(
+                connection, reserved, month_now(connection), tenant_id=tenant_id, project_id=project_id
+            )
 
         return self._database.run(work)
 
@@ -161,22 +166,30 @@ class BudgetRepository:
 def read_standings(
     connection: Connection,
     reserved: Iterable[Reserved],
+    month: date,
     *,
     tenant_id: str | None = None,
     project_id: str | None = None,
     budget_id: str | None = None,
 ) -> tuple[BudgetStanding, ...]:
-    """Return budgets in their current periods; `reserved` was read before."""
-    of_tenants: Counter[str] = Counter()
-    of_projects: Counter[str] = Counter()
+    """Return budgets in the periods that begin or go on with `month`; `reserved` was read before."""
+    # What a pack may be charged counts in its own month, whichever it is now, as what it was charged does.
+    held: Counter[tuple[str, date]] = Counter()
     for each in reserved:
-        of_tenants[each.tenant_id] += each.micros
-        of_projects[each.project_id] += each.micros
-    asked = {"tenant_id": tenant_id, "project_id": project_id, "budget_id": budget_id}
+        for scope in (each.tenant_id, each.project_id):
+            held[scope, each.month] += each.micros
+            held[scope, ALWAYS] += each.micros
+    asked = {"month": month, "tenant_id": tenant_id, "project_id": project_id, "budget_id": budget_id}
     return tuple(
-        _standing(row, of_tenants[row.tenant_id] if row.project_id is None else of_projects[row.project_id])
+        _standing(row, held[row.project_id or row.tenant_id, row.period_start])
         for row in connection.execute(STANDINGS, asked)
     )
+
+
+def month_now(connection: Connection) -> date:
+    """Return the first day of the month (UTC) on the database's clock."""
+    found: date = connection.execute(_MONTH).scalar_one()
+    return found
 
 
 def tell(connection: Connection, notices: Sequence[BudgetNotice]) -> None:
@@ -199,7 +212,12 @@ def tell(connection: Connection, notices: Sequence[BudgetNotice]) -> None:
 def _one(connection: Connection, budget_id: str, scope: Scope) -> BudgetStanding:
     reserved = read_reserved(connection, scope.tenant_id)
     found = read_standings(
-        connection, reserved, tenant_id=scope.tenant_id, project_id=scope.project_id, budget_id=budget_id
+        connection,
+        reserved,
+        month_now(connection),
+        tenant_id=scope.tenant_id,
+        project_id=scope.project_id,
+        budget_id=budget_id,
     )
     if not found:
         raise NotFoundError(f"there is no budget {budget_id}", hint="`nightrate budgets list` shows them")

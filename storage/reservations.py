@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -12,9 +13,9 @@ from pipeline.domain.ids import BatchId, ProjectId, TenantId
 RESERVED: Final = text("""
     -- Of batches with a budget, or whose tenants have one: what their open packs may still be charged, whatever has become
     -- of the batch. What these were charged so far is spent.
-    SELECT slices.batch_id, slices.tenant_id, slices.project_id, sum(greatest(0, slices.micros - paid.micros)) AS micros
-      FROM (SELECT id FROM packs WHERE state IN ('ready', 'retryable')
-            UNION ALL SELECT id FROM packs WHERE state = 'leased') AS open,
+    SELECT slices.batch_id, slices.tenant_id, slices.project_id, open.month, sum(greatest(0, slices.micros - paid.micros)) AS micros
+      FROM (SELECT id, month FROM packs WHERE state IN ('ready', 'retryable')
+            UNION ALL SELECT id, month FROM packs WHERE state = 'leased') AS open,
       LATERAL (SELECT held.batch_id, batches.tenant_id, batches.project_id, held.micros
                  FROM (SELECT batch_id, sum(reserved_micros) AS micros FROM pack_slices WHERE pack_id = open.id
                         GROUP BY batch_id OFFSET 0) AS held
@@ -25,17 +26,18 @@ RESERVED: Final = text("""
                  FROM transactions JOIN entries ON transaction_id = transactions.id
                 WHERE pack_id = open.id AND entries.batch_id = slices.batch_id OFFSET 0) AS paid
      WHERE slices.micros > 0
-     GROUP BY slices.batch_id, slices.tenant_id, slices.project_id
+     GROUP BY slices.batch_id, slices.tenant_id, slices.project_id, open.month
 """)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """What a batch's open packs may still be charged, in micro-units."""
+    """What a batch's open packs of one month may still be charged, in micro-units."""
 
     batch_id: BatchId
     tenant_id: TenantId
     project_id: ProjectId
+    month: date
     micros: int
 
 
@@ -49,6 +51,7 @@ def read_reserved(connection: Connection, tenant_id: TenantId | None = None) -> 
             batch_id=BatchId(row.batch_id),
             tenant_id=TenantId(row.tenant_id),
             project_id=ProjectId(row.project_id),
+            month=row.month,
             micros=int(row.micros),
         )
         for row in connection.execute(RESERVED, {"tenant_id": tenant_id})

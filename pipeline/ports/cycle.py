@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Any, Final
 
@@ -203,6 +204,8 @@ class Snapshot:
     ended: tuple[EndedPack, ...] = ()
     #: Of tenants and projects, each in its current period.
     budgets: tuple[BudgetStanding, ...] = ()
+    #: The first day of the month (UTC) that they were read in; None: of now.
+    month: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,5 +267,7 @@ class CyclePlan:
     #: Ended packs whose charges the fair tags now have as they were, and what was learned from them.
     settled: tuple[PackId, ...] = ()
     learned: tuple[Learned, ...] = ()
+    #: Whose budgets the packs were planned on: what they are charged counts in it, whenever that is.
+    month: date | None = None
     #: What budgets have come to, and was not told yet.
     notices: tuple[BudgetNotice, ...] = ()

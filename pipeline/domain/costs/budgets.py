@@ -1,6 +1,7 @@
 """Budgets of tenants and projects: what may be charged in a month, or at all, and what is told and stopped on the way.
 
-A budget is of what is charged, not of what it cost. It counts charges in the month (UTC) in which they are posted.
+A budget is of what is charged, not of what it cost. A charge counts in the month (UTC) in which its pack was begun:
+of that month's budget it was reserved.
 """
 
 from __future__ import annotations

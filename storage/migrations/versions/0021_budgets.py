@@ -35,6 +35,7 @@ def upgrade() -> None:
     _widen()
     factors = sa.Column("charge_factors", postgresql.JSONB(astext_type=sa.Text()), nullable=True)
     op.add_column("batches", factors, schema="nightrate")
+    _date_packs()
     _create_budgets()
     _create_top_ups()
     _create_notices()
@@ -59,6 +60,13 @@ def _check(table: str, what: str, condition: str) -> None:
     name = op.f(f"ck_{table}_{what}")
     op.drop_constraint(name, table, schema="nightrate")
     op.create_check_constraint(name, table, condition, schema="nightrate")
+
+
+def _date_packs() -> None:
+    op.add_column("packs", sa.Column("month", sa.Date(), nullable=True), schema="nightrate")
+    op.execute("UPDATE nightrate.packs SET month = CAST(date_trunc('month', created_at AT TIME ZONE 'UTC') AS date)")
+    default = sa.text("CAST(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS date)")
+    op.alter_column("packs", "month", nullable=False, server_default=default, schema="nightrate")
 
 
 def _create_budgets() -> None:

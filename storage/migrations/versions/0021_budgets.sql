@@ -1,16 +1,18 @@
 -- Budgets: what counts against them, who changes them, and who is told.
 
--- Charges by the month (UTC) they are posted in. Parts of a sum, by worker, so that workers that commit at once seldom wait
+-- Charges by the month (UTC) in which their pack was begun, whose budgets it was reserved of; what has no pack, by the month in
+-- which it was posted. Parts of a sum, by worker, so that workers that commit at once seldom wait
 -- for one another: a worker's own commits take turns anyway, at its row. It is the last lock of a commit, and taken in
 -- order, so that no two wait for each other.
 CREATE FUNCTION nightrate.count_charges_v1() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO nightrate.charges_by_month AS known (tenant_id, month, project_id, slot, charged_micros)
-    SELECT batches.tenant_id, CAST(date_trunc('month', transactions.created_at AT TIME ZONE 'UTC') AS date),
+    SELECT batches.tenant_id, coalesce(packs.month, CAST(date_trunc('month', transactions.created_at AT TIME ZONE 'UTC') AS date)),
            batches.project_id, mod(abs(CAST(hashtext(coalesce(transactions.worker_id, '')) AS bigint)), 8),
            sum(added.charged_micros)
       FROM added
       JOIN nightrate.transactions ON transactions.id = added.transaction_id
+      LEFT JOIN nightrate.packs ON packs.id = transactions.pack_id
       JOIN nightrate.batches ON batches.id = added.batch_id
      WHERE added.charged_micros <> 0
      GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
@@ -23,10 +25,11 @@ CREATE TRIGGER entries_count_charges AFTER INSERT ON nightrate.entries REFERENCI
     FOR EACH STATEMENT EXECUTE FUNCTION nightrate.count_charges_v1();
 
 INSERT INTO nightrate.charges_by_month (tenant_id, month, project_id, slot, charged_micros)
-SELECT batches.tenant_id, CAST(date_trunc('month', transactions.created_at AT TIME ZONE 'UTC') AS date), batches.project_id,
-       0, sum(entries.charged_micros)
+SELECT batches.tenant_id, coalesce(packs.month, CAST(date_trunc('month', transactions.created_at AT TIME ZONE 'UTC') AS date)),
+       batches.project_id, 0, sum(entries.charged_micros)
   FROM nightrate.entries
   JOIN nightrate.transactions ON transactions.id = entries.transaction_id
+  LEFT JOIN nightrate.packs ON packs.id = transactions.pack_id
   JOIN nightrate.batches ON batches.id = entries.batch_id
  GROUP BY 1, 2, 3;
 
