@@ -8,11 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.domain.costs.budgets import BudgetStanding
-from pipeline.ports.cycle import CyclePlan
 from scheduler.cursor import Cursor
 from scheduler.funds import Funds
 from scheduler.purses import Purse
-from tests.scheduler.treasury import Treasury, all_wrong, as_measured, treasury, within_bounds
+from tests.scheduler.treasury import all_wrong, as_measured, treasury, within_bounds
 
 RUNS = 4
 
@@ -53,17 +52,12 @@ def at_cost(self: Cursor, second_micros: float) -> float:
     return self._row_seconds() * second_micros
 
 
-def of_the_month_it_is_stored_in(self: Treasury, _plan: CyclePlan) -> object:
-    return self.month
-
-
 MUTANTS: list[tuple[object, str, object]] = [
     (Funds, "claims_of", lambda _self, _place: ()),
     (Purse, "reserve", reserve_of_its_own_alone),
     (BudgetStanding, "left_micros", property(lambda self: self.limit_micros - self.spent_micros)),
     (BudgetStanding, "limit_micros", property(lambda self: self.terms.amount_micros + 2 * self.added_micros)),
     (Cursor, "_charge_per_row", at_cost),
-    (Treasury, "month_of", of_the_month_it_is_stored_in),
 ]
 
 

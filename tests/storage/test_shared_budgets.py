@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from random import Random
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.domain.errors import ConflictError, NotFoundError
 from pipeline.domain.ids import DEFAULT_PROJECT, DEFAULT_TENANT, BatchId, ProjectId, TenantId, new_budget_id
 from pipeline.domain.lifecycle import AttemptOutcome
 from pipeline.domain.plans import BUILT_IN, PlanBook
+from pipeline.domain.ranges import count_rows
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.domain.webhooks import EventType
@@ -62,9 +64,18 @@ def counted(world: World) -> int:
 
 def run_all(till: Till) -> None:
     """Work until nothing is dispatched any more."""
+    world = till.world
     for _ in range(40):
-        cycle(till.world, till)
-        till.run()
+        cycle(world, till)
+        lease = world.packs.lease(till.worker_id, pool="local", variants=["echo"])
+        if lease is None:
+            return
+        parts = [(part.batch_id, part.shard_id, part.ranges, 20 * count_rows(part.ranges)) for part in lease.slices]
+        rows = sum(count_rows(part.ranges) for part in lease.slices)
+        # Four fifths of the upper bound.
+        commit = world.work(till.worker_id, lease, *parts, duration_us=rows * ROW_MICROS * 800)
+        world.packs.commit(till.worker_id, commit)
+        world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
 
 
 def priced(world: World, tariff: Tariff, *, tier: Tier = Tier.STANDARD) -> tuple[BatchRepository, BatchView]:
@@ -129,6 +140,32 @@ def test_a_pack_counts_in_the_month_that_it_was_begun_in(world: World) -> None:
     assert [tuple(row) for row in world.rows("SELECT month::text, charged_micros FROM charges_by_month")] == [
         ("2020-02-01", 1000)
     ]
+
+
+def test_a_plan_is_stored_in_the_month_whose_budgets_it_was_made_on(world: World) -> None:
+    made = budgets(world).set(draft(1_000 * ROW_MICROS))
+    world.worker()
+    world.admit(10)
+    seen = replace(world.cycles.snapshot(), tokens_per_second={}, month=date(2020, 2, 1))
+
+    world.cycles.dispatch(world.leadership.epoch, decide(seen, POLICY, new_pack_id))
+
+    assert {str(month) for month in world.scalars("SELECT month FROM packs")} == {"2020-02-01"}
+    assert standing_of(world, made).reserved_micros == 0
+
+
+def test_a_bisected_pack_counts_in_its_own_month(world: World) -> None:
+    batch_id, worker_id = world.admit(20), world.worker()
+    (shard_id,) = world.shard_ids(batch_id)
+    world.pack((batch_id, shard_id, 0, 10))
+    world.execute("UPDATE packs SET month = '2020-02-01'")
+
+    lease = world.lease(worker_id)
+    while world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.FAILED, "boom") != "bisect":
+        world.execute("UPDATE packs SET available_at = now() WHERE state = 'retryable'")
+        lease = world.lease(worker_id)
+
+    assert {str(month) for month in world.scalars("SELECT month FROM packs")} == {"2020-02-01"}
 
 
 def test_what_a_tenants_budget_stops_says_so_and_goes_on_when_it_is_topped_up(world: World) -> None:
