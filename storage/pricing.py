@@ -49,6 +49,8 @@ class Priced:
 
 def fix_price(connection: Connection, book: PlanBook, batch_id: BatchId) -> bool:
     """Fix what a batch is charged that was submitted just now; return whether that is anything but its cost."""
+    if book.charges_cost:
+        return False
     row = connection.execute(_BATCH, {"batch_id": batch_id}).one()
     factors = _factors(connection, book, row, tier=Tier(row.tier), at=row.created_at)
     if not factors:

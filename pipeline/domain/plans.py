@@ -156,6 +156,15 @@ class PlanBook:
     tenants: Mapping[TenantId, TenantTerms] = field(default_factory=dict)
     tariff: Tariff = field(default_factory=Tariff)
 
+    @property
+    def charges_cost(self) -> bool:
+        """Say whether every batch whose tokens have no price is charged what it cost."""
+        tariff = self.tariff
+        has_factors = tariff.tiers or tariff.hours or tariff.elasticity is not None
+        own = (terms.own.get("price_ppm", PAR_PPM) for terms in self.tenants.values())
+        prices = (*(plan.price_ppm for plan in self.plans.values()), *own)
+        return not has_factors and all(ppm == PAR_PPM for ppm in prices)
+
     def plan_of(self, tenant_id: TenantId, stored: str) -> Plan:
         """Return what a tenant may have, whose stored plan is `stored`.
 
