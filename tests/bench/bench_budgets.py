@@ -17,9 +17,9 @@ from random import Random
 from typing import Any
 
 from tests.bench.machine import machine
-from tests.scheduler.treasury import Outcome, all_wrong, as_measured, treasury, within_bounds
+from tests.scheduler.treasury import Outcome, all_wrong, as_assumed, treasury, within_bounds
 
-WITH_TARGET = (within_bounds, as_measured)
+WITH_TARGET = (within_bounds, as_assumed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

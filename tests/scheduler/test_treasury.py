@@ -11,7 +11,7 @@ from pipeline.domain.costs.budgets import BudgetStanding
 from scheduler.cursor import Cursor
 from scheduler.funds import Funds
 from scheduler.purses import Purse
-from tests.scheduler.treasury import all_wrong, as_measured, treasury, within_bounds
+from tests.scheduler.treasury import all_wrong, as_assumed, treasury, within_bounds
 
 RUNS = 4
 
@@ -24,8 +24,8 @@ def test_no_budget_is_overrun_while_packs_stay_within_their_bounds() -> None:
     assert overruns(within_bounds) == [0.0] * RUNS
 
 
-def test_budgets_are_overrun_by_less_than_a_pack_where_packs_spread_as_measured() -> None:
-    assert max(overruns(as_measured)) <= 1.0
+def test_budgets_are_overrun_by_less_than_a_pack_where_packs_spread_as_assumed() -> None:
+    assert max(overruns(as_assumed)) <= 1.0
 
 
 def test_what_is_overrun_is_what_packs_were_charged_beyond_their_bounds() -> None:

@@ -378,8 +378,8 @@ def within_bounds(random: Random) -> float:
     return random.uniform(0, 1)
 
 
-def as_measured(random: Random) -> float:
-    """Packs' times spread about their predictions as ours do: about one in eleven is beyond its bound."""
+def as_assumed(random: Random) -> float:
+    """Packs' times spread about their predictions as quotes assume of those unmeasured: one in eleven is beyond its bound."""
     return min(4.0, math.exp(random.gauss(0, 0.3))) / POLICY.cost_upper_factor
 
 
