@@ -24,7 +24,7 @@ def test_no_budget_is_overrun_while_packs_stay_within_their_bounds() -> None:
     assert overruns(within_bounds) == [0.0] * RUNS
 
 
-def test_budgets_are_overrun_by_less_than_a_pack_where_packs_spread_as_assumed() -> None:
+def test_budgets_are_overrun_by_less_than_a_pack_where_their_times_spread() -> None:
     assert max(overruns(as_assumed)) <= 1.0
 
 
