@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-gpu \
+        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -115,6 +115,9 @@ bench-policy: .venv/.dev  ## Fairness, promises, predictions on a virtual clock 
 
 bench-prefix-order: .venv/.dev  ## Shared prefixes that a cache finds, by order of the rows (DATA=folder with conversation_trace.jsonl)
 	@$(call report,prefix-order,tests.bench.bench_prefix_order $(if $(DATA),--data $(DATA)))
+
+bench-budgets: .venv/.dev  ## By how much budgets are overrun in random runs (RUNS=n)
+	@$(call report,budgets,tests.bench.bench_budgets --runs $(or $(RUNS),1000))
 
 bench-cycle: .venv/.dev  ## One scheduling cycle with up to 100,000 batches
 	@$(call report,cycle,tests.bench.bench_cycle)

@@ -21,6 +21,7 @@ from pipeline.domain.plans import BUILT_IN, PLAN_NAME, Plan, PlanBook, TenantTer
 from pipeline.domain.rates import PER_MINUTE_MAX
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
+from pipeline.price_settings import Multiplier, TariffSettings, TokenPriceSettings, ppm_of, tariff_of
 from pipeline.rate_settings import RateCardSettings
 
 _RATE_MAX = Decimal(RATE_MICROS_PER_HOUR_MAX) / MICROS_PER_UNIT
@@ -57,6 +58,9 @@ class TierSettings(BaseModel):
     window: Annotated[str | None, AfterValidator(_check_window)] = Field(
         default=None, description="Completion window of batches that name none, such as 6h."
     )
+    price_multiplier: Multiplier | None = Field(
+        default=None, description="What is charged of what a batch costs, or of its tokens' prices. Default: 1."
+    )
 
 
 _Unlimited = Literal["unlimited"]
@@ -83,11 +87,14 @@ class PlanSettings(BaseModel):
     )
     batches_live_max: _Count | None = Field(default=None, description="Batches that have not ended.")
     rows_max: _Count | None = Field(default=None, description="Lines of one batch's file.")
+    price_multiplier: Multiplier | None = Field(default=None, description="What is charged of the tier's price.")
 
     @property
     def own(self) -> dict[str, int | Tier | None]:
         """Return what is named, as fields of `Plan`."""
         named = {name: getattr(self, name) for name in PlanSettings.model_fields}
+        price = named.pop("price_multiplier")
+        named["price_ppm"] = None if price is None else ppm_of(price)
         return {name: None if value == "unlimited" else value for name, value in named.items() if value is not None}
 
 
@@ -209,7 +216,7 @@ class Settings(BaseSettings):
     )
     tiers: dict[Tier, TierSettings] = Field(
         default_factory=dict,
-        description="Terms of tiers, a table each: weight, floor (a least share), window. Weights as they come: urgent 8, "
+        description="Terms of tiers, a table each: weight, floor (a least share), window, price_multiplier (1). Weights as they come: urgent 8, "
         "standard 4, bulk 2, nightly 1.",
     )
     tenants: dict[str, TenantSettings] = Field(
@@ -221,8 +228,18 @@ class Settings(BaseSettings):
     plans: dict[_PlanName, PlanSettings] = Field(
         default_factory=dict,
         description="Plans by name, a table each: requests_per_month, tokens_per_month, tier_ceiling, requests_per_minute, burst, "
-        "uploads_per_minute, enqueued_tokens_max, batches_live_max, rows_max, each a number or `unlimited`. What a table does "
+        "uploads_per_minute, enqueued_tokens_max, batches_live_max, rows_max, each a number or `unlimited`; price_multiplier. What a table does "
         "not name is as built in (free, paid, vip, unlimited), or unlimited. See `nightrate plans list`.",
+    )
+    prices: dict[str, TokenPriceSettings] = Field(
+        default_factory=dict,
+        description="Models whose tokens have a price, a table each: input_per_million, output_per_million. Batches of the "
+        "others are charged by what they cost.",
+    )
+    tariff: TariffSettings = Field(
+        default_factory=TariffSettings,
+        description="What is charged by the time of submission: zone, hours (a list of tables: days, from, to, multiplier), and "
+        "fleet (floor and ceiling of the multiplier, by how many workers are free). See `nightrate plans prices`.",
     )
     rate_limits_fail: Literal["open", "closed"] = Field(
         default="open",
@@ -317,7 +334,11 @@ class Settings(BaseSettings):
             for name, terms in self.plans.items()
         }
         tenants = {TenantId(name): TenantTerms(plan=terms.plan, own=terms.own) for name, terms in self.tenants.items()}
-        return PlanBook(plans={**BUILT_IN, **named}, tenants=tenants)
+        tiers = {
+            tier: terms.price_multiplier for tier, terms in self.tiers.items() if terms.price_multiplier is not None
+        }
+        tariff = tariff_of(tiers, self.tariff, self.prices)
+        return PlanBook(plans={**BUILT_IN, **named}, tenants=tenants, tariff=tariff)
 
     @property
     def rate_micros_per_hour(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from pipeline.domain.costs.charging import PAR_PPM
 from pipeline.ports.cycle import Backlog, OpenShard, SliceDraft
 from scheduler.lineup import Lineup
 from scheduler.outlook import ROW_SECONDS_MIN, Outlook
@@ -46,6 +48,8 @@ class Cursor:
     place: int
     #: Returns the predicted worker-seconds of a row of a shard.
     row_seconds: Callable[[OpenShard], float]
+    #: Returns what a row of a shard may be charged, in micro-units; None: the multiple of what it costs.
+    row_charge: Callable[[OpenShard], float | None]
     purse: Purse
     #: What a predicted second may cost in the dearest pool that would run it, in micro-units.
     second_micros: float
@@ -53,9 +57,13 @@ class Cursor:
     row: int = field(default=0, init=False)
     has_moved: bool = field(default=False, init=False)
     _seconds_per_row: float | None = field(default=None, init=False)
+    #: What a row is charged whatever it costs, and of what it costs how much is charged.
+    _row_micros: float | None = field(default=None, init=False)
+    _multiplier: float = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
         """Stand on the first row that is in no pack."""
+        self._multiplier = self.backlog.terms.multiplier_ppm / PAR_PPM
         self._enter(0)
 
     @property
@@ -64,7 +72,7 @@ class Cursor:
         if self.shard_index >= len(self.backlog.shards):
             return True
         # Asked of the dearest pool, so that all pools agree: others leave less than the price of a row there.
-        return self.purse.left_micros is not None and not self.purse.pays(self._row_seconds() * self.second_micros)
+        return self.purse.free_micros is not None and not self.purse.pays(self._charge_per_row(self.second_micros))
 
     def take(self, room: Room) -> Cut:
         """Take the rows that fit, in order; the room's `rows_least` may exceed its seconds."""
@@ -77,7 +85,8 @@ class Cursor:
             rows = rows_that_fit(room.seconds - seconds_taken, seconds_per_row)
             rows = max(rows, room.rows_least - rows_taken)
             rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
-            rows = self.purse.rows(rows, seconds_per_row * room.second_micros)
+            micros_per_row = self._charge_per_row(room.second_micros)
+            rows = self.purse.rows(rows, micros_per_row)
             if rows == 0:
                 break
             slices.append(
@@ -87,7 +96,7 @@ class Cursor:
                     row_start=self.row,
                     row_stop=self.row + rows,
                     predicted_seconds=rows * seconds_per_row,
-                    reserved_micros=self.purse.reserve(rows * seconds_per_row * room.second_micros),
+                    reserved_micros=self.purse.reserve(rows * micros_per_row),
                 )
             )
             rows_taken += rows
@@ -104,8 +113,15 @@ class Cursor:
 
     def _row_seconds(self) -> float:
         if self._seconds_per_row is None:
-            self._seconds_per_row = max(ROW_SECONDS_MIN, self.row_seconds(self.backlog.shards[self.shard_index]))
+            shard = self.backlog.shards[self.shard_index]
+            self._seconds_per_row = max(ROW_SECONDS_MIN, self.row_seconds(shard))
+            self._row_micros = self.row_charge(shard)
         return self._seconds_per_row
+
+    def _charge_per_row(self, second_micros: float) -> float:
+        """Return what a row may be charged where a predicted second may cost so much."""
+        seconds = self._row_seconds()
+        return seconds * second_micros * self._multiplier if self._row_micros is None else self._row_micros
 
     def _enter(self, shard_index: int) -> None:
         shards = self.backlog.shards
@@ -135,6 +151,7 @@ class Cursors:
                 backlog=backlog,
                 place=place,
                 row_seconds=self._outlook.row_seconds_of(backlog),
+                row_charge=partial(self._outlook.row_charge_micros, backlog),
                 purse=self._purses.of(place),
                 second_micros=self._outlook.dearest_second_micros(backlog.model, backlog.tier),
             )

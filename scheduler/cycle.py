@@ -35,6 +35,8 @@ _REASONS_BY_PRECEDENCE: Final = (
     Reason.DEADLINE_PASSED,
     Reason.USER_PAUSED,
     Reason.BUDGET_REACHED,
+    Reason.PROJECT_BUDGET_REACHED,
+    Reason.TENANT_BUDGET_REACHED,
     Reason.RUNNING,
     Reason.NO_WORKER,
     Reason.HELD,
@@ -67,13 +69,13 @@ def decide(
     promises = Promises(snapshot, lineup, outlook, policy)
     answers = promises.answers()
     # 4. Nominate: who may compete.
-    purses = Purses(lineup, outlook)
+    purses = Purses(lineup, outlook, snapshot.budgets)
     refusals = refusals_of(
         lineup,
         outlook.routes,
         now_us=snapshot.now_us,
         can_wait=promises.can_wait(),
-        has_reached_budget=purses.is_reached,
+        purses=purses,
     )
     # 5. Order: one fair queue per pool, behind who presses.
     # What waits for a promise has none before this cycle's answer is stored.
@@ -107,6 +109,8 @@ def decide(
         fair_tags=_tags_of(tags, queues),
         settled=tuple(pack.pack_id for pack in snapshot.ended),
         learned=predictions.changed(),
+        month=snapshot.month,
+        notices=purses.notices(),
     )
 
 

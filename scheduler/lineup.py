@@ -14,8 +14,9 @@ from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 
+from pipeline.domain.costs.charging import PAR_PPM
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import BatchId, ProjectId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
@@ -111,6 +112,30 @@ class Lineup(Sequence[Backlog]):
     def reserved_micros(self) -> Integers:
         """What their packs in flight may still cost."""
         return self._integers("reserved_micros")
+
+    @cached_property
+    def multiplier(self) -> Floats:
+        """What they are charged of what they cost, where tokens have no price."""
+        return np.fromiter((each.terms.multiplier_ppm for each in self._backlogs), np.float64, len(self)) / PAR_PPM
+
+    @cached_property
+    def is_by_token(self) -> Flags:
+        """Which are charged a price per token."""
+        return self._flags(each.terms.is_by_token for each in self._backlogs)
+
+    @cached_property
+    def project(self) -> Integers:
+        """The project of each backlog, as an index of `projects`."""
+        return self._projects[1]
+
+    @property
+    def projects(self) -> tuple[ProjectId, ...]:
+        """The projects of the backlogs."""
+        return self._projects[0]
+
+    @cached_property
+    def _projects(self) -> tuple[tuple[ProjectId, ...], Integers]:
+        return _numbered(map(attrgetter("project_id"), self._backlogs))
 
     @cached_property
     def must_promise(self) -> Flags:

@@ -10,6 +10,7 @@ from pipeline.domain.reasons import Reason
 from scheduler.columns import Flags, Integers
 from scheduler.deadlines import is_overdue
 from scheduler.lineup import Lineup
+from scheduler.purses import Purses
 from scheduler.routing import Routes
 
 #: Why a backlog may have no pack now, the first that holds first: what ends it, what its user can change, what its
@@ -18,13 +19,15 @@ REFUSALS: Final = (
     Reason.DEADLINE_PASSED,
     Reason.USER_PAUSED,
     Reason.BUDGET_REACHED,
+    Reason.PROJECT_BUDGET_REACHED,
+    Reason.TENANT_BUDGET_REACHED,
     Reason.NO_WORKER,
     Reason.ALL_PACKED,
     Reason.HELD,
 )
 
 
-def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags, has_reached_budget: Flags) -> Integers:
+def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags, purses: Purses) -> Integers:
     """Return for each backlog why it may have no pack now, as an index of `REFUSALS`, or -1 where it may.
 
     What is held back competes once it cannot wait.
@@ -34,7 +37,9 @@ def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags,
         # Workers drop rows of an overdue batch anyway, so a pack of them is waste.
         Reason.DEADLINE_PASSED: is_overdue(lineup.deadline_at_us, now_us=now_us),
         Reason.USER_PAUSED: lineup.is_paused,
-        Reason.BUDGET_REACHED: has_reached_budget,
+        Reason.BUDGET_REACHED: purses.is_reached,
+        Reason.PROJECT_BUDGET_REACHED: purses.is_project_reached,
+        Reason.TENANT_BUDGET_REACHED: purses.is_tenant_reached,
         # What is packed waits for a worker too.
         Reason.NO_WORKER: ~is_served,
         Reason.ALL_PACKED: lineup.is_packed,

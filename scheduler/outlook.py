@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.domain.costs.charging import PICOS_PER_MICRO
 from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, Snapshot, WorkSize
@@ -76,10 +77,14 @@ class Outlook:
 
         return row_seconds
 
+    def expected_size(self, backlog: Backlog) -> WorkSize:
+        """Return how much work a backlog's rows without a result are expected to be."""
+        template = backlog.shards[0].template if backlog.shards else 0
+        return self._predictions.size(backlog.left, model=backlog.model, template=template)
+
     def seconds_expected(self, backlog: Backlog, variant: str, pool: str) -> float:
         """Return the worker-seconds that a backlog's rows without a result are expected to take; no bound of them."""
-        template = backlog.shards[0].template if backlog.shards else 0
-        size = self._predictions.size(backlog.left, model=backlog.model, template=template)
+        size = self.expected_size(backlog)
         return self._predictions.seconds(size, variant=variant, pool=pool, tokens_per_second=self._speed(variant))
 
     def unit_costs(self, variant: str, pool: str) -> UnitCosts:
@@ -122,8 +127,20 @@ class Outlook:
         """Return the same for the pool where that is most; 0 where no pool would run such rows."""
         return max((self.second_micros(variant, pool) for pool, variant in self.places_of(model, tier)), default=0.0)
 
+    def row_charge_micros(self, backlog: Backlog, shard: OpenShard) -> float | None:
+        """Return what a row of a shard may be charged, at most; None where that goes by what it costs."""
+        terms = backlog.terms
+        if terms.input_token_picos is None or terms.output_token_picos is None:
+            return None
+        estimated = _estimated(shard)
+        expected = self._predictions.size(estimated, model=backlog.model, template=shard.template)
+        inputs = max(estimated.input_tokens, expected.input_tokens)
+        outputs = max(estimated.output_tokens, expected.output_tokens)
+        picos = inputs * terms.input_token_picos + outputs * terms.output_token_picos
+        return picos * self._policy.cost_upper_factor / shard.rows_total / PICOS_PER_MICRO
+
     def next_row_micros(self, lineup: Lineup, places: Integers) -> Floats:
-        """Return what the next row of each of these may cost where it costs most; 0 where there is none or no pool."""
+        """Return what the next row of each of these may be charged where it costs most; 0 where there is none or no pool."""
         shards = [_next_shard(lineup[place]) for place in places.tolist()]
         has_next = np.array([shard is not None for shard in shards], dtype=np.bool_)
         found = np.zeros(len(places))
@@ -133,6 +150,11 @@ class Outlook:
             if len(wanted) and runs_at:
                 seconds = self._row_seconds(model, [shard for n in wanted if (shard := shards[n])], runs_at)
                 found[wanted] = seconds * self.dearest_second_micros(model, tier)
+        found *= lineup.multiplier[places]
+        for n in np.flatnonzero(lineup.is_by_token[places] & has_next).tolist():
+            shard = shards[n]
+            charge = None if shard is None else self.row_charge_micros(lineup[places[n]], shard)
+            found[n] = found[n] if charge is None else charge
         return found
 
     def _row_seconds(self, model: str, shards: Sequence[OpenShard], places: Sequence[tuple[str, str]]) -> Floats:

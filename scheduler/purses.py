@@ -1,62 +1,88 @@
-"""Purses: what the budgets of batches leave, beside what is spent and what packs on their way may still cost.
+"""Purses: what budgets leave, beside what is spent and what packs on their way may still be charged.
 
-A pack that is dispatched reserves an upper bound of what its rows may cost each batch, until it ends and its true
-cost is in the ledger: then spent + reserved <= budget always, and a budget is overrun at most by what packs in flight
-cost beyond their bounds.
+A pack that is dispatched reserves an upper bound of what each batch may be charged for its rows, until it ends and the
+true charge is in the ledger: then spent + reserved <= budget always, and a budget is overrun at most by what packs in
+flight are charged beyond their bounds. It is reserved of the batch's own budget and of all that its project and its
+tenant have.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.domain.costs.budgets import BudgetNotice, BudgetStanding
 from pipeline.domain.ids import BatchId
-from scheduler.columns import Flags, Integers
+from scheduler.columns import Flags, Floats, Integers
+from scheduler.funds import Claim, Funds
 from scheduler.lineup import Lineup
 from scheduler.outlook import Outlook
 
 
 @dataclass(slots=True, eq=False)
 class Purse:
-    """What a batch's budget leaves, in micro-units; its backlogs share one. Mutable, and lives for one cycle."""
+    """What budgets leave a batch, in micro-units; its backlogs share one. Mutable, and lives for one cycle."""
 
-    #: None: there is no budget.
+    #: Of its own budget; None: it has none.
     left_micros: int | None = None
+    #: What it shares with others.
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def free_micros(self) -> int | None:
+        """Return what it may reserve; None: as much as it likes."""
+        free = self.left_micros
+        for fund, kept in self.claims:
+            left = max(0, fund.left_micros - kept)
+            free = left if free is None else min(free, left)
+        return free
 
     def pays(self, micros: float) -> bool:
         """Say whether so much is left."""
-        return self.left_micros is None or self.left_micros >= micros
+        free = self.free_micros
+        return free is None or free >= micros
 
     def rows(self, rows: int, row_micros: float) -> int:
         """Return how many of so many rows it pays for."""
-        if self.left_micros is None or row_micros <= 0:
+        free = self.free_micros
+        if free is None or row_micros <= 0:
             return rows
-        return min(rows, max(0, math.floor(self.left_micros / row_micros)))
+        return min(rows, max(0, math.floor(free / row_micros)))
 
     def reserve(self, micros: float) -> int:
         """Take out so much, rounded up, and return it."""
         reserved = math.ceil(micros)
-        if self.left_micros is not None:
+        free = self.free_micros
+        if free is not None:
             # No more than was left, whatever the rounding of the rows it pays for.
-            reserved = min(reserved, self.left_micros)
+            reserved = min(reserved, free)
+        if self.left_micros is not None:
             self.left_micros -= reserved
+        for fund, _kept in self.claims:
+            fund.left_micros -= reserved
         return reserved
 
 
 class Purses:
     """The purses of a cycle's batches."""
 
-    def __init__(self, lineup: Lineup, outlook: Outlook) -> None:
+    def __init__(self, lineup: Lineup, outlook: Outlook, budgets: Sequence[BudgetStanding] = ()) -> None:
         """Look into each."""
         self._lineup = lineup
         self._purses: dict[BatchId, Purse] = {}
-        #: Whose budget pays for no other row, whatever packs in flight leave of their reservations.
+        self._funds = Funds(budgets, lineup)
+        #: Whose own budget, or whose project's or tenant's, pays for no other row, whatever packs in flight leave of
+        #: their reservations.
         self.is_reached: Flags = np.zeros(len(lineup), dtype=np.bool_)
-        #: Whose budget would pay for another row, were it not for what packs in flight have reserved.
+        self.is_project_reached: Flags = np.zeros(len(lineup), dtype=np.bool_)
+        self.is_tenant_reached: Flags = np.zeros(len(lineup), dtype=np.bool_)
+        #: Which budgets would pay for another row of, were it not for what packs in flight have reserved.
         self.is_waiting: Flags = np.zeros(len(lineup), dtype=np.bool_)
-        places = np.flatnonzero(lineup.has_budget)
+        self._next_row_micros: Floats = np.zeros(len(lineup))
+        places = np.flatnonzero(lineup.has_budget | self._funds.is_covered)
         if len(places):
             self._look(places, outlook)
 
@@ -67,12 +93,26 @@ class Purses:
         if purse is None:
             budget = backlog.budget_micros
             left = None if budget is None else max(0, budget - backlog.spent_micros - backlog.reserved_micros)
-            purse = self._purses[backlog.batch_id] = Purse(left)
+            purse = self._purses[backlog.batch_id] = Purse(left, self._funds.claims_of(place))
         return purse
 
+    def notices(self) -> tuple[BudgetNotice, ...]:
+        """Return what is to be told of budgets of tenants and projects."""
+        is_stopped = self.is_project_reached | self.is_tenant_reached
+        stopped = np.flatnonzero(is_stopped & ~self._lineup.is_paused)
+        return self._funds.notices(stopped, self._next_row_micros[stopped])
+
     def _look(self, places: Integers, outlook: Outlook) -> None:
-        lineup = self._lineup
-        unspent = lineup.budget_micros[places] - lineup.spent_micros[places]
+        lineup, funds = self._lineup, self._funds
         next_row = outlook.next_row_micros(lineup, places)
-        self.is_reached[places] = (unspent <= 0) | (unspent < next_row)
-        self.is_waiting[places] = ~self.is_reached[places] & (unspent - lineup.reserved_micros[places] < next_row)
+        self._next_row_micros[places] = next_row
+        own = np.where(lineup.has_budget[places], lineup.budget_micros[places] - lineup.spent_micros[places], np.inf)
+        of_project, free_of_project = funds.of_projects(places)
+        of_tenant, free_of_tenant = funds.of_tenants(places)
+        reached = [(left <= 0) | (left < next_row) for left in (own, of_project, of_tenant)]
+        self.is_reached[places] = reached[0]
+        # What of a batch is in packs already is no matter of others' budgets.
+        self.is_project_reached[places] = reached[1] & ~lineup.is_packed[places]
+        self.is_tenant_reached[places] = reached[2] & ~lineup.is_packed[places]
+        free = np.minimum(own - lineup.reserved_micros[places], np.minimum(free_of_project, free_of_tenant))
+        self.is_waiting[places] = ~np.logical_or.reduce(reached) & (free < next_row)

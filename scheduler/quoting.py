@@ -8,11 +8,13 @@ ran, and how long answers of a template are that nobody has seen. What comes lat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
+from pipeline.domain.costs.charging import AT_COST, PAR_PPM, ChargeTerms
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.promises import Promise
@@ -50,6 +52,7 @@ _ROWS_TO_KNOW: Final = 50
 _TEMPLATE_SPREAD: Final = 0.5
 #: Longest time that is simulated.
 _SECONDS_MAX: Final = 30 * 86_400
+_AT_COST: Final[Mapping[Tier, ChargeTerms]] = MappingProxyType({})
 _LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
 
 
@@ -95,8 +98,9 @@ def quote(
     windows: Iterable[float],
     seed: int,
     runs: int = 16,
+    terms: Mapping[Tier, ChargeTerms] = _AT_COST,
 ) -> tuple[TierQuote, ...]:
-    """Return what each tier offers.
+    """Return what each tier offers, at the price of its `terms`.
 
     `windows` are the seconds to tell the chances of, beside the asked one; these are multiples of one over `runs`.
     """
@@ -108,6 +112,7 @@ def quote(
         policy=policy,
         windows=sorted({asked.window_seconds, *windows}),
         seeds=range(seed, seed + runs),
+        terms=terms,
     )
     return tuple(quoter.offer(tier) for tier in Tier)
 
@@ -125,6 +130,7 @@ class _Quoter:
         policy: Policy,
         windows: Sequence[float],
         seeds: Sequence[int],
+        terms: Mapping[Tier, ChargeTerms],
     ) -> None:
         self._asked = asked
         self._snapshot = snapshot
@@ -133,6 +139,7 @@ class _Quoter:
         self._policy = policy
         self._windows = windows
         self._seeds = seeds
+        self._terms = terms
         self._ahead = _ahead(snapshot.backlogs)
         self._rates = {pool.pool: pool.rate_micros_per_hour for pool in snapshot.pools}
         self._fleet = Fleet(
@@ -162,7 +169,7 @@ class _Quoter:
         return TierQuote(
             tier=tier,
             variant=", ".join(sorted({variant for _, variant in places})),
-            cost_micros=(math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))),
+            cost_micros=self._charge(tier, costs),
             currency=min(pool.currency for pool in snapshot.pools if pool.pool in serving),
             finish_seconds=(_at(finishes, _LOW), _at(finishes, _MIDDLE), _at(finishes, _HIGH)),
             chances={window: sum(finish <= window for finish in finishes) / len(finishes) for window in self._windows},
@@ -170,6 +177,26 @@ class _Quoter:
             promise_seconds=None if earliest_us is None else (earliest_us - snapshot.now_us) / _US,
             is_measured=all(self._outlook.is_measured(variant, pool) for pool, variant in places),
         )
+
+    def _charge(self, tier: Tier, costs: Sequence[float]) -> tuple[int, int]:
+        """Return what the tenant would pay: by the simulated costs, or by the tokens as expected and as estimated."""
+        terms = self._terms.get(tier, AT_COST)
+        if not terms.is_by_token:
+            # Rounded outwards.
+            low, high = math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))
+            return low * terms.multiplier_ppm // PAR_PPM, -(-high * terms.multiplier_ppm // PAR_PPM)
+        expected, estimated = expected_tokens(self._asked.survey, self._predictions), self._asked.survey.size
+        charges = [
+            terms.charge_micros(effective_micros=0, input_tokens=math.ceil(inputs), output_tokens=math.ceil(outputs))
+            for inputs, outputs in (
+                (expected.input_tokens, expected.output_tokens),
+                (
+                    max(expected.input_tokens, estimated.input_tokens),
+                    max(expected.output_tokens, estimated.output_tokens),
+                ),
+            )
+        ]
+        return charges[0], charges[1]
 
     def _run(self, backlog: Backlog, policy: Policy, seed: int) -> tuple[float, float]:
         """Return when the batch is done in one run, in seconds from now, and what it costs, in micro-units."""

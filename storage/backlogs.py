@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -9,19 +10,21 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import BatchId, ProjectId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, WorkSize
 from storage.changes import ChangeCursor
+from storage.ledger import terms_of
+from storage.reservations import Reserved, read_reserved
 
 #: Shards carried of each batch: enough for one cycle's packs, whatever the batch's size.
 _SHARDS_A_BATCH: Final = 64
 
 _COLUMNS: Final = """
     SELECT batches.id, tenant_id, tier, endpoint, budget_micros, created_at, deadline_at, hold_until, promise, must_promise,
-           priority, reason,
+           priority, reason, project_id, charge_multiplier_ppm, input_token_price_picos, output_token_price_picos,
            paused_at IS NOT NULL AS is_paused,
            coalesce((SELECT sum(charged_micros) FROM entries WHERE batch_id = batches.id), 0) AS spent_micros,
            undone.*
@@ -48,21 +51,6 @@ _OPEN_SHARDS: Final = text("""
                 ORDER BY shard_no LIMIT :shards_a_batch) AS open
 """)
 
-_RESERVED: Final = text("""
-    -- Of batches with a budget: what their open packs may still cost them. What these have cost so far is spent.
-    SELECT slices.batch_id, sum(greatest(0, slices.micros - paid.micros)) AS micros
-      FROM (SELECT id FROM packs WHERE state IN ('ready', 'retryable')
-            UNION ALL SELECT id FROM packs WHERE state = 'leased') AS open,
-      LATERAL (SELECT batch_id, sum(reserved_micros) AS micros FROM pack_slices WHERE pack_id = open.id
-                GROUP BY batch_id OFFSET 0) AS slices
-      JOIN batches ON batches.id = slices.batch_id AND budget_micros IS NOT NULL,
-      LATERAL (SELECT coalesce(sum(charged_micros), 0) AS micros
-                 FROM transactions JOIN entries ON transaction_id = transactions.id
-                WHERE pack_id = open.id AND entries.batch_id = slices.batch_id OFFSET 0) AS paid
-     WHERE slices.micros > 0
-     GROUP BY slices.batch_id
-""")
-
 
 class BacklogMirror:
     """The backlogs as they were last read, for one reader that looks again and again."""
@@ -71,8 +59,8 @@ class BacklogMirror:
         """Know nothing yet, so that the first look is at everything."""
         self._backlogs: dict[tuple[str, str], Backlog] = {}
         self._models: dict[str, list[str]] = {}
-        #: What open packs may still cost batches with a budget.
-        self._reserved: dict[str, int] = {}
+        #: What open packs may still be charged, as it was at the last look.
+        self.reserved: tuple[Reserved, ...] = ()
         self._changes = ChangeCursor()
 
     def read(self, connection: Connection) -> tuple[Backlog, ...]:
@@ -82,7 +70,7 @@ class BacklogMirror:
         """
         look = self._changes.look(connection)
         # Before what is spent is read: what a pack that ends meanwhile has cost is counted twice then, and not missed.
-        self._reserved = {row.batch_id: int(row.micros) for row in connection.execute(_RESERVED)}
+        self.reserved = read_reserved(connection)
         if look.batch_ids is None:
             self._backlogs.clear()
             self._models.clear()
@@ -111,9 +99,12 @@ class BacklogMirror:
                 )
             )
         by_id = {row.id: row for row in rows}
+        reserved: Counter[str] = Counter()
+        for each in self.reserved:
+            reserved[each.batch_id] += each.micros
         for (batch_id, model), opened in shards.items():
             self._backlogs[batch_id, model] = _backlog_of(
-                by_id[batch_id], model, opened, reserved_micros=self._reserved.get(batch_id, 0)
+                by_id[batch_id], model, opened, reserved_micros=reserved[batch_id]
             )
             self._models.setdefault(batch_id, []).append(model)
 
@@ -143,6 +134,8 @@ def _backlog_of(row: Row[Any], model: str, shards: Sequence[OpenShard], *, reser
         must_promise=row.must_promise,
         priority=row.priority,
         reason=row.reason and Reason(row.reason),
+        project_id=ProjectId(row.project_id),
+        terms=terms_of(row),
     )
 
 

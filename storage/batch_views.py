@@ -17,6 +17,7 @@ from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.access import Scope
 from pipeline.ports.batches import BatchView, LineError, PartRef, ResultSources
+from storage.ledger import terms_of
 from storage.multiranges import from_value
 from storage.scopes import scope_arguments
 
@@ -233,4 +234,6 @@ def _to_view(row: Row[tuple[object, ...]]) -> BatchView:
         paused_at=row.paused_at,
         steered_at=row.steered_at,
         entered_at={BatchState.VALIDATING: row.created_at, **entered},
+        terms=terms_of(row),
+        charge_factors=dict(row.charge_factors or {}),
     )

@@ -111,7 +111,7 @@ class BatchRepository:
 
     def steer(self, batch_id: str, steering: Steering) -> BatchView:
         """Change a batch on its way; raises `ConflictError` when it has ended or is about to."""
-        return self._database.run(lambda connection: steer(connection, BatchId(batch_id), steering))
+        return self._database.run(lambda connection: steer(connection, BatchId(batch_id), steering, self._plans))
 
     def claim(self, states: Sequence[BatchState], *, batch_id: str | None = None) -> BatchClaim | None:
         """Claim the oldest batch in one of `states` that nobody works on, or return None."""

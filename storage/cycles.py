@@ -6,7 +6,7 @@ Every write names the epoch its scheduler leads in, so a deposed one's are refus
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +21,7 @@ from pipeline.domain.retry import Verdict
 from pipeline.ports.cycle import CyclePlan, FairTag, Learned, PackDraft, Snapshot, Standing
 from storage.admissions import answer
 from storage.backlogs import BacklogMirror
+from storage.budgets import tell
 from storage.changes import ChangeCursor, Look
 from storage.database import Database, unavailable
 from storage.epochs import guard_epoch
@@ -39,8 +40,9 @@ _ELECT = text("""
 
 _ADD_PACKS = text("""
     INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds,
-                       row_picoseconds, input_token_picoseconds, output_token_picoseconds)
+                       month, row_picoseconds, input_token_picoseconds, output_token_picoseconds)
     SELECT id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds,
+           coalesce(CAST(:month AS date), CAST(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS date)),
            row_picoseconds, input_token_picoseconds, output_token_picoseconds
       FROM unnest(CAST(:id AS text[]), CAST(:pool AS text[]), CAST(:model AS text[]), CAST(:variant AS text[]),
                   CAST(:endpoint AS text[]), CAST(:tier AS text[]), CAST(:ordinal AS float[]),
@@ -266,7 +268,7 @@ class CycleRepository:
                 _press(connection, plan.pressing)
             if plan.packs:
                 _hold_batches(connection, {part.batch_id for pack in plan.packs for part in pack.slices})
-                _add_packs(connection, plan.packs)
+                _add_packs(connection, plan.packs, plan.month)
             if plan.packs or plan.settled:
                 remember = text("UPDATE leadership SET fair_tags = CAST(:fair_tags AS jsonb)")
                 tags = orjson.dumps(plan.fair_tags).decode()
@@ -274,6 +276,7 @@ class CycleRepository:
                 settle(connection, plan)
             _stand(connection, epoch, plan.standings)
             answer(connection, epoch, plan)
+            tell(connection, plan.notices)
 
         # Until it is known to be stored, what is remembered may not be what is stored.
         before, self._fair_tags = self._fair_tags, None
@@ -339,10 +342,11 @@ def _hold_batches(connection: Connection, batch_ids: set[BatchId]) -> None:
         raise ConflictError("a batch was withdrawn since the snapshot")
 
 
-def _add_packs(connection: Connection, packs: Sequence[PackDraft]) -> None:
+def _add_packs(connection: Connection, packs: Sequence[PackDraft], month: date | None) -> None:
     connection.execute(
         _ADD_PACKS,
         {
+            "month": month,
             "id": [pack.pack_id for pack in packs],
             **{
                 name: [getattr(pack, name) for pack in packs]

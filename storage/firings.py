@@ -13,11 +13,13 @@ from sqlalchemy import Connection, TextClause
 
 from pipeline.domain.ids import BatchId, RecurringId, new_batch_id
 from pipeline.domain.limits import DELIVERY_TRIES_MAX
+from pipeline.domain.plans import BUILT_IN_BOOK, PlanBook
 from pipeline.domain.recurring import FiringOutcome
 from pipeline.ports.batches import Submission
 from pipeline.ports.recurring import Delivery, FiringView, OpenFiring, RecurringView
 from storage.database import Database
 from storage.epochs import guard_epoch
+from storage.pricing import fix_price
 from storage.recurring import to_firing, to_recurring, to_terms
 from storage.recurring_statements import (
     ADD_FIRING,
@@ -45,9 +47,10 @@ Planned = tuple[datetime, FiringOutcome | None, str | None]
 class FiringRepository:
     """What the leader reads and writes to fire what is due."""
 
-    def __init__(self, database: Database, *, epoch: int) -> None:
-        """Write as the leader of `epoch`; `NotLeaderError` says that another leads by now."""
+    def __init__(self, database: Database, *, epoch: int, book: PlanBook = BUILT_IN_BOOK) -> None:
+        """Write as the leader of `epoch`, by that price list; `NotLeaderError` says that another leads by now."""
         self._database = database
+        self._book = book
         self._epoch = epoch
 
     def due(self, now: datetime) -> list[tuple[RecurringView, int]]:
@@ -102,6 +105,8 @@ class FiringRepository:
             if held.batch_id is not None:
                 return BatchId(held.batch_id)
             made = add_batch(connection, submission, batch_id, _NO_CLAIM)
+            if made.batch_id == batch_id:
+                fix_price(connection, self._book, batch_id)
             arguments = {"batch_id": made.batch_id, "output_path": output_path}
             connection.execute(SUBMITTED, _key(firing) | arguments)
             send_wakeup(connection)

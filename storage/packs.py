@@ -122,9 +122,9 @@ _LAST_ENDED = text("""
 
 _ADD_CHILD = text("""
     INSERT INTO packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, unreads, is_suspect,
-                       parent_id, row_picoseconds, input_token_picoseconds, output_token_picoseconds)
+                       parent_id, month, row_picoseconds, input_token_picoseconds, output_token_picoseconds)
     SELECT :child_id, pool, model, variant, endpoint, tier, 'ready', ordinal, predicted_seconds / 2, :unreads, true,
-           id, row_picoseconds, input_token_picoseconds, output_token_picoseconds
+           id, month, row_picoseconds, input_token_picoseconds, output_token_picoseconds
       FROM packs WHERE id = :parent_id
 """)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from pipeline.domain.costs.charging import ChargeTerms
 from pipeline.domain.errors import BatchLimitError, NotFoundError, TierNotAllowedError, UsageError
 from pipeline.domain.ids import BatchId, TenantId
 from pipeline.domain.plans import (
@@ -27,7 +28,9 @@ from pipeline.domain.plans import (
 from pipeline.domain.tiers import Tier
 from pipeline.ports.batches import Admitted, BatchClaim, BatchView, LineError, Submission
 from pipeline.ports.quotas import QuotaView
+from storage.batch_views import view_of
 from storage.database import Database
+from storage.pricing import fix_price, fix_token_prices, terms_of_tiers
 from storage.submissions import add_batch
 
 _STORED_PLAN: Final = text("SELECT plan FROM tenants WHERE id = :tenant_id")
@@ -91,6 +94,16 @@ class QuotaRepository:
 
         return self._database.run(work)
 
+    def prices(self, tenant_id: TenantId, model: str) -> dict[Tier, ChargeTerms]:
+        """Return what a tenant would be charged in each tier for a batch of a model that it submitted now."""
+
+        def work(connection: Connection) -> dict[Tier, ChargeTerms]:
+            return {
+                tier: terms for tier, (terms, _) in terms_of_tiers(connection, self._book, tenant_id, model).items()
+            }
+
+        return self._database.run(work)
+
     def set_plan(self, tenant_id: TenantId, name: str) -> None:
         """Give a tenant another plan, for what comes from now on.
 
@@ -140,7 +153,7 @@ def add_batch_within(
             f"The plan '{plan.name}' allows {plan.batches_live_max} batches that have not ended. "
             "Please try again once one has."
         )
-    return view
+    return view_of(connection, batch_id) if fix_price(connection, book, batch_id) else view
 
 
 def reserve(connection: Connection, book: PlanBook, claim: BatchClaim, admitted: Admitted) -> LineError | None:
@@ -177,4 +190,5 @@ def reserve(connection: Connection, book: PlanBook, claim: BatchClaim, admitted:
     if admitted.shards:
         # Without limits, too: a plan may get some within the month.
         connection.execute(_RESERVE, arguments)
+        fix_token_prices(connection, book, claim.batch_id, wanted.model)
     return None

@@ -105,7 +105,7 @@ class ScopedBatches:
         def work(connection: Connection) -> BatchView:
             if steering.tier is not None:
                 check_tier(plan_within(connection, self._plans, scope.tenant_id), steering.tier)
-            return steer(connection, BatchId(batch_id), steering)
+            return steer(connection, BatchId(batch_id), steering, self._plans)
 
         return self._within(batch_id, scope, work)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.ids import TenantId
 from pipeline.ports.cycle import PRESSING_ORDINAL_MAX, FairTag, PoolView, Snapshot
 from storage.backlogs import BacklogMirror, epoch_us
+from storage.budgets import month_now, read_standings
 from storage.predictions import read_ended
 from storage.servings import read_last_words, servings_of
 
@@ -73,11 +74,13 @@ def read_snapshot(
     # First: what ended after it was read is settled next time, when the backlogs have what it did.
     ended = read_ended(connection)
     backlogs = mirror.read(connection)
+    month = month_now(connection)
+    budgets = read_standings(connection, mirror.reserved, month)
     fleet = _read_fleet(connection, limited)
     if fair_tags is None:
         memory = connection.execute(text("SELECT fair_tags FROM leadership")).scalar_one_or_none()
         fair_tags = tuple(FairTag(**(tag | {"path": tuple(tag["path"])})) for tag in memory or ())
-    return replace(fleet, backlogs=backlogs, ended=ended, fair_tags=fair_tags)
+    return replace(fleet, backlogs=backlogs, ended=ended, fair_tags=fair_tags, budgets=budgets, month=month)
 
 
 def _read_fleet(connection: Connection, limited: Collection[TenantId]) -> Snapshot:

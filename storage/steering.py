@@ -7,17 +7,24 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection, text
 
+from pipeline.domain.costs.charging import PAR_PPM
 from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import BatchId
 from pipeline.domain.lifecycle import BatchState
+from pipeline.domain.plans import BUILT_IN_BOOK, PlanBook
 from pipeline.ports.batches import KEPT, BatchView, Kept, Steering
 from storage.batch_statements import CANCEL, DECIDE
 from storage.batch_views import view_of
+from storage.pricing import Priced, price_of_tier
 from storage.wakeups import send_wakeup
 
 _STEER: Final = text("""
     UPDATE batches
        SET tier = coalesce(CAST(:tier AS text), tier),
+           charge_multiplier_ppm = CASE WHEN :reprices THEN :multiplier_ppm ELSE charge_multiplier_ppm END,
+           charge_factors = CASE WHEN :reprices THEN CAST(:factors AS jsonb) ELSE charge_factors END,
+           input_token_price_picos = CASE WHEN :reprices THEN CAST(:input_picos AS bigint) ELSE input_token_price_picos END,
+           output_token_price_picos = CASE WHEN :reprices THEN CAST(:output_picos AS bigint) ELSE output_token_price_picos END,
            deadline_at = coalesce(CAST(:deadline_at AS timestamptz), deadline_at),
            priority = coalesce(CAST(:priority AS integer), priority),
            budget_micros = CASE WHEN :changes_budget THEN CAST(:budget_micros AS bigint) ELSE budget_micros END,
@@ -52,13 +59,17 @@ def cancel(connection: Connection, batch_id: BatchId) -> BatchView:
     return view
 
 
-def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> BatchView:
+def steer(connection: Connection, batch_id: BatchId, steering: Steering, book: PlanBook = BUILT_IN_BOOK) -> BatchView:
     """Change a batch on its way, all or nothing; packs that run already are not touched.
+
+    In another tier it has another price: what is charged from now on is charged by today's terms.
 
     Raises `NotFoundError`, and `ConflictError` when the batch has ended or is about to, or the new deadline has passed.
     """
+    priced = None if steering.tier is None else price_of_tier(connection, book, batch_id, steering.tier)
     arguments = {
         "batch_id": batch_id,
+        **_price_arguments(priced),
         "tier": steering.tier,
         "deadline_at": steering.deadline_at,
         "changes_budget": steering.budget_micros is not KEPT,
@@ -83,6 +94,16 @@ def steer(connection: Connection, batch_id: BatchId, steering: Steering) -> Batc
         raise ConflictError(f"Cannot change a batch with status '{view.state}'.")
     send_wakeup(connection)
     return view
+
+
+def _price_arguments(priced: Priced | None) -> dict[str, object]:
+    return {
+        "reprices": priced is not None,
+        "multiplier_ppm": PAR_PPM if priced is None else priced.terms.multiplier_ppm,
+        "factors": None if priced is None else orjson.dumps(priced.factors).decode(),
+        "input_picos": None if priced is None else priced.terms.input_token_picos,
+        "output_picos": None if priced is None else priced.terms.output_token_picos,
+    }
 
 
 def _json(pairs: dict[str, str] | Kept | None) -> str | None:

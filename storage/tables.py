@@ -6,7 +6,7 @@ constraint can express are in the migrations, beside a comment that says which a
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -53,6 +53,8 @@ class BatchRow(Base):
     charge_multiplier_ppm: Mapped[int] = mapped_column(server_default="1000000")
     input_token_price_picos: Mapped[int | None]
     output_token_price_picos: Mapped[int | None]
+    #: What the multiplier is the product of, in millionths by name; None: it was not worked out from a tariff.
+    charge_factors: Mapped[dict[str, Any] | None]
     user_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     #: What its cost is to be summed up by.
     labels: Mapped[dict[str, Any] | None]
@@ -290,6 +292,10 @@ class PackRow(Base):
     is_convicted: Mapped[bool] = mapped_column(server_default="false")
     last_error: Mapped[str | None]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("nightrate.packs.id"))
+    #: First day of the month (UTC) whose budgets it was planned on, and what it is charged counts in.
+    month: Mapped[date] = mapped_column(
+        server_default=text("CAST(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS date)")
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     hinted_at: Mapped[datetime | None]
     leased_at: Mapped[datetime | None]

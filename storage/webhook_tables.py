@@ -69,7 +69,7 @@ class WebhookEventRow(Base):
         ForeignKeyConstraint(["tenant_id", "project_id"], [ProjectRow.tenant_id, ProjectRow.id]),
         one_of("type", EventType),
         CheckConstraint("(step IS NOT NULL) = (type = 'batch.progress')", name="step"),
-        CheckConstraint("(batch_id IS NULL) = (type = 'webhook.test')", name="batch"),
+        CheckConstraint("(batch_id IS NOT NULL) = (type LIKE 'batch.%')", name="batch"),
         Index("uq_webhook_events_step", "batch_id", "step", unique=True, postgresql_where=text("step IS NOT NULL")),
         Index("ix_webhook_events_created_at", "created_at"),
     )

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from infra.remote.errors import InputRefusedError, ServerAnswerError
+from pipeline.domain.costs.charging import AT_COST, ChargeTerms
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import BatchId, FileId, ProjectId, TenantId
@@ -94,7 +95,25 @@ def batch_view(document: Document) -> BatchView:
         paused_at=_at(document["paused_at"]),
         steered_at=_at(document["steered_at"]),
         entered_at={state: at for state, at in entered.items() if at is not None},
+        terms=_terms(document.get("price")),
+        charge_factors=_factors(document.get("price")),
     )
+
+
+def _terms(price: Document | None) -> ChargeTerms:
+    # A server of an older release tells none.
+    if price is None:
+        return AT_COST
+    inputs, outputs = price["input_per_million"], price["output_per_million"]
+    return ChargeTerms(
+        multiplier_ppm=_micros(price["multiplier"]),
+        input_token_picos=None if inputs is None else _micros(inputs),
+        output_token_picos=None if outputs is None else _micros(outputs),
+    )
+
+
+def _factors(price: Document | None) -> dict[str, int]:
+    return {} if price is None else {str(name): _micros(factor) for name, factor in price["factors"].items()}
 
 
 def file_facts(document: Document) -> FileFacts:

@@ -20,6 +20,7 @@ from pipeline.submit.sealed import SealedSource
 from scheduler.prediction.predictions import Predictions
 from scheduler.quoting import Asked, expected_tokens, quote
 from storage.cycles import CycleRepository
+from storage.quotas import QuotaRepository
 
 #: Equal files on equal stacks get equal quotes.
 _SEED = 1
@@ -56,5 +57,7 @@ def _quote(stack: Stack, found: Survey, tenant_id: TenantId, endpoint: Endpoint,
     cycles = CycleRepository(stack.database, silence=timedelta(seconds=stack.settings.lease_seconds))
     predictions = Predictions.recalled(cycles.predictions())
     asked = Asked(tenant_id=tenant_id, endpoint=endpoint, survey=found, window_seconds=windows[0])
-    tiers = quote(asked, cycles.snapshot(), predictions, policy_of(stack.settings), windows=windows, seed=_SEED)
+    terms = QuotaRepository(stack.database, stack.settings.plan_book).prices(tenant_id, found.model)
+    policy = policy_of(stack.settings)
+    tiers = quote(asked, cycles.snapshot(), predictions, policy, windows=windows, seed=_SEED, terms=terms)
     return FileQuote(survey=found, tokens=expected_tokens(found, predictions), tiers=tiers)

@@ -117,7 +117,7 @@ class _Duties:
         self._predictions: Predictions | None = None
         self._expire_at = time.monotonic()
         self._convictor = Convictor(PackRepository(stack.database, lease_for=lease_for), stack.objects)
-        firings = FiringRepository(stack.database, epoch=leadership.epoch)
+        firings = FiringRepository(stack.database, epoch=leadership.epoch, book=stack.settings.plan_book)
         # On Postgres's clock, which all schedulers share.
         self._firer = Firer(stack, firings, now=stack.recurring.now)
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)

@@ -18,6 +18,7 @@ from pipeline.domain.names import checked_name
 from pipeline.domain.plans import PlanBook
 from pipeline.ports.access import KeyDraft, KeySecret, KeyView, Scope, TenantView
 from storage.audit import AuditRepository
+from storage.budgets import BudgetRepository
 from storage.keys import KeyRepository
 from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
@@ -45,6 +46,7 @@ class Service:
     tenants: TenantRepository
     audit: AuditRepository
     webhooks: WebhookRepository
+    budgets: BudgetRepository
 
     @property
     def settings(self) -> Settings:
@@ -78,6 +80,7 @@ def service_of(stack: Stack) -> Service:
         tenants=TenantRepository(stack.database),
         audit=AuditRepository(stack.database),
         webhooks=WebhookRepository(stack.database),
+        budgets=BudgetRepository(stack.database),
     )
 
 

@@ -23,6 +23,8 @@ class Permission(StrEnum):
     MANAGE_KEYS = "manage_keys"
     #: Make, rename and archive them.
     MANAGE_PROJECTS = "manage_projects"
+    #: Set, change, top up and remove them.
+    MANAGE_BUDGETS = "manage_budgets"
     READ_AUDIT = "read_audit"
 
 

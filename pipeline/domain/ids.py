@@ -24,6 +24,7 @@ UploadId = NewType("UploadId", str)
 UploadPartId = NewType("UploadPartId", str)
 WebhookId = NewType("WebhookId", str)
 EventId = NewType("EventId", str)
+BudgetId = NewType("BudgetId", str)
 
 DEFAULT_TENANT: Final = TenantId("tnt_default")
 DEFAULT_PROJECT: Final = ProjectId("proj_default")
@@ -111,3 +112,13 @@ def new_webhook_id() -> WebhookId:
 def new_event_id() -> EventId:
     """Return an id for an event that webhooks tell."""
     return EventId(_new("evt"))
+
+
+def new_budget_id() -> BudgetId:
+    """Return an id for a budget."""
+    return BudgetId(_new("budget"))
+
+
+def new_top_up_id() -> str:
+    """Return an id for what is added to a budget."""
+    return _new("topup")

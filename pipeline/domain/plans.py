@@ -1,6 +1,6 @@
 """Plans as in a price list: what a tenant may have in a month, at once, and how fast.
 
-A plan only says no: it never changes what a batch costs or how the scheduler weighs it.
+A plan says no, and may have a price of its own; it never changes what a batch costs or how the scheduler weighs it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from pipeline.domain.costs.charging import PAR_PPM
+from pipeline.domain.costs.tariffs import Tariff
 from pipeline.domain.ids import DEFAULT_TENANT, TenantId
 from pipeline.domain.limits import FILE_LINES_MAX
 from pipeline.domain.rates import Rate
@@ -54,6 +56,8 @@ class Plan:
     batches_live_max: int | None = None
     #: Lines of one batch's file.
     rows_max: int | None = None
+    #: Millionths of the tier's price that are charged.
+    price_ppm: int = PAR_PPM
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -146,10 +150,20 @@ _NO_TERMS: Final = TenantTerms()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanBook:
-    """The price list: all plans by name, and what single tenants have instead."""
+    """The price list: all plans by name, what single tenants have instead, and what is charged."""
 
     plans: Mapping[str, Plan] = field(default_factory=lambda: BUILT_IN)
     tenants: Mapping[TenantId, TenantTerms] = field(default_factory=dict)
+    tariff: Tariff = field(default_factory=Tariff)
+
+    @property
+    def charges_cost(self) -> bool:
+        """Say whether every batch whose tokens have no price is charged what it cost."""
+        tariff = self.tariff
+        has_factors = tariff.tiers or tariff.hours or tariff.elasticity is not None
+        own = (terms.own.get("price_ppm", PAR_PPM) for terms in self.tenants.values())
+        prices = (*(plan.price_ppm for plan in self.plans.values()), *own)
+        return not has_factors and all(ppm == PAR_PPM for ppm in prices)
 
     def plan_of(self, tenant_id: TenantId, stored: str) -> Plan:
         """Return what a tenant may have, whose stored plan is `stored`.

@@ -17,6 +17,8 @@ class Reason(StrEnum):
     USER_PAUSED = "user_paused"
     HELD = "held"
     BUDGET_REACHED = "budget_reached"
+    PROJECT_BUDGET_REACHED = "project_budget_reached"
+    TENANT_BUDGET_REACHED = "tenant_budget_reached"
     ALL_PACKED = "all_packed"
     BAD_INPUT = "bad_input"
     QUOTA_REACHED = "quota_reached"
@@ -35,6 +37,8 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.USER_PAUSED: "The batch is paused; `nightrate resume` lets it go on.",
         Reason.HELD: "The batch is held back until the time it names, or until waiting longer would risk its deadline.",
         Reason.BUDGET_REACHED: "The batch's budget is spent, or what is left may not pay for another row; raise it to go on.",
+        Reason.PROJECT_BUDGET_REACHED: "Its project's budget pays for no other row in its tier; it goes on when that is raised or begins anew.",
+        Reason.TENANT_BUDGET_REACHED: "Its tenant's budget pays for no other row in its tier; it goes on when that is raised or begins anew.",
         Reason.ALL_PACKED: "Every row is in a pack; the last ones are running.",
         Reason.BAD_INPUT: "The input file has errors, listed by line.",
         Reason.QUOTA_REACHED: "What is left of the tenant's plan has no room for the batch; the errors say of what.",

@@ -25,6 +25,10 @@ class EventType(StrEnum):
     BATCH_FAILED = "batch.failed"
     BATCH_EXPIRED = "batch.expired"
     BATCH_CANCELLED = "batch.cancelled"
+    #: A share of a budget is spent.
+    BUDGET_ALERT = "budget.alert"
+    #: A budget lets nothing new start, or only what is in its core tiers.
+    BUDGET_REACHED = "budget.reached"
     #: Sent because somebody asked for it; nobody subscribes to it.
     WEBHOOK_TEST = "webhook.test"
 

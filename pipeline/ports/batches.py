@@ -6,11 +6,12 @@ a dead one and a zombie's outcome is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Final
 
+from pipeline.domain.costs.charging import AT_COST, ChargeTerms
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.ids import DEFAULT_PROJECT, ApiKeyId, BatchId, FileId, ProjectId, TenantId
@@ -317,3 +318,6 @@ class BatchView:
     steered_at: datetime | None
     #: When each state was entered, by state.
     entered_at: dict[BatchState, datetime]
+    #: What it is charged, and the factors of its multiplier, in millionths by name.
+    terms: ChargeTerms = AT_COST
+    charge_factors: dict[str, int] = field(default_factory=dict)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Any, Final
 
+from pipeline.domain.costs.budgets import BudgetNotice, BudgetStanding
+from pipeline.domain.costs.charging import AT_COST, ChargeTerms
 from pipeline.domain.endpoints import Endpoint
-from pipeline.domain.ids import BatchId, PackId, TenantId
+from pipeline.domain.ids import DEFAULT_PROJECT, BatchId, PackId, ProjectId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.shares import TOKENS_ALIKE, UnitCosts
@@ -59,14 +62,14 @@ class Backlog:
     is_paused: bool
     #: Of all rows without a result, those in packs included, as intake estimated them.
     left: WorkSize
-    #: Money already charged to the batch, and its cap (None: no cap).
+    #: Money already charged to the batch, and its own cap (None: no cap).
     spent_micros: int
     budget_micros: int | None
     #: The next shards to slice, in order; the snapshot bounds how many it carries.
     shards: tuple[OpenShard, ...]
     #: Rows of the batch that are in a pack and have no result yet.
     rows_in_flight: int = 0
-    #: What packs of the batch that have not ended may still cost it, at most.
+    #: What packs of the batch that have not ended may still be charged to it, at most; told where there is a budget.
     reserved_micros: int = 0
     #: It is to fail, and nothing of it to start, unless its deadline is promised.
     must_promise: bool = False
@@ -74,6 +77,9 @@ class Backlog:
     priority: int = 0
     #: Why the batch stood where it stood after the last cycle.
     reason: Reason | None = None
+    project_id: ProjectId = DEFAULT_PROJECT
+    #: What it is charged for what its rows cost.
+    terms: ChargeTerms = AT_COST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +202,10 @@ class Snapshot:
     fair_tags: tuple[FairTag, ...] = ()
     #: Packs that ended and that no cycle has settled yet.
     ended: tuple[EndedPack, ...] = ()
+    #: Of tenants and projects, each in its current period.
+    budgets: tuple[BudgetStanding, ...] = ()
+    #: The first day of the month (UTC) that they were read in; None: of now.
+    month: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +218,7 @@ class SliceDraft:
     row_stop: int
     #: What the batch was charged for them.
     predicted_seconds: float = 0.0
-    #: What they may cost it, at most: kept of its budget until the pack has ended.
+    #: What it may be charged for them, at most: kept of budgets until the pack has ended.
     reserved_micros: int = 0
 
 
@@ -257,3 +267,7 @@ class CyclePlan:
     #: Ended packs whose charges the fair tags now have as they were, and what was learned from them.
     settled: tuple[PackId, ...] = ()
     learned: tuple[Learned, ...] = ()
+    #: Whose budgets the packs were planned on: what they are charged counts in it, whenever that is.
+    month: date | None = None
+    #: What budgets have come to, and was not told yet.
+    notices: tuple[BudgetNotice, ...] = ()

@@ -12,7 +12,7 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
 from pipeline.ports.explain import BatchFacts, Change, Explanation, Scheduling, Subject
-from scheduler.explain.budgets import over_budget
+from scheduler.explain.budgets import over_budget, over_shared_budget
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
 from scheduler.explain.forecast import Forecast, Prospect, Turn
 from scheduler.explain.nobody import nobody_serves
@@ -23,6 +23,8 @@ from scheduler.explain.words import about, clock, named, of_tiers, packs, verb, 
 WORST_FIRST: Final = (
     Reason.NO_WORKER,
     Reason.BUDGET_REACHED,
+    Reason.PROJECT_BUDGET_REACHED,
+    Reason.TENANT_BUDGET_REACHED,
     Reason.DEADLINE_PASSED,
     Reason.QUEUED,
     Reason.USER_PAUSED,
@@ -105,7 +107,7 @@ def _by_state(case: _Case) -> Told:
             assert_never(unknown)
 
 
-def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a line for each reason there is
+def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911, PLR0912 -- a line for each reason there is
     match reason:
         case Reason.QUEUED:
             return _queued(case)
@@ -119,6 +121,8 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911 -- a
             return _held(case)
         case Reason.BUDGET_REACHED:
             return over_budget(case.facts, case.prospect, rows_left=case.rows_left)
+        case Reason.PROJECT_BUDGET_REACHED | Reason.TENANT_BUDGET_REACHED:
+            return over_shared_budget(case.facts, case.seen.snapshot.budgets, rows_left=case.rows_left)
         case Reason.ALL_PACKED:
             return _all_packed(case)
         case Reason.BAD_INPUT | Reason.QUOTA_REACHED | Reason.RESULTS_LOST | Reason.PROMISE_DECLINED:

@@ -89,13 +89,13 @@ class Forecast:
         for place, backlog in enumerate(self._lineup):
             self._places.setdefault(backlog.batch_id, []).append(place)
         can_wait = self._promises.can_wait()
-        self._purses = Purses(self._lineup, self._outlook)
+        self._purses = Purses(self._lineup, self._outlook, snapshot.budgets)
         refusals = refusals_of(
             self._lineup,
             self._routes,
             now_us=snapshot.now_us,
             can_wait=can_wait,
-            has_reached_budget=self._purses.is_reached,
+            purses=self._purses,
         )
         competing = np.flatnonzero((refusals < 0) & ~self._purses.is_waiting & ~self._lineup.must_promise)
         self._candidates: list[Backlog] = [self._lineup[place] for place in competing.tolist()]
@@ -130,10 +130,19 @@ class Forecast:
             finish_seconds=self._finish(seconds, list(pools), workers),
             promisable_at=self._promisable_at(mine),
             start_by=_instant(deadline_us - round(lost * _US)),
-            cost_micros=round(seconds * rate / 3600),
+            cost_micros=self._charge(backlogs, cost_micros=seconds * rate / 3600),
             currency=next(self._views[pool].currency for pool in pools),
             is_measured=all(self._outlook.is_measured(variant, pool) for pool, variant in pools.items()),
             waits_for_budget=bool(self._purses.is_waiting[mine].any()),
+        )
+
+    def _charge(self, backlogs: list[Backlog], *, cost_micros: float) -> int:
+        terms = backlogs[0].terms
+        sizes = [self._outlook.expected_size(each) for each in backlogs]
+        return terms.charge_micros(
+            effective_micros=round(cost_micros),
+            input_tokens=round(sum(size.input_tokens for size in sizes)),
+            output_tokens=round(sum(size.output_tokens for size in sizes)),
         )
 
     def workers_wanted(self, pool: str) -> tuple[int, int]:

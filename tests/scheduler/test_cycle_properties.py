@@ -350,6 +350,9 @@ class OutlookOfAMinute:
     def row_seconds_of(self, _: Backlog) -> Callable[[object], float]:
         return lambda _: 0.1
 
+    def row_charge_micros(self, *_: object) -> None:
+        return None
+
     def dearest_second_micros(self, model: str, tier: Tier) -> float:
         del model, tier
         return 0.0

@@ -6,7 +6,6 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from sqlalchemy import text
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, new_pack_id
@@ -135,7 +134,7 @@ def test_spent_and_reserved_stay_within_the_budget(world: World, seed: int) -> N
 
 
 def test_a_reservation_that_is_forgotten_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlogs, "_RESERVED", text("SELECT '' AS batch_id, 0 AS micros WHERE false"))
+    monkeypatch.setattr(backlogs, "read_reserved", lambda _connection: ())
 
     with pytest.raises(AssertionError):
         work_all(world)

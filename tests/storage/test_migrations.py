@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, pool, text
 
 from pipeline.domain.audit import AuditAction
+from pipeline.domain.costs.budgets import BudgetMark, BudgetPeriod
 from pipeline.domain.costs.prices import Market, PriceSource, PriceUnit
 from pipeline.domain.costs.transactions import CostCategory, TransactionKind
 from pipeline.domain.endpoints import Endpoint
@@ -31,6 +32,7 @@ from pipeline.ports.meters import EnergySource
 from storage import price_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
+from storage.budget_tables import BudgetRow
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
 from storage.settlement_tables import BillRow
@@ -44,6 +46,7 @@ assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
 assert BillRow.metadata is TABLES
+assert BudgetRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -54,6 +57,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_batches_reason": Reason,
     "ck_batches_state": BatchState,
     "ck_batches_tier": Tier,
+    "ck_budget_notices_mark": BudgetMark,
+    "ck_budgets_period": BudgetPeriod,
     "ck_decisions_reason": Reason,
     "ck_files_purpose": FilePurpose,
     "ck_firings_outcome": FiringOutcome,
@@ -162,7 +167,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|unit)$|^ck_prices?(_refreshes)?_(market|source)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|unit|mark)$|^ck_budgets_period$|^ck_prices?(_refreshes)?_(market|source)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -32,6 +32,7 @@ from storage import (
     quotas,
     recurring_statements,
     rescue,
+    reservations,
     retries,
     settlements,
     snapshots,
@@ -379,9 +380,10 @@ CASES = (
     case("batches that move", changes._MOVING, "ix_packs_waiting ix_packs_leased ix_packs_unsettled", 1500),
     case(
         "reservations",
-        backlogs._RESERVED,
+        reservations.RESERVED,
         "ix_packs_waiting ix_packs_leased ix_pack_slices_pack_id ix_transactions_pack_id pk_entries|ix_entries_batch_id",
         3000,
+        tenant_id=None,
     ),
     case(
         "what a pack has reserved",

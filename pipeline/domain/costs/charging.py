@@ -7,7 +7,7 @@ from typing import Final
 
 #: A charge of what it cost.
 PAR_PPM: Final = 1_000_000
-_PICOS_PER_MICRO: Final = 1_000_000
+PICOS_PER_MICRO: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,4 +30,8 @@ class ChargeTerms:
         if self.input_token_picos is None or self.output_token_picos is None:
             return effective_micros * self.multiplier_ppm // PAR_PPM
         picos = input_tokens * self.input_token_picos + output_tokens * self.output_token_picos
-        return picos // _PICOS_PER_MICRO
+        return picos // PICOS_PER_MICRO
+
+
+#: A batch pays what it cost.
+AT_COST: Final = ChargeTerms()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.domain.costs.charging import AT_COST
+from pipeline.domain.costs.tariffs import price_document, price_sentence
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.promises import PROMISES
 from pipeline.domain.reasons import SENTENCES
@@ -38,6 +40,7 @@ def batch_document(view: BatchView) -> Document:
         "tokens": {"input": view.input_tokens, "output": view.output_tokens},
         "cost_micros": view.cost_micros,
         "budget_micros": view.budget_micros,
+        "price": price_document(view.terms, view.charge_factors),
         "currency": view.currency,
         "files": {"input": view.input_file_id, "output": view.output_file_id, "error": view.error_file_id},
         "errors": [line_error_document(error) for error in view.errors],
@@ -83,6 +86,8 @@ def batch_facts(view: BatchView) -> dict[str, str]:
         facts["trouble"] = f"{view.trouble}; it is tried again"
     if view.budget_micros is not None:
         facts["budget"] = money(view.budget_micros, view.currency)
+    if view.terms != AT_COST:
+        facts["price"] = price_sentence(view.terms, view.charge_factors, view.currency)
     facts |= {f"note {key}": value for key, value in (view.metadata or {}).items()}
     is_open = view.state is BatchState.IN_PROGRESS
     facts["deadline"] = moment(view.deadline_at) + (f", {PROMISES[view.promise]}" if is_open else "")

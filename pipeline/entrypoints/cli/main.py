@@ -14,6 +14,7 @@ from pipeline.domain.errors import NightrateError
 from pipeline.entrypoints.cli import (
     audit,
     bench,
+    budgets,
     config_command,
     cost,
     database,
@@ -88,6 +89,7 @@ def build_app() -> typer.Typer:
     app.add_typer(plans.app, name="plans")
     app.add_typer(prices.app, name="prices")
     app.add_typer(cost.app, name="cost")
+    app.add_typer(budgets.app, name="budgets")
     app.command("audit")(audit.audit)
     app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)

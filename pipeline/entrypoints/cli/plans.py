@@ -38,6 +38,33 @@ def list_plans(*, as_json: AsJson = False) -> int:
     return ExitCode.OK
 
 
+@app.command("prices")
+def list_prices(*, as_json: AsJson = False) -> int:
+    """Show what is charged: by tier, by plan, by the hour, by how busy the fleet is, and for tokens."""
+    from pipeline.config import load_settings
+    from pipeline.domain.costs.tariffs import tariff_document
+
+    settings = load_settings()
+    document = tariff_document(settings.plan_book.tariff) | {"currency": settings.currency}
+    plans = settings.plan_book.plans.values()
+    document["plans"] = {plan.name: plan_document(plan)["price_multiplier"] for plan in plans}
+    if as_json:
+        print_document(document)
+        return ExitCode.OK
+    for name, value in document.items():
+        if isinstance(value, dict):
+            print_line(name)
+            for key, each in value.items():
+                print_line(f"  {str(key).ljust(22)}{_told(each)}")
+        elif isinstance(value, list):
+            print_line(name)
+            for each in value:
+                print_line(f"  {_told(each)}")
+        else:
+            print_line(f"{name.ljust(24)}{_told(value)}")
+    return ExitCode.OK
+
+
 @app.command("set")
 def set_plan(
     tenant: TenantArgument,
@@ -88,7 +115,10 @@ def plan_document(plan: Plan) -> dict[str, object]:
     """Return a plan with all its limits; None: as much as one likes."""
     from dataclasses import asdict
 
-    return {**asdict(plan), "tier_ceiling": str(plan.tier_ceiling)}
+    from pipeline.domain.money import amount
+
+    document = {**asdict(plan), "tier_ceiling": str(plan.tier_ceiling)}
+    return document | {"price_multiplier": amount(document.pop("price_ppm"))}
 
 
 def _document(row: Headroom) -> dict[str, object]:
@@ -102,6 +132,12 @@ def _standing(row: Headroom) -> str:
     used = "" if row.used is None else f"{row.used:,} "
     until = "" if row.resets_at is None else f", until {row.resets_at:%Y-%m-%d %H:%M}Z"
     return f"{used}{limit}{until}"
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return "-" if value is None else str(value)
 
 
 def _written(value: object) -> str:

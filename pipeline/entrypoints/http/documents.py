@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 from fastapi.responses import Response
 
+from pipeline.domain.costs.tariffs import price_document
 from pipeline.domain.lifecycle import BatchState
 from pipeline.domain.money import amount
 from pipeline.domain.reasons import SENTENCES
@@ -146,6 +147,7 @@ def _beyond(view: BatchView) -> Document:
         "project_id": view.project_id,
         "max_cost": None if view.budget_micros is None else amount(view.budget_micros),
         "cost": {"amount": amount(view.cost_micros), "currency": view.currency},
+        "price": price_document(view.terms, view.charge_factors),
         "reason": None if view.reason is None else {"code": str(view.reason), "message": SENTENCES[view.reason]},
         "promise": str(view.promise),
         "retry_of": view.retry_of,

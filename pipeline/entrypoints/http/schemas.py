@@ -168,6 +168,16 @@ class Counts(_Answered):
     failed: int
 
 
+class Price(_Answered):
+    """What a batch is charged: a multiple of what it cost, or prices per million tokens where its model has them."""
+
+    multiplier: str
+    #: What it is the product of.
+    factors: dict[str, str]
+    input_per_million: str | None
+    output_per_million: str | None
+
+
 class Cost(_Answered):
     """Money."""
 
@@ -237,6 +247,7 @@ class Batch(_Answered):
     project_id: str
     max_cost: str | None
     cost: Cost
+    price: Price
     reason: Why | None
     promise: str
     retry_of: str | None

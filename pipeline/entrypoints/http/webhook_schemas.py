@@ -23,6 +23,8 @@ SubscribableType = Literal[
     EventType.BATCH_FAILED,
     EventType.BATCH_EXPIRED,
     EventType.BATCH_CANCELLED,
+    EventType.BUDGET_ALERT,
+    EventType.BUDGET_REACHED,
 ]
 Url = Annotated[
     str,

@@ -62,7 +62,10 @@ def belongings(there: Organization) -> Mapping[str, str]:
     upload_id = api.ask("POST", "/v1/uploads", started, key=key).json["id"]
     wanted = {"url": "http://127.0.0.1:9/", "event_types": ["batch.completed"]}
     webhook_id = api.ask("POST", "/v1/webhooks", wanted, key=key).json["id"]
+    limit = {"amount": "1000", "project_id": there.first}
+    budget_id = api.ask("POST", "/v1/organization/budgets", limit, key=there.key()).json["id"]
     return {
+        "budget_id": budget_id,
         "file_id": file_id,
         "batch_id": batch_id,
         "project_id": there.first,

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline.domain.ids import new_batch_id, new_file_id, new_key_id, new_project_id, new_upload_id, new_webhook_id
+from pipeline.domain.ids import (
+    new_batch_id,
+    new_budget_id,
+    new_file_id,
+    new_key_id,
+    new_project_id,
+    new_upload_id,
+    new_webhook_id,
+)
 from pipeline.entrypoints.http.server import build_app
 from storage.base import Base
 from tests.pipeline.http.organizations import Organization, batch_body, belongings, organization
@@ -23,6 +31,7 @@ from tests.services import eventually
 #: What nobody owns: models are the installation's.
 SHARED = frozenset({"model"})
 UNKNOWN = {
+    "budget_id": new_budget_id(),
     "file_id": new_file_id(),
     "batch_id": new_batch_id(),
     "project_id": new_project_id(),
@@ -31,7 +40,7 @@ UNKNOWN = {
     "webhook_id": new_webhook_id(),
 }
 #: Of an object, and with it the seconds at which it was made.
-ID = re.compile(r"\b(batch|file|key|proj|tnt|audit|req|upload|whk|evt)_[0-9a-f]{20,}\b")
+ID = re.compile(r"\b(batch|file|key|proj|tnt|audit|req|upload|whk|evt|budget)_[0-9a-f]{20,}\b")
 SECONDS = re.compile(r'(_at":)[0-9]+')
 
 
