@@ -1,4 +1,4 @@
-"""The journal's sums by hour: brought up to date by whoever leads, and never wrong in between.
+"""The journal's sums by hour and by day: brought up to date by whoever leads, and never wrong in between.
 
 What is not summed up yet is read line by line by the same views, so that a sum is of the moment at which it is asked.
 """
@@ -9,15 +9,35 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from storage.cost_tables import DIMENSIONS, MEASURES
+from storage.cost_tables import DAY_DIMENSIONS, DIMENSIONS, MEASURES
 from storage.database import Database
 
 #: Transactions summed up at once: some tenths of a second.
 AT_ONCE: Final = 5_000
 _KEYS: Final = ", ".join(DIMENSIONS)
+_DAY_KEYS: Final = ", ".join(DAY_DIMENSIONS)
 _SUMS: Final = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in MEASURES)
 _NAMES: Final = ", ".join(MEASURES)
-_ADDED: Final = ", ".join(f"{name} = cost_hours.{name} + excluded.{name}" for name in MEASURES)
+_NEGATED: Final = ", ".join(f"-{name}" for name in MEASURES)
+
+
+def _added(table: str) -> str:
+    return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
+
+
+def _differences(table: str, keys: str) -> str:
+    return f"""
+        SELECT count(*) AS wrong FROM (
+            SELECT 1 FROM (
+                SELECT {keys}, {_NAMES} FROM {table}
+                UNION ALL
+                SELECT {keys}, {_NEGATED} FROM cost_lines
+                 WHERE NOT EXISTS (SELECT FROM cost_pending WHERE cost_pending.transaction_id = cost_lines.transaction_id)
+                ) AS both_sides
+             GROUP BY {keys}
+            HAVING ({", ".join(f"sum({name})" for name in MEASURES)})
+                   IS DISTINCT FROM ({", ".join("0::numeric" for _ in MEASURES)})) AS left_over"""  # noqa: S608 -- names of ours
+
 
 #: One at a time: two would only wait for one another.
 _ALONE: Final = text("SELECT pg_try_advisory_xact_lock(hashtextextended('nightrate.cost_hours', 0))")
@@ -35,30 +55,27 @@ _SUM_UP: Final = text(f"""
     summed AS (
         INSERT INTO cost_hours ({_KEYS}, {_NAMES})
         SELECT {_KEYS}, {_SUMS} FROM lines GROUP BY {_KEYS}
-            ON CONFLICT ON CONSTRAINT uq_cost_hours DO UPDATE SET {_ADDED}),
+            ON CONFLICT ON CONSTRAINT uq_cost_hours DO UPDATE SET {_added("cost_hours")}),
+    summed_by_day AS (
+        INSERT INTO cost_days ({_DAY_KEYS}, {_NAMES})
+        SELECT {_DAY_KEYS}, {_SUMS} FROM lines GROUP BY {_DAY_KEYS}
+            ON CONFLICT ON CONSTRAINT uq_cost_days DO UPDATE SET {_added("cost_days")}),
     changed AS (
-        INSERT INTO cost_days (day, version)
+        INSERT INTO cost_day_versions (day, version)
         SELECT day, 1 FROM lines
          UNION
         -- A batch is told of on the day on which it was submitted.
         SELECT CAST(batches.created_at AT TIME ZONE 'UTC' AS date), 1
           FROM batches WHERE batches.id IN (SELECT batch_id FROM lines)
-            ON CONFLICT (day) DO UPDATE SET version = cost_days.version + 1, changed_at = clock_timestamp())
+            ON CONFLICT (day) DO UPDATE SET version = cost_day_versions.version + 1, changed_at = clock_timestamp())
     SELECT count(*) FROM taken
 """)  # noqa: S608 -- names of columns, of ours
-_EMPTY: Final = text("DELETE FROM cost_hours")
+_EMPTY: Final = (text("DELETE FROM cost_hours"), text("DELETE FROM cost_days"))
 _ALL_PENDING: Final = text("INSERT INTO cost_pending SELECT id FROM transactions ON CONFLICT DO NOTHING")
+#: What was summed up beside the journal without what is pending: nothing is to be left.
 _DIFFERENCES: Final = text(f"""
-    -- What was summed up beside the journal without what is pending: of every hour, nothing is to be left.
-    SELECT count(*) FROM (
-        SELECT {_KEYS}, {_SUMS} FROM (
-            SELECT {_KEYS}, {_NAMES} FROM cost_hours
-            UNION ALL
-            SELECT {_KEYS}, {", ".join(f"-{name}" for name in MEASURES)} FROM cost_lines
-             WHERE transaction_id NOT IN (SELECT transaction_id FROM cost_pending)) AS both_sides
-         GROUP BY {_KEYS}
-        HAVING ({", ".join(f"sum({name})" for name in MEASURES)})
-               IS DISTINCT FROM ({", ".join("0::numeric" for _ in MEASURES)})) AS wrong
+    SELECT sum(wrong) FROM ({_differences("cost_hours", _KEYS)}
+    UNION ALL {_differences("cost_days", _DAY_KEYS)}) AS found
 """)  # noqa: S608 -- names of columns, of ours
 
 
@@ -84,7 +101,8 @@ class CostSums:
 
         def work(connection: Connection) -> None:
             connection.execute(_WAIT_ALONE)
-            connection.execute(_EMPTY)
+            for statement in _EMPTY:
+                connection.execute(statement)
             connection.execute(_ALL_PENDING)
 
         self._database.run(work)

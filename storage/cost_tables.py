@@ -32,6 +32,22 @@ DIMENSIONS = (
     "method",
     "currency",
 )
+#: Of these, what the sums by day are kept apart by.
+DAY_DIMENSIONS = (
+    "day",
+    "batch_id",
+    "kind",
+    "pool",
+    "market",
+    "provider",
+    "instance_type",
+    "region",
+    "model",
+    "variant",
+    "tier",
+    "category",
+    "currency",
+)
 #: What is summed up.
 MEASURES = (
     "list_micros",
@@ -87,6 +103,40 @@ class CostHourRow(Base):
     )
 
 
+class CostDayRow(Base):
+    """Lines of the journal that have all but their figures and hours in common, of one day: what most is asked of."""
+
+    __tablename__ = "cost_days"
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    day: Mapped[date]
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
+    kind: Mapped[str]
+    pool: Mapped[str | None]
+    market: Mapped[str | None]
+    provider: Mapped[str | None]
+    instance_type: Mapped[str | None]
+    region: Mapped[str | None]
+    model: Mapped[str | None]
+    variant: Mapped[str | None]
+    tier: Mapped[str | None]
+    category: Mapped[str]
+    currency: Mapped[str]
+    list_micros: Mapped[int]
+    contracted_micros: Mapped[int]
+    effective_micros: Mapped[int]
+    billed_micros: Mapped[int]
+    on_demand_micros: Mapped[int]
+    charged_micros: Mapped[int]
+    row_count: Mapped[int]
+    input_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    worker_us: Mapped[int]
+    __table_args__ = (
+        UniqueConstraint(*DAY_DIMENSIONS, name="uq_cost_days", postgresql_nulls_not_distinct=True),
+        Index("ix_cost_days_batch_id", "batch_id"),
+    )
+
+
 class CostPendingRow(Base):
     """A transaction that is not in `cost_hours` yet: written with it, by a trigger, and taken away as it is summed up."""
 
@@ -94,10 +144,10 @@ class CostPendingRow(Base):
     transaction_id: Mapped[int] = mapped_column(ForeignKey(TransactionRow.id), primary_key=True, autoincrement=False)
 
 
-class CostDayRow(Base):
+class CostDayVersionRow(Base):
     """A day of use, how often its sums have changed, and how far it was exported."""
 
-    __tablename__ = "cost_days"
+    __tablename__ = "cost_day_versions"
     day: Mapped[date] = mapped_column(primary_key=True)
     version: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

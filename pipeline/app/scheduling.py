@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from pipeline.app.batches import finalize_claimed, take_in_claimed
+from pipeline.app.cost_exports import EXPORT_EVERY_SECONDS, SUM_EVERY_SECONDS, CostKeeper
 from pipeline.app.policies import policy_of
 from pipeline.app.recurring import Deliverer, Firer
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
@@ -112,6 +113,7 @@ class _Duties:
         self._deliverer = Deliverer(stack, firings, now=stack.recurring.now)
         self._sweeper = Sweeper(stack, every_seconds=SWEEP_EVERY_SECONDS)
         self._webhooks = Webhooks.of(stack)
+        self._costs = CostKeeper(stack, now=stack.recurring.now)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -130,6 +132,8 @@ class _Duties:
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
             Doer(name="webhooks", every_seconds=settings.cycle_seconds, run_once=self._webhooks.run_once),
+            Doer(name="cost_sums", every_seconds=SUM_EVERY_SECONDS, run_once=self._costs.sum_up),
+            Doer(name="cost_exports", every_seconds=EXPORT_EVERY_SECONDS, run_once=self._costs.export_days),
         ]
 
     def close(self) -> None:

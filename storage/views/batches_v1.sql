@@ -40,7 +40,7 @@ SELECT batches.id AS batch_id,
                CAST(sum(input_tokens) AS bigint) AS input_tokens,
                CAST(sum(output_tokens) AS bigint) AS output_tokens,
                CAST(sum(worker_us) AS bigint) AS worker_us
-          FROM nightrate.cost_sums WHERE batch_id IS NOT NULL GROUP BY batch_id, currency) AS sums
+          FROM nightrate.cost_day_sums WHERE batch_id IS NOT NULL GROUP BY batch_id, currency) AS sums
   JOIN nightrate.batches ON batches.id = sums.batch_id;
 
 COMMENT ON VIEW cost.batches IS 'What each batch cost so far, and what a token, a request and an hour of it did. A batch that cost nothing yet is not listed.';

@@ -15,7 +15,7 @@ SELECT CAST(batches.created_at AT TIME ZONE 'UTC' AS date) AS day,
        CAST(round(CAST(coalesce(sums.charged_micros, 0) AS numeric) / batches.budget_micros, 6) AS numeric(20, 6)) AS share_used
   FROM nightrate.batches
   LEFT JOIN (SELECT batch_id, min(currency) AS currency, CAST(sum(charged_micros) AS bigint) AS charged_micros
-               FROM nightrate.cost_sums WHERE batch_id IS NOT NULL GROUP BY batch_id) AS sums ON sums.batch_id = batches.id
+               FROM nightrate.cost_day_sums WHERE batch_id IS NOT NULL GROUP BY batch_id) AS sums ON sums.batch_id = batches.id
  WHERE batches.budget_micros IS NOT NULL;
 
 COMMENT ON VIEW cost.budget_burn IS 'How much of their budgets is used: of batches that have one.';

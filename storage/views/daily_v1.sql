@@ -19,7 +19,7 @@ SELECT sums.day,
        CAST(sum(sums.output_tokens) AS bigint) AS output_tokens,
        CAST(sum(sums.input_tokens + sums.output_tokens) AS bigint) AS tokens,
        CAST(sum(sums.worker_us) * 0.000001 AS numeric(20, 6)) AS worker_seconds
-  FROM nightrate.cost_sums AS sums LEFT JOIN nightrate.batches ON batches.id = sums.batch_id
+  FROM nightrate.cost_day_sums AS sums LEFT JOIN nightrate.batches ON batches.id = sums.batch_id
  GROUP BY 1, 2, 3, 4, 5, 6, 7;
 
 COMMENT ON VIEW cost.daily IS 'What was had and what it cost, by day, tenant, project, model, tier and pool; overhead has no tenant.';

@@ -1,9 +1,10 @@
--- The sums as they are kept, without the batch.
+-- The sums as they are kept, and not grouped again: whoever asks does that once.
 CREATE VIEW cost.hourly AS
 SELECT sums.hour,
        sums.day,
        batches.tenant_id,
        batches.project_id,
+       sums.batch_id,
        sums.model,
        sums.variant,
        CASE WHEN sums.batch_id IS NOT NULL THEN coalesce(sums.tier, batches.tier) END AS tier,
@@ -18,26 +19,26 @@ SELECT sums.hour,
        sums.transaction_kind,
        sums.method,
        sums.currency,
-       CAST(sum(sums.list_micros) * 0.000001 AS numeric(20, 6)) AS list_cost,
-       CAST(sum(sums.contracted_micros) * 0.000001 AS numeric(20, 6)) AS contracted_cost,
-       CAST(sum(sums.effective_micros) * 0.000001 AS numeric(20, 6)) AS effective_cost,
-       CAST(sum(sums.billed_micros) * 0.000001 AS numeric(20, 6)) AS billed_cost,
-       CAST(sum(sums.on_demand_micros) * 0.000001 AS numeric(20, 6)) AS on_demand_cost,
-       CAST(sum(sums.charged_micros) * 0.000001 AS numeric(20, 6)) AS charged,
-       CAST((sum(sums.on_demand_micros) - sum(sums.effective_micros)) * 0.000001 AS numeric(20, 6)) AS saving,
-       CAST(sum(sums.row_count) AS bigint) AS requests,
-       CAST(sum(sums.input_tokens) AS bigint) AS input_tokens,
-       CAST(sum(sums.output_tokens) AS bigint) AS output_tokens,
-       CAST(sum(sums.input_tokens + sums.output_tokens) AS bigint) AS tokens,
-       CAST(sum(sums.worker_us) * 0.000001 AS numeric(20, 6)) AS worker_seconds
-  FROM nightrate.cost_sums AS sums LEFT JOIN nightrate.batches ON batches.id = sums.batch_id
- GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18;
+       CAST(sums.list_micros * 0.000001 AS numeric(20, 6)) AS list_cost,
+       CAST(sums.contracted_micros * 0.000001 AS numeric(20, 6)) AS contracted_cost,
+       CAST(sums.effective_micros * 0.000001 AS numeric(20, 6)) AS effective_cost,
+       CAST(sums.billed_micros * 0.000001 AS numeric(20, 6)) AS billed_cost,
+       CAST(sums.on_demand_micros * 0.000001 AS numeric(20, 6)) AS on_demand_cost,
+       CAST(sums.charged_micros * 0.000001 AS numeric(20, 6)) AS charged,
+       CAST((sums.on_demand_micros - sums.effective_micros) * 0.000001 AS numeric(20, 6)) AS saving,
+       sums.row_count AS requests,
+       sums.input_tokens,
+       sums.output_tokens,
+       sums.input_tokens + sums.output_tokens AS tokens,
+       CAST(sums.worker_us * 0.000001 AS numeric(20, 6)) AS worker_seconds
+  FROM nightrate.cost_sums AS sums LEFT JOIN nightrate.batches ON batches.id = sums.batch_id;
 
-COMMENT ON VIEW cost.hourly IS 'What was had and what it cost, by the hour: the finest sums that are kept.';
+COMMENT ON VIEW cost.hourly IS 'What was had and what it cost, by the hour and batch: the finest sums that are kept. Several rows may differ in nothing but their figures: sum them.';
 COMMENT ON COLUMN cost.hourly.hour IS 'The hour of use, UTC: that in which the period begins.';
 COMMENT ON COLUMN cost.hourly.day IS 'The day of use, UTC.';
 COMMENT ON COLUMN cost.hourly.tenant_id IS 'Who pays; NULL: overhead, which nobody does.';
 COMMENT ON COLUMN cost.hourly.project_id IS 'The project of the tenant; NULL: overhead.';
+COMMENT ON COLUMN cost.hourly.batch_id IS 'The batch; NULL: overhead.';
 COMMENT ON COLUMN cost.hourly.model IS 'The model; NULL where time was spent on none.';
 COMMENT ON COLUMN cost.hourly.variant IS 'What ran: the model, or one of its variants; NULL where nothing did.';
 COMMENT ON COLUMN cost.hourly.tier IS 'The tier that it ran in, or where nothing did, the batch''s now; NULL: overhead.';

@@ -30,7 +30,7 @@ SELECT sums.day,
                CAST(sum(input_tokens) AS bigint) AS input_tokens,
                CAST(sum(output_tokens) AS bigint) AS output_tokens,
                CAST(sum(worker_us) AS bigint) AS worker_us
-          FROM nightrate.cost_sums WHERE batch_id IS NOT NULL GROUP BY day, batch_id, model, currency) AS sums
+          FROM nightrate.cost_day_sums WHERE batch_id IS NOT NULL GROUP BY day, batch_id, model, currency) AS sums
   JOIN nightrate.batches ON batches.id = sums.batch_id
  CROSS JOIN LATERAL jsonb_each_text(batches.labels) AS labels
  GROUP BY 1, 2, 3, 4, 5, 6, 7;

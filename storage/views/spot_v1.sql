@@ -14,7 +14,7 @@ SELECT sums.day,
        CAST(sum(sums.on_demand_micros) * 0.000001 AS numeric(20, 6)) AS on_demand_cost,
        CAST((sum(sums.on_demand_micros) - sum(sums.effective_micros)) * 0.000001 AS numeric(20, 6)) AS saving,
        CAST(round((sum(sums.on_demand_micros) - sum(sums.effective_micros)) / nullif(sum(sums.on_demand_micros), 0), 6) AS numeric(20, 6)) AS saving_share
-  FROM nightrate.cost_sums AS sums
+  FROM nightrate.cost_day_sums AS sums
  WHERE sums.category = 'compute' AND sums.market IS NOT NULL
  GROUP BY 1, 2, 3, 4, 5, 6;
 

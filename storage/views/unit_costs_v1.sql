@@ -32,7 +32,7 @@ SELECT sums.day,
                   FROM (SELECT sums.*, CASE WHEN sums.batch_id IS NOT NULL THEN coalesce(sums.own_tier, batches.tier) END AS tier
                           FROM (SELECT day, model, variant, tier AS own_tier, pool, market, currency, batch_id,
                                        effective_micros, charged_micros, row_count, input_tokens, output_tokens, worker_us
-                                  FROM nightrate.cost_sums) AS sums
+                                  FROM nightrate.cost_day_sums) AS sums
                           LEFT JOIN nightrate.batches ON batches.id = sums.batch_id) AS lines
                  GROUP BY day, model, variant, tier, pool, market, currency) AS found
         WINDOW wide AS (PARTITION BY day, pool, currency)) AS sums

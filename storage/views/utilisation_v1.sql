@@ -12,7 +12,7 @@ SELECT sums.day,
        CAST(round(sum(sums.worker_us) / nullif(sum(sum(sums.worker_us)) OVER pool_day, 0), 6) AS numeric(20, 6)) AS share_of_time,
        CAST(round(sum(sums.effective_micros) / nullif(sum(sum(sums.effective_micros)) OVER pool_day, 0), 6) AS numeric(20, 6)) AS share_of_cost,
        sums.kind NOT IN ('work', 'shared') AS is_waste
-  FROM nightrate.cost_sums AS sums
+  FROM nightrate.cost_day_sums AS sums
  WHERE sums.category = 'compute'
  GROUP BY 1, 2, 3, 4, 5, 6, 7
  WINDOW pool_day AS (PARTITION BY sums.day, sums.pool, sums.currency);

@@ -14,7 +14,7 @@ depends_on = None
 
 _VIEWS = Path(__file__).resolve().parents[2] / "views"
 #: In the order in which they need one another.
-_INNER = ("lines_v1", "sums_v1")
+_INNER = ("lines_v1", "sums_v1", "day_sums_v1")
 _OUTER = (
     "charges_v1",
     "hourly_v1",
@@ -26,6 +26,22 @@ _OUTER = (
     "labels_v1",
     "budget_burn_v1",
 )
+_DAILY = (
+    "day",
+    "batch_id",
+    "kind",
+    "pool",
+    "market",
+    "provider",
+    "instance_type",
+    "region",
+    "model",
+    "variant",
+    "tier",
+    "category",
+    "currency",
+)
+_KNOWN = frozenset({"hour", "day", "kind", "category", "transaction_kind", "currency"})
 _AMOUNTS = ("list", "contracted", "effective", "billed", "on_demand", "charged")
 
 
@@ -46,41 +62,10 @@ def _run(path: Path) -> None:
 
 
 def _create_tables() -> None:
-    dimensions = {
-        "hour": sa.DateTime(timezone=True),
-        "day": sa.Date(),
-        "batch_id": None,
-        "kind": sa.String(),
-        "pool": None,
-        "market": None,
-        "provider": None,
-        "instance_type": None,
-        "region": None,
-        "zone": None,
-        "model": None,
-        "variant": None,
-        "tier": None,
-        "category": sa.String(),
-        "transaction_kind": sa.String(),
-        "method": None,
-        "currency": sa.String(),
-    }
-    op.create_table(
-        "cost_hours",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        *(sa.Column(name, kind or sa.String(), nullable=kind is None) for name, kind in dimensions.items()),
-        *(sa.Column(f"{name}_micros", sa.BigInteger(), nullable=False) for name in _AMOUNTS),
-        *(
-            sa.Column(name, sa.BigInteger(), nullable=False)
-            for name in ("row_count", "input_tokens", "output_tokens", "worker_us")
-        ),
-        sa.ForeignKeyConstraint(["batch_id"], ["nightrate.batches.id"], name=op.f("fk_cost_hours_batch_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_cost_hours")),
-        sa.UniqueConstraint(*dimensions, name=op.f("uq_cost_hours"), postgresql_nulls_not_distinct=True),
-        schema="nightrate",
-    )
+    hourly = ("hour", "day", *_DAILY[1:8], "zone", *_DAILY[8:12], "transaction_kind", "method", "currency")
+    _create_sums("cost_hours", hourly)
     op.create_index("ix_cost_hours_day", "cost_hours", ["day"], schema="nightrate")
-    op.create_index("ix_cost_hours_batch_id", "cost_hours", ["batch_id"], schema="nightrate")
+    _create_sums("cost_days", _DAILY)
     op.create_table(
         "cost_pending",
         sa.Column("transaction_id", sa.BigInteger(), nullable=False, autoincrement=False),
@@ -90,8 +75,31 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("transaction_id", name=op.f("pk_cost_pending")),
         schema="nightrate",
     )
+    _create_versions()
+
+
+def _create_sums(table: str, dimensions: tuple[str, ...]) -> None:
+    kinds = {"hour": sa.DateTime(timezone=True), "day": sa.Date()}
     op.create_table(
-        "cost_days",
+        table,
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        *(sa.Column(name, kinds.get(name, sa.String()), nullable=name not in _KNOWN) for name in dimensions),
+        *(sa.Column(f"{name}_micros", sa.BigInteger(), nullable=False) for name in _AMOUNTS),
+        *(
+            sa.Column(name, sa.BigInteger(), nullable=False)
+            for name in ("row_count", "input_tokens", "output_tokens", "worker_us")
+        ),
+        sa.ForeignKeyConstraint(["batch_id"], ["nightrate.batches.id"], name=op.f(f"fk_{table}_batch_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
+        sa.UniqueConstraint(*dimensions, name=op.f(f"uq_{table}"), postgresql_nulls_not_distinct=True),
+        schema="nightrate",
+    )
+    op.create_index(f"ix_{table}_batch_id", table, ["batch_id"], schema="nightrate")
+
+
+def _create_versions() -> None:
+    op.create_table(
+        "cost_day_versions",
         sa.Column("day", sa.Date(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column(
@@ -99,11 +107,11 @@ def _create_tables() -> None:
         ),
         sa.Column("exported_version", sa.BigInteger(), nullable=True),
         sa.Column("exported_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("version > 0", name=op.f("ck_cost_days_version")),
-        sa.CheckConstraint("exported_version BETWEEN 1 AND version", name=op.f("ck_cost_days_exported")),
+        sa.CheckConstraint("version > 0", name=op.f("ck_cost_day_versions_version")),
+        sa.CheckConstraint("exported_version BETWEEN 1 AND version", name=op.f("ck_cost_day_versions_exported")),
         sa.CheckConstraint(
-            "(exported_version IS NULL) = (exported_at IS NULL)", name=op.f("ck_cost_days_exported_when")
+            "(exported_version IS NULL) = (exported_at IS NULL)", name=op.f("ck_cost_day_versions_exported_when")
         ),
-        sa.PrimaryKeyConstraint("day", name=op.f("pk_cost_days")),
+        sa.PrimaryKeyConstraint("day", name=op.f("pk_cost_day_versions")),
         schema="nightrate",
     )
