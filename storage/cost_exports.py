@@ -45,7 +45,9 @@ _EXPORTED: Final = text("""
     UPDATE cost_day_versions SET exported_version = :version, exported_at = clock_timestamp()
      WHERE day = :day AND version >= :version AND coalesce(exported_version, 0) < :version
 """)
-_DAYS_EXPORTED: Final = text("SELECT day, exported_version FROM cost_day_versions WHERE exported_version IS NOT NULL ORDER BY day")
+_DAYS_EXPORTED: Final = text(
+    "SELECT day, exported_version FROM cost_day_versions WHERE exported_version IS NOT NULL ORDER BY day"
+)
 #: Held by a connection, not by a transaction: what is done meanwhile is no transaction's.
 _ALONE: Final = text("SELECT pg_try_advisory_lock(hashtextextended('nightrate.cost_days', 0))")
 _TOGETHER: Final = text("SELECT pg_advisory_unlock(hashtextextended('nightrate.cost_days', 0))")
@@ -130,7 +132,8 @@ class Moment:
             start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
             arguments = {"first": start, "until": start + timedelta(days=1)}
             found = self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(_FOCUS, arguments)
-            yield from found.mappings()
+            for row in found.mappings():
+                yield dict(row)
 
 
 class CostExports:

@@ -8,7 +8,15 @@ from typing import Final
 from sqlalchemy import Connection, TextClause, text
 
 from pipeline.ports.access import Scope
-from pipeline.ports.cost_reports import CostBucket, CostGroup, Period, ReportKey, ReportLine, TenantGroup, UtilisationLine
+from pipeline.ports.cost_reports import (
+    CostBucket,
+    CostGroup,
+    Period,
+    ReportKey,
+    ReportLine,
+    TenantGroup,
+    UtilisationLine,
+)
 from storage.cost_tables import MEASURES
 from storage.database import Database
 
@@ -78,9 +86,9 @@ class CostReports:
     def utilisation(self, period: Period) -> list[UtilisationLine]:
         """Return what the time of all workers went to, the dearest first."""
         rows = self._database.run(
-            lambda connection: connection.execute(
-                _UTILISATION, {"first": period.first, "until": period.until}
-            ).mappings().all(),
+            lambda connection: (
+                connection.execute(_UTILISATION, {"first": period.first, "until": period.until}).mappings().all()
+            ),
             is_look=True,
         )
         return [UtilisationLine(**row) for row in rows]

@@ -1,5 +1,6 @@
 """The tables behind the views of the schema `cost`: the journal summed up by hour, what is not summed up yet, and which
-days were exported."""
+days were exported.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from pipeline.app.stack import Stack
 from pipeline.domain.errors import NotFoundError
 from pipeline.domain.objects.keys import cost_day_prefix, cost_manifest_key, cost_part_key
 from pipeline.ports.cost_reports import Period
+from pipeline.report.columns import ParquetMissingError
 from pipeline.report.focus.columns import COLUMNS, DECIMALS_MAX, FocusKind, FocusVersion
 from pipeline.report.focus.rows import focus_row
 from pipeline.report.tables import TableFormat, written
@@ -102,6 +103,12 @@ class CostKeeper:
         return more
 
 
+def check_parquet() -> None:
+    """Raise `ParquetMissingError` where Parquet cannot be written."""
+    if not _has_parquet():
+        raise ParquetMissingError("Parquet is not installed here", hint="pip install 'nightrate[parquet]'")
+
+
 def _has_parquet() -> bool:
     # An extra: an installation without it has its views in the database alone.
     return importlib.util.find_spec("pyarrow") is not None
@@ -129,7 +136,10 @@ class DayExporter:
         with self._exports.alone() as is_alone:
             if not is_alone:
                 return []
-            return [self._export(due.day) for due in self._exports.due(before=before, again_before=again_before, limit=limit)]
+            return [
+                self._export(due.day)
+                for due in self._exports.due(before=before, again_before=again_before, limit=limit)
+            ]
 
     def _export(self, day: date) -> DayVersion:
         period = Period(first=day, until=day + timedelta(days=1))
@@ -153,7 +163,8 @@ class DayExporter:
 
     def _put_manifest(self, day: date, version: int, keys: Mapping[str, Mapping[str, object]]) -> None:
         content = orjson.dumps(
-            {"day": day.isoformat(), "version": version, "files": keys}, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2
+            {"day": day.isoformat(), "version": version, "files": keys},
+            option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2,
         )
         self._stack.objects.put(cost_manifest_key(day, version, sha256(content).hexdigest()), content)
 

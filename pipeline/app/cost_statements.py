@@ -6,7 +6,7 @@ from datetime import date
 
 from pipeline.app.stack import Stack
 from pipeline.domain.errors import NotFoundError
-from pipeline.ports.cost_reports import Period, ReportKey, ReportLine, SUMMED
+from pipeline.ports.cost_reports import SUMMED, Period, ReportKey, ReportLine
 from pipeline.report.statement.contents import LISTED_MAX, Statement, bars, days
 from storage.cost_reports import CostReports
 from storage.tenants import TenantRepository
@@ -17,13 +17,20 @@ def statements_of(stack: Stack, tenant_id: str, period: Period, *, made_on: date
 
     Raises `NotFoundError` for an unknown tenant.
     """
-    names = {view.tenant_id: view.name for view in TenantRepository(stack.database).tenants()}
+    names = {str(view.tenant_id): view.name for view in TenantRepository(stack.database).tenants()}
     if tenant_id not in names:
         raise NotFoundError(f"there is no tenant {tenant_id}", hint="`nightrate tenants list` shows them")
     reports = CostReports(stack.database)
     found = {
         key: reports.report(key, period, tenant_id=tenant_id)
-        for key in (ReportKey.TENANT, ReportKey.DAY, ReportKey.PROJECT, ReportKey.MODEL, ReportKey.TIER, ReportKey.BATCH)
+        for key in (
+            ReportKey.TENANT,
+            ReportKey.DAY,
+            ReportKey.PROJECT,
+            ReportKey.MODEL,
+            ReportKey.TIER,
+            ReportKey.BATCH,
+        )
     }
     totals = found[ReportKey.TENANT] or [_nothing(tenant_id)]
     return [_statement(total, found, names, period, made_on) for total in totals]

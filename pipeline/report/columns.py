@@ -17,7 +17,6 @@ from pipeline.domain.errors import UsageError
 from pipeline.report.drained import Drained
 from pipeline.report.lines import ResultLine
 
-
 #: Of one row group: whichever comes first.
 GROUP_ROWS_MAX: Final = 10_000
 GROUP_BYTES_MAX: Final = 16 * 1024 * 1024

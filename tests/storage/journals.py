@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.charging import ChargeTerms
+from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -24,7 +25,6 @@ from pipeline.domain.costs.transactions import (
     of_supplier,
     reversal,
 )
-from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.money import split_by_weight
 from pipeline.domain.tiers import Tier
@@ -47,7 +47,12 @@ class Journal:
 
 
 def write_journal(
-    database: Database, seed: int, *, days: int = 40, last_day: date = date(2026, 11, 20), batches: int = 12,
+    database: Database,
+    seed: int,
+    *,
+    days: int = 40,
+    last_day: date = date(2026, 11, 20),
+    batches: int = 12,
     transactions: int = 160,
 ) -> Journal:
     """Post a random journal of so many days, through the statement that everybody posts by."""
@@ -75,14 +80,14 @@ class _Writer:
         for number in range(transactions):
             with self.database.transaction() as connection:
                 self._transaction(connection, number, batch_ids)
-        return Journal(
-            first_day=self.start.date(), last_day=self.last_day, batch_ids=batch_ids, tenant_ids=tenant_ids
-        )
+        return Journal(first_day=self.start.date(), last_day=self.last_day, batch_ids=batch_ids, tenant_ids=tenant_ids)
 
     def _tenant(self, connection: Connection, tenant_id: str) -> None:
         connection.execute(text("INSERT INTO tenants (id, name) VALUES (:id, :id)"), {"id": tenant_id})
         connection.execute(
-            text("INSERT INTO projects (id, tenant_id, name, is_default) VALUES ('p' || CAST(:id AS text), CAST(:id AS text), 'main', true)"),
+            text(
+                "INSERT INTO projects (id, tenant_id, name, is_default) VALUES ('p' || CAST(:id AS text), CAST(:id AS text), 'main', true)"
+            ),
             {"id": tenant_id},
         )
 
@@ -161,8 +166,10 @@ class _Writer:
         self.lives[worker_id] = stop_us
         row = connection.execute(text("SELECT * FROM workers WHERE id = :id"), {"id": worker_id}).one()
         rates = HourlyRates(
-            list=row.list_rate_micros_per_hour, contracted=row.contracted_rate_micros_per_hour,
-            effective=row.rate_micros_per_hour, billed=row.billed_rate_micros_per_hour,
+            list=row.list_rate_micros_per_hour,
+            contracted=row.contracted_rate_micros_per_hour,
+            effective=row.rate_micros_per_hour,
+            billed=row.billed_rate_micros_per_hour,
             on_demand=row.on_demand_rate_micros_per_hour,
         )
         cost = rates.cost(start_us, stop_us)
@@ -178,20 +185,29 @@ class _Writer:
                   FROM (VALUES (1)) AS one LEFT JOIN packs ON packs.id = CAST(:pack_id AS text)
             """),
             {
-                "worker_id": worker_id, "start_us": start_us, "stop_us": stop_us,
-                "kind": "work" if is_work else str(overhead), "pack_id": pack_id,
-                "rate": rates.effective, "cost": cost.effective_micros,
+                "worker_id": worker_id,
+                "start_us": start_us,
+                "stop_us": stop_us,
+                "kind": "work" if is_work else str(overhead),
+                "pack_id": pack_id,
+                "rate": rates.effective,
+                "cost": cost.effective_micros,
             },
         )
         entries = self._worked(connection, mine, cost) if mine else [Entry(account=of_overhead(overhead), amounts=cost)]
         post(
             connection,
             Transaction(
-                key=f"interval:{worker_id}:{start_us}", kind=TransactionKind.ACCRUAL, category=CostCategory.COMPUTE,
+                key=f"interval:{worker_id}:{start_us}",
+                kind=TransactionKind.ACCRUAL,
+                category=CostCategory.COMPUTE,
                 period_start=self.start + timedelta(microseconds=start_us),
-                period_stop=self.start + timedelta(microseconds=stop_us), currency="USD",
+                period_stop=self.start + timedelta(microseconds=stop_us),
+                currency="USD",
                 entries=(*entries, Entry(account=of_supplier(row.pool), amounts=-cost)),
-                worker_id=worker_id, start_us=start_us, pack_id=None if pack_id is None else PackId(pack_id),
+                worker_id=worker_id,
+                start_us=start_us,
+                pack_id=None if pack_id is None else PackId(pack_id),
                 method="predicted_cost_v1" if mine else None,
             ),
         )
@@ -211,8 +227,10 @@ class _Writer:
             revenue += charged
             entries.append(
                 Entry(
-                    account=of_batch(batch_id), amounts=share + Amounts(charged_micros=charged),
-                    row_count=self.random.randint(1, 50), input_tokens=self.random.randint(0, 9_000),
+                    account=of_batch(batch_id),
+                    amounts=share + Amounts(charged_micros=charged),
+                    row_count=self.random.randint(1, 50),
+                    input_tokens=self.random.randint(0, 9_000),
                     output_tokens=self.random.randint(0, 5_000),
                 )
             )
@@ -233,11 +251,15 @@ class _Writer:
                 key=f"plain:{self.seed}:{number}",
                 kind=TransactionKind.ALLOCATION if is_shared else TransactionKind.ACCRUAL,
                 category=CostCategory.COMPUTE if is_shared else CostCategory.STORAGE,
-                period_start=at, period_stop=at + timedelta(hours=1), currency="USD",
+                period_start=at,
+                period_stop=at + timedelta(hours=1),
+                currency="USD",
                 entries=(
-                    Entry(account=to_account, amounts=amount), Entry(account=from_account, amounts=-amount),
+                    Entry(account=to_account, amounts=amount),
+                    Entry(account=from_account, amounts=-amount),
                 ),
-                method="proportional_v1" if is_shared else None, detail={"pool": "base"} if is_shared else {},
+                method="proportional_v1" if is_shared else None,
+                detail={"pool": "base"} if is_shared else {},
                 source="a price list",
             ),
         )
@@ -249,8 +271,13 @@ class _Writer:
         post(
             connection,
             Transaction(
-                key=f"settlement:{self.seed}:{number}", kind=TransactionKind.SETTLEMENT, category=CostCategory.COMPUTE,
-                period_start=at, period_stop=at, currency="USD", worker_id=worker_id,
+                key=f"settlement:{self.seed}:{number}",
+                kind=TransactionKind.SETTLEMENT,
+                category=CostCategory.COMPUTE,
+                period_start=at,
+                period_stop=at,
+                currency="USD",
+                worker_id=worker_id,
                 entries=(
                     Entry(account=of_overhead(Overhead.MINIMUM), amounts=amount),
                     Entry(account=of_supplier(pool), amounts=-amount),
@@ -273,8 +300,13 @@ class _Writer:
             text("SELECT * FROM entries WHERE transaction_id = :id ORDER BY line"), {"id": found.id}
         ).all()
         posted = Transaction(
-            key="", kind=TransactionKind.ALLOCATION, category=CostCategory.COMPUTE, period_start=found.period_start,
-            period_stop=found.period_stop, currency="USD", method=found.method,
+            key="",
+            kind=TransactionKind.ALLOCATION,
+            category=CostCategory.COMPUTE,
+            period_start=found.period_start,
+            period_stop=found.period_stop,
+            currency="USD",
+            method=found.method,
             entries=tuple(
                 Entry(
                     account=line.account,

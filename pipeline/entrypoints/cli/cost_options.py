@@ -30,7 +30,9 @@ def period_of(first: str | None, last: str | None, *, today: date | None = None)
     if first is None:
         start = (until - timedelta(days=1)).replace(day=1)
     if start >= until:
-        raise UsageError(f"--from {start} is after --to {until - timedelta(days=1)}", hint="--from 2026-11-01 --to 2026-11-30")
+        raise UsageError(
+            f"--from {start} is after --to {until - timedelta(days=1)}", hint="--from 2026-11-01 --to 2026-11-30"
+        )
     if (until - start).days > _DAYS_MAX:
         raise UsageError(f"{start} to {until} is more than ten years", hint="ask for fewer days")
     return Period(first=start, until=until)

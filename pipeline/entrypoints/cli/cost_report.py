@@ -123,7 +123,18 @@ def _nothing() -> ReportLine:
 
 
 def _print_table(by: str, lines: list[ReportLine], sums: list[ReportLine]) -> None:
-    heads = (by.upper(), "COST", "CHARGED", "SAVING", "WASTE", "REQUESTS", "TOKENS", "PER 1M TOKENS", "PER 1K REQUESTS", "HOURS")
+    heads = (
+        by.upper(),
+        "COST",
+        "CHARGED",
+        "SAVING",
+        "WASTE",
+        "REQUESTS",
+        "TOKENS",
+        "PER 1M TOKENS",
+        "PER 1K REQUESTS",
+        "HOURS",
+    )
     rows = [_cells(_called(line, by), line) for line in lines]
     print_table(heads, [*rows, *(_cells("total", line) for line in sums)], right=heads[1:])
     print_line("")

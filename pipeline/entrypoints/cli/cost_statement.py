@@ -15,7 +15,9 @@ from pipeline.entrypoints.cli.talk import print_document, print_line, say
 
 def statement(
     *,
-    tenant: Annotated[str, typer.Option("--tenant", metavar="ID", help="Whose month, as `nightrate tenants list` has it.")],
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="ID", help="Whose month, as `nightrate tenants list` has it.")
+    ],
     month: Annotated[str, typer.Option("--month", metavar="YYYY-MM", help="Which month, such as 2026-11.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Ends with .html or .pdf.")],
     force: ForceOption = False,

@@ -15,6 +15,7 @@ from pipeline.entrypoints.cli import (
     audit,
     bench,
     config_command,
+    cost,
     database,
     doctor,
     explain,
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.add_typer(projects.app, name="projects")
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
+    app.add_typer(cost.app, name="cost")
     app.command("audit")(audit.audit)
     app.add_typer(webhooks.app, name="webhooks")
     app.command("supervise", hidden=True)(stack.supervise)

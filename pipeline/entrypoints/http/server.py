@@ -25,6 +25,7 @@ from pipeline.entrypoints.http import (
     api_keys,
     audit_logs,
     batches,
+    costs,
     errors,
     files,
     forecasts,
@@ -69,6 +70,7 @@ _ROUTERS: Final = (
     projects.router,
     api_keys.router,
     audit_logs.router,
+    costs.router,
     webhooks.router,
     health.router,
 )

@@ -71,7 +71,11 @@ def days(lines: Sequence[ReportLine], period: Period, currency: str) -> list[Bar
     """Return what was charged on each day, those without charges too."""
     charged = {line.key: line.charged_micros for line in lines}
     return [
-        Bar(name=f"{day:%d}", micros=charged.get(day.isoformat(), 0), told=money(charged.get(day.isoformat(), 0), currency))
+        Bar(
+            name=f"{day:%d}",
+            micros=charged.get(day.isoformat(), 0),
+            told=money(charged.get(day.isoformat(), 0), currency),
+        )
         for day in period.days()
     ]
 

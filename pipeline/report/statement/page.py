@@ -36,11 +36,15 @@ svg { width: 100%; height: auto; } svg rect { fill: var(--bar); } svg text { fil
 
 def html(statement: Statement) -> str:
     """Return the page."""
-    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(told)}</dd></div>" for name, told in statement.facts.items())
+    facts = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(told)}</dd></div>" for name, told in statement.facts.items()
+    )
     more = ""
     if statement.batches_more:
         told = money(statement.batches_more_micros, statement.currency)
-        more = f"<p>and {counted(statement.batches_more, 'batch').replace('batchs', 'batches')} more: {escape(told)}</p>"
+        more = (
+            f"<p>and {counted(statement.batches_more, 'batch').replace('batchs', 'batches')} more: {escape(told)}</p>"
+        )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -77,7 +81,7 @@ def _columns(statement: Statement) -> str:
         height = _length(bar.micros, highest, _CHART_HEIGHT)
         x, width = number * step, step * 0.8
         drawn.append(
-            f'<g><title>{escape(bar.name)}: {escape(bar.told)}</title>'
+            f"<g><title>{escape(bar.name)}: {escape(bar.told)}</title>"
             f'<rect x="{x:.1f}" y="{_CHART_HEIGHT - height:.1f}" width="{width:.1f}" height="{height:.1f}"></rect>'
             f'<text x="{x + width / 2:.1f}" y="{_CHART_HEIGHT + _LABEL_HEIGHT - 4}" text-anchor="middle">'
             f"{escape(bar.name)}</text></g>"

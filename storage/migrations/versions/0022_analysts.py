@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -79,7 +80,7 @@ def _create_tables() -> None:
 
 
 def _create_sums(table: str, dimensions: tuple[str, ...]) -> None:
-    kinds = {"hour": sa.DateTime(timezone=True), "day": sa.Date()}
+    kinds: dict[str, sa.types.TypeEngine[Any]] = {"hour": sa.DateTime(timezone=True), "day": sa.Date()}
     op.create_table(
         table,
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
