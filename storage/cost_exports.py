@@ -37,7 +37,7 @@ _COMMENT: Final = text("SELECT obj_description(CAST(:view AS regclass), 'pg_clas
 _DUE: Final = text("""
     SELECT day, version FROM cost_day_versions
      WHERE day < :before AND exported_version IS DISTINCT FROM version
-       AND (exported_at IS NULL OR exported_at <= :again_before)
+       AND (exported_at IS NULL OR exported_at <= coalesce(CAST(:again_before AS timestamptz), exported_at))
      ORDER BY day LIMIT :limit
 """)
 _VERSION: Final = text("SELECT version FROM cost_day_versions WHERE day = :day")
@@ -162,8 +162,8 @@ class CostExports:
                 if is_alone:
                     connection.execute(_TOGETHER)
 
-    def due(self, *, before: date, again_before: datetime, limit: int) -> list[DayVersion]:
-        """Return days before `before` that are not exported as they stand, nor since `again_before`, the oldest first."""
+    def due(self, *, before: date, again_before: datetime | None, limit: int) -> list[DayVersion]:
+        """Return days before `before` that are not exported as they stand, nor since `again_before` (None: however lately), the oldest first."""
         arguments = {"before": before, "again_before": again_before, "limit": limit}
         rows = self._database.run(lambda connection: connection.execute(_DUE, arguments).all())
         return [DayVersion(day=row.day, version=row.version) for row in rows]

@@ -132,7 +132,7 @@ class DayExporter:
         `at_once`: those too that were exported, or ended, just now.
         """
         before = (now if at_once else now - _SETTLES_WITHIN).date()
-        again_before = now if at_once else now - _AGAIN_AFTER
+        again_before = None if at_once else now - _AGAIN_AFTER
         with self._exports.alone() as is_alone:
             if not is_alone:
                 return []

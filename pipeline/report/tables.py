@@ -65,8 +65,8 @@ def _json(types: Mapping[str, str], parts: Parts) -> Iterator[bytes]:
         yield b"".join(
             orjson.dumps(
                 {name: _plain(value) for name, value in zip(names, row, strict=True)},
-                default=str,
-                option=orjson.OPT_APPEND_NEWLINE,
+                default=_text,
+                option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z,
             )
             for row in part
         )

@@ -6,6 +6,7 @@ SELECT sums.day,
        sums.model,
        CASE WHEN sums.batch_id IS NOT NULL THEN coalesce(sums.tier, batches.tier) END AS tier,
        sums.pool,
+       sums.category,
        sums.currency,
        CAST(sum(sums.list_micros) * 0.000001 AS numeric(20, 6)) AS list_cost,
        CAST(sum(sums.contracted_micros) * 0.000001 AS numeric(20, 6)) AS contracted_cost,
@@ -20,15 +21,16 @@ SELECT sums.day,
        CAST(sum(sums.input_tokens + sums.output_tokens) AS bigint) AS tokens,
        CAST(sum(sums.worker_us) * 0.000001 AS numeric(20, 6)) AS worker_seconds
   FROM nightrate.cost_day_sums AS sums LEFT JOIN nightrate.batches ON batches.id = sums.batch_id
- GROUP BY 1, 2, 3, 4, 5, 6, 7;
+ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
 
-COMMENT ON VIEW cost.daily IS 'What was had and what it cost, by day, tenant, project, model, tier and pool; overhead has no tenant.';
+COMMENT ON VIEW cost.daily IS 'What was had and what it cost, by day, tenant, project, model, tier, pool and category; overhead has no tenant.';
 COMMENT ON COLUMN cost.daily.day IS 'The day of use, UTC.';
 COMMENT ON COLUMN cost.daily.tenant_id IS 'Who pays; NULL: overhead, which nobody does.';
 COMMENT ON COLUMN cost.daily.project_id IS 'The project of the tenant; NULL: overhead.';
 COMMENT ON COLUMN cost.daily.model IS 'The model; NULL where time was spent on none.';
 COMMENT ON COLUMN cost.daily.tier IS 'The tier that it ran in, or where nothing did, the batch''s now; NULL: overhead.';
 COMMENT ON COLUMN cost.daily.pool IS 'The pool of workers, or the supplier.';
+COMMENT ON COLUMN cost.daily.category IS 'compute, storage, network or external_api.';
 COMMENT ON COLUMN cost.daily.currency IS 'ISO 4217.';
 COMMENT ON COLUMN cost.daily.list_cost IS 'At the price that the provider publishes for that market at that moment, in units of `currency`.';
 COMMENT ON COLUMN cost.daily.contracted_cost IS 'After negotiated discounts, in units of `currency`.';

@@ -28,7 +28,7 @@ _STATEMENTS = (
                                    charge_multiplier_ppm, labels, input_file_id, rows_total, created_at, deadline_at,
                                    in_progress_at)
     SELECT 'batch_m' || lpad(n::text, 6, '0'), 'tnt_m' || tenant, 'proj_m' || tenant || '_' || :draw(n, 2) % 3,
-           'in_progress', '/v1/chat/completions', '24h', (ARRAY['urgent', 'standard', 'bulk', 'nightly'])[1 + :draw(n, 3) % 4],
+           'in_progress', '/v1/chat/completions', '24h', (ARRAY['urgent', 'standard', 'bulk', 'nightly'])[1 + n / 4 % 4],
            CASE WHEN n % 3 = 0 THEN 5000000 + :draw(n, 4) % 20000000 END, 1000000 + 250000 * (:draw(n, 5) % 3),
            jsonb_build_object('team', 'team-' || :draw(n, 6) % 12, 'env', (ARRAY['prod', 'test'])[1 + :draw(n, 7) % 2]),
            'x', 4000, at, at + interval '1 day', at
@@ -39,7 +39,7 @@ _STATEMENTS = (
     """
     INSERT INTO nightrate.shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total,
                                   input_tokens_estimated, output_tokens_estimated)
-    SELECT id, 0, 'model-' || :draw(right(id, 6)::int, 8) % 5, id, '', 1, 4000, 1, 1 FROM nightrate.batches
+    SELECT id, 0, 'model-' || right(id, 6)::int % 4, id, '', 1, 4000, 1, 1 FROM nightrate.batches
      WHERE id LIKE 'batch_m%'
     """,
     """
@@ -74,7 +74,9 @@ _DAY = (
                 WHEN luck < 97 THEN 'preempted' WHEN luck < 99 THEN 'retried' ELSE 'late' END,
            -- A pool is of one kind of machine and has batches of its own: every fourth, and of these the latest.
            greatest(0, latest / 4 - :draw(seed, 22) % 7) * 4 + worker % 4,
-           CASE WHEN :draw(seed, 23) % 10 < 3 AND latest > 60 THEN (latest / 4 - 7 - :draw(seed, 24) % 3) * 4 + worker % 4 END
+           -- What shares a pack is of one model and one tier: the sixteenth before it, or that before.
+           CASE WHEN :draw(seed, 23) % 10 < 3 AND latest > 60
+                THEN (latest / 4 - :draw(seed, 22) % 7) * 4 + worker % 4 - 16 * (1 + :draw(seed, 24) % 2) END
       FROM (SELECT worker, number, worker * 100000 + number AS seed,
                    CAST(number AS bigint) * :span_us + CASE WHEN number = 0 THEN 0 ELSE :draw(worker * 100000 + number, 20) % (:span_us / 3) END
                        AS start_us,

@@ -162,7 +162,7 @@ class _Writer:
     def _interval(self, connection: Connection, batch_ids: Sequence[BatchId]) -> None:
         worker_id = self.random.choice(list(self.lives))
         start_us = self.lives[worker_id]
-        stop_us = start_us + self.random.choice([1, 999_999, 3_600_000_000, 40_000_000_007])
+        stop_us = start_us + self.random.choice([1, 999_999, 3_600_000_000, 200_000_000_007])
         self.lives[worker_id] = stop_us
         row = connection.execute(text("SELECT * FROM workers WHERE id = :id"), {"id": worker_id}).one()
         rates = HourlyRates(

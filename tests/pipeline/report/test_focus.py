@@ -106,7 +106,9 @@ def test_an_export_sums_to_what_suppliers_are_owed_and_tenants_are_charged(datab
 def test_what_is_trued_up_is_a_correction_and_overhead_says_of_what_kind_it_is(database: Database) -> None:
     rows = exported(database, FocusVersion.V1_2)
 
-    assert {row["ChargeClass"] for row in rows if row["x_TransactionKind"] in {"settlement", "reversal"}} == {"Correction"}
+    assert {row["ChargeClass"] for row in rows if row["x_TransactionKind"] in {"settlement", "reversal"}} == {
+        "Correction"
+    }
     assert {row["ChargeClass"] for row in rows if row["x_TransactionKind"] == "accrual"} == {None}
     assert {"idle", "storage", "minimum"} <= {row["x_WasteKind"] for row in rows}
     assert all(row["SubAccountId"] is None for row in rows if row["x_WasteKind"])
