@@ -1,6 +1,4 @@
-"""The tables behind the views of the schema `cost`: the journal summed up by hour, what is not summed up yet, and which
-days were exported.
-"""
+"""The tables behind the views of the schema `cost`: the journal's sums, what is not in them yet, which days left."""
 
 from __future__ import annotations
 

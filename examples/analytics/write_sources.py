@@ -1,4 +1,4 @@
-"""Write dbt's sources.yml from the comments in a database: python write_sources.py postgresql://… > sources.yml"""
+"""Write dbt's sources.yml from the comments in a database: python write_sources.py postgresql://… > sources.yml."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def main(url: str) -> None:
             found = connection.execute("SELECT obj_description(CAST(%s AS regclass), 'pg_class')", [f"cost.{view}"])
             print(f"      - name: {view}\n        description: {json.dumps(found.fetchone()[0])}\n        columns:")
             for name, kind, comment in connection.execute(COLUMNS, [f"cost.{view}"]):
-                print(f"          - name: {name}\n            data_type: {kind}\n            description: {json.dumps(comment)}")
+                print(
+                    f"          - name: {name}\n            data_type: {kind}\n            description: {json.dumps(comment)}"
+                )
 
 
 if __name__ == "__main__":

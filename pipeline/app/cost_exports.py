@@ -150,7 +150,7 @@ class DayExporter:
                 files = {view: _spooled(moment, view, period, Path(folder) / view) for view in VIEWS}
             keys = {view: self._put(view, day, version, file) for view, file in files.items() if file is not None}
         self._put_manifest(day, version, keys)
-        self._clear(day, version, {str(each["key"]) for each in keys.values()})
+        self._clear(day, {str(each["key"]) for each in keys.values()})
         exported = DayVersion(day=day, version=version)
         self._exports.exported(exported)
         _LOG.info("costs_exported", extra={"day": day.isoformat(), "version": version, "files": len(keys)})
@@ -168,7 +168,7 @@ class DayExporter:
         )
         self._stack.objects.put(cost_manifest_key(day, version, sha256(content).hexdigest()), content)
 
-    def _clear(self, day: date, version: int, kept: set[str]) -> None:
+    def _clear(self, day: date, kept: set[str]) -> None:
         """Remove the files of other versions, and of tries that were broken off."""
         prefixes = [cost_day_prefix(view, day) for view in VIEWS]
         for key in chain.from_iterable(list(self._stack.objects.list(prefix)) for prefix in prefixes):

@@ -115,7 +115,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _text(value: object) -> str:
+def _text(value: object) -> str:  # noqa: PLR0911 -- one for each type
     match value:
         case None:
             return ""

@@ -129,7 +129,7 @@ def test_a_day_that_changes_is_exported_again_under_another_name_and_the_old_fil
     template_url: str, tmp_path: Path
 ) -> None:
     day = date(2026, 11, 20)
-    with fresh_database(template_url) as url:
+    with fresh_database(template_url) as url:  # noqa: SIM117 -- the stack is of its database
         with open_stack(Settings(home=tmp_path, database_url=SecretStr(url))) as stack:
             write_journal(stack.database, 51, days=1, transactions=15)
             sum_up(stack.database)
@@ -157,7 +157,7 @@ def test_an_export_that_was_broken_off_is_done_again_and_leaves_nothing_of_the_f
     template_url: str, tmp_path: Path
 ) -> None:
     day = date(2026, 11, 20)
-    with fresh_database(template_url) as url:
+    with fresh_database(template_url) as url:  # noqa: SIM117 -- the stack is of its database
         with open_stack(Settings(home=tmp_path, database_url=SecretStr(url))) as stack:
             write_journal(stack.database, 53, days=1, transactions=15)
             sum_up(stack.database)

@@ -53,7 +53,7 @@ ProjectIds = Annotated[
     responses=errors(400),
     summary="List costs",
 )
-async def list_costs(
+async def list_costs(  # noqa: PLR0913, PLR0917 -- OpenAI's parameters
     request: Request,
     caller: ReadingUsage,
     start_time: Annotated[Second, Query(description="Unix seconds; from the day on that it lies in, UTC.")],

@@ -95,7 +95,7 @@ def _table(sheet: FPDF, head: str, bars: Sequence[Bar], *, x: float, y: float, w
     return y
 
 
-def _write(
+def _write(  # noqa: PLR0913 -- where, how and what
     sheet: FPDF,
     text: str,
     *,

@@ -7,11 +7,11 @@ import io
 import json
 import os
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
@@ -54,7 +54,9 @@ def run(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize("by", ["tenant", "project", "label:team", "model", "tier", "day", "batch", "pool"])
-def test_lines_of_every_report_sum_to_its_total_and_all_totals_are_one(by: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_every_report_sum_to_its_total_and_all_totals_are_one(
+    by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("cost", "report", "--by", by, *PERIOD, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert run("cost", "report", *PERIOD, "--json") == 0
@@ -75,7 +77,9 @@ def test_a_report_as_a_table_and_as_csv_has_the_figures_of_the_document(capsys: 
     table = capsys.readouterr().out
 
     assert [row["tenant"] for row in rows] == [line["key"] or "" for line in document["lines"]]
-    assert [Decimal(row["effective"]) * 1_000_000 for row in rows] == [line["effective_micros"] for line in document["lines"]]
+    assert [Decimal(row["effective"]) * 1_000_000 for row in rows] == [
+        line["effective_micros"] for line in document["lines"]
+    ]
     assert "(overhead)" in table
     assert "total" in table
     assert "tnt_71_1" in table
@@ -104,7 +108,9 @@ def test_a_tenants_report_has_nothing_of_others_nor_overhead(capsys: pytest.Capt
         ("export", "--daily", "--out", "x"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_would(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_makes_no_sense_is_refused_with_what_would(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("cost", *arguments) == 2
 
     assert "Traceback" not in capsys.readouterr().err
@@ -126,7 +132,7 @@ def test_a_statement_is_one_page_that_says_what_was_charged_and_lets_no_markup_i
     assert "<b>" not in page
     assert "http" not in page
     for drawing in page.split("<svg")[1:]:
-        ElementTree.fromstring(f"<svg{drawing.partition('</svg>')[0]}</svg>")  # noqa: S314 -- we wrote it
+        ET.fromstring(f"<svg{drawing.partition('</svg>')[0]}</svg>")  # noqa: S314 -- we wrote it
     assert page.count("<rect") > 30
     assert run("cost", "statement", "--tenant", "tnt_71_0", "--month", "2026-11", "--out", str(path)) == 2
 
@@ -171,7 +177,9 @@ def test_exports_as_csv_json_and_parquet_have_the_same_rows(tmp_path: Path) -> N
     assert [row["day"] for row in rows] == [each["day"] for each in documents] == [str(row["day"]) for row in table]
 
 
-def test_focus_is_written_as_its_file_ends_and_as_csv_to_stdout(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_focus_is_written_as_its_file_ends_and_as_csv_to_stdout(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     assert run("cost", "export", "--format", "focus-1.3", *PERIOD) == 0
     head = capfdbinary.readouterr().out.splitlines()[0].split(b",")
     assert run("cost", "export", "--format", "focus-1.3", *PERIOD, "--out", str(tmp_path / "f.parquet")) == 0

@@ -65,7 +65,9 @@ def test_days_sum_to_what_the_tenant_was_charged_however_they_are_grouped(
         assert not page["has_more"]
         told = [result for day in page["data"] for result in day["results"]]
         for result in told:
-            assert {name for name in ("project_id", "line_item", "model", "tier", "batch_id") if result[name]} == set(groups)
+            assert {name for name in ("project_id", "line_item", "model", "tier", "batch_id") if result[name]} == set(
+                groups
+            )
 
 
 def test_pages_are_days_and_together_they_are_all(quiet: Served, journal: Journal) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import jsonschema_rs
 import orjson
 import pytest
+from sqlalchemy import text
 
 from pipeline.app.cost_exports import focus_export
 from pipeline.ports.cost_reports import Period
 from pipeline.report.focus import columns
 from pipeline.report.focus.columns import COLUMNS, FocusVersion
 from pipeline.report.tables import TableFormat
-from sqlalchemy import text
 from storage.cost_exports import CostExports
 from storage.database import Database
 from tests.services import fresh_database
@@ -26,11 +26,29 @@ SCHEMAS = Path(columns.__file__).parent
 PERIOD = Period(first=date(2026, 10, 1), until=date(2026, 12, 1))
 MICRO = Decimal("0.000001")
 #: The specification's list for 1.2, by hand.
-MANDATORY = (
-    "BilledCost BillingAccountId BillingAccountName BillingCurrency BillingPeriodStart BillingPeriodEnd ChargeCategory "
-    "ChargeClass ChargeDescription ChargePeriodStart ChargePeriodEnd ContractedCost EffectiveCost InvoiceIssuerName ListCost "
-    "PricingQuantity PricingUnit ProviderName PublisherName ServiceCategory ServiceName"
-).split()
+MANDATORY = [
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodStart",
+    "BillingPeriodEnd",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargePeriodStart",
+    "ChargePeriodEnd",
+    "ContractedCost",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "ServiceCategory",
+    "ServiceName",
+]
 
 
 @pytest.fixture(scope="module")
