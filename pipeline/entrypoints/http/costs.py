@@ -15,7 +15,6 @@ from pipeline.entrypoints.http import cost_schemas
 from pipeline.entrypoints.http.access import Caller, permitted
 from pipeline.entrypoints.http.cost_schemas import CostGroupBy
 from pipeline.entrypoints.http.documents import Document, answer
-from pipeline.entrypoints.http.errors import ApiError
 from pipeline.entrypoints.http.schemas import ID_CHARS_MAX, errors
 from pipeline.entrypoints.http.service import service_of
 from pipeline.ports.cost_reports import CostBucket, CostGroup, Period, TenantGroup
@@ -29,6 +28,8 @@ _PROJECTS_MAX: Final = 100
 _GROUPS_MAX: Final = len(CostGroupBy)
 #: The end of the year 2999: later dates are typing errors, and end at 9999.
 _SECONDS_MAX: Final = 32_503_679_999
+#: Days before it.
+_PAGE: Final = r"^page_[0-9]{1,6}$"
 _A_DAY: Final = timedelta(days=1)
 #: OpenAI's line items are what was used; ours are models.
 _GROUPS: Final = {
@@ -62,14 +63,13 @@ async def list_costs(  # noqa: PLR0913, PLR0917 -- OpenAI's parameters
     project_ids: ProjectIds = [],  # noqa: B006 -- FastAPI copies defaults
     group_by: Annotated[list[CostGroupBy], Query(max_length=_GROUPS_MAX)] = [],  # noqa: B006 -- as above
     limit: Annotated[int, Query(ge=1, le=_DAYS_MAX, description="Days on a page.")] = _DAYS,
-    page: Annotated[
-        str | None, Query(pattern=r"^[12][0-9]{3}-[01][0-9]-[0-3][0-9]$", description="`next_page` of the page before.")
-    ] = None,
+    page: Annotated[str | None, Query(pattern=_PAGE, description="`next_page` of the page before.")] = None,
 ) -> Response:
     """Tell what was charged for each day of use, days without charges too; a confined key is told of its project."""
     del bucket_width  # there is but one
     whole = _days_of(start_time, end_time)
-    first = whole.first if page is None else _page_of(page, whole)
+    skipped = 0 if page is None else int(page.removeprefix("page_"))
+    first = min(whole.first + timedelta(days=skipped), whole.until)
     shown = Period(first=first, until=min(whole.until, first + timedelta(days=limit)))
     groups = tuple(dict.fromkeys(_GROUPS[group] for group in group_by))
     reports = CostReports(service_of(request).stack.database)
@@ -82,7 +82,7 @@ async def list_costs(  # noqa: PLR0913, PLR0917 -- OpenAI's parameters
             "object": "page",
             "data": [_bucket_document(bucket, frozenset(group_by)) for bucket in buckets],
             "has_more": has_more,
-            "next_page": shown.until.isoformat() if has_more else None,
+            "next_page": f"page_{(shown.until - whole.first).days}" if has_more else None,
         }
     )
 
@@ -93,16 +93,6 @@ def _days_of(start_time: int, end_time: int | None) -> Period:
     # An end at midnight does not reach into the day that begins then.
     until = last if end == _seconds(last) else last + _A_DAY
     return Period(first=first, until=max(first, until))
-
-
-def _page_of(page: str, whole: Period) -> date:
-    try:
-        day = date.fromisoformat(page)
-    except ValueError:
-        day = None
-    if day is None or not whole.first <= day <= whole.until:
-        raise ApiError(400, "This page is none of the days that are asked for.", code="invalid_request", param="page")
-    return day
 
 
 def _bucket_document(bucket: CostBucket, asked: frozenset[CostGroupBy]) -> Document:

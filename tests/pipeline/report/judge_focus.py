@@ -2,7 +2,7 @@
 
     python -m tests.pipeline.report.judge_focus .venv-focus/bin/focus-validator
 
-Columns that 1.0 has not are left out
+Columns that 1.0 has not are left out; what it looks for under other names than the specification is copied to those.
 """
 
 from __future__ import annotations
