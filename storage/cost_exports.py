@@ -65,8 +65,7 @@ _FOCUS: Final = text("""
            CAST(sum(output_tokens) AS bigint) AS output_tokens, CAST(sum(worker_us) AS bigint) AS worker_us
       FROM cost_lines AS lines
       LEFT JOIN batches ON batches.id = lines.batch_id LEFT JOIN tenants ON tenants.id = batches.tenant_id
-     WHERE lines.transaction_id IN (
-               SELECT id FROM transactions WHERE period_start >= :first AND period_start < :until)
+     WHERE lines.period_start >= :first AND lines.period_start < :until
      GROUP BY lines.hour, lines.currency, lines.category, lines.kind, lines.transaction_kind, lines.method, lines.pool,
               lines.provider, lines.market, lines.instance_type, lines.region, lines.zone, lines.worker_id, lines.model,
               lines.variant, batches.tenant_id, tenants.name, batches.project_id, 20
@@ -120,9 +119,12 @@ class Moment:
         """Yield a view's rows of those days, day by day."""
         assert view in VIEWS, view
         for day in period.days():
-            # Day by day: what a view sorts or sums up is no more than that.
-            statement = text(f"SELECT * FROM cost.{view} WHERE day = :day")  # noqa: S608 -- one of ours
-            found = self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement, {"day": day})
+            # Day by day: what a view sorts or sums up is no more than that. The journal has its index by instants.
+            start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+            within = " AND period_start >= :first AND period_start < :until" if view == "charges" else ""
+            statement = text(f"SELECT * FROM cost.{view} WHERE day = :day{within}")  # noqa: S608 -- one of ours
+            arguments = {"day": day, "first": start, "until": start + timedelta(days=1)}
+            found = self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement, arguments)
             for part in found.partitions():
                 yield [tuple(row) for row in part]
 

@@ -194,7 +194,7 @@ class Month:
     batches: int = 5_000
     workers: int = 40
     #: A million entries in thirty days.
-    spans_a_day: int = 265
+    spans_a_day: int = 276
     seed: int = 1
 
 
