@@ -57,7 +57,10 @@ ProjectIds = Annotated[
 async def list_costs(  # noqa: PLR0913, PLR0917 -- OpenAI's parameters
     request: Request,
     caller: ReadingUsage,
-    start_time: Annotated[Second, Query(description="Unix seconds; from the day on that it lies in, UTC.")],
+    start_time: Annotated[
+        Second | None,
+        Query(description="Unix seconds; from its day on, UTC. By default, the six days before and today."),
+    ] = None,
     end_time: Annotated[Second | None, Query(description="Unix seconds, not included. By default, now.")] = None,
     bucket_width: Literal["1d"] = "1d",
     project_ids: ProjectIds = [],  # noqa: B006 -- FastAPI copies defaults
@@ -87,9 +90,11 @@ async def list_costs(  # noqa: PLR0913, PLR0917 -- OpenAI's parameters
     )
 
 
-def _days_of(start_time: int, end_time: int | None) -> Period:
-    end = datetime.now(UTC).timestamp() if end_time is None else end_time
-    first, last = _day_of(start_time), _day_of(end)
+def _days_of(start_time: int | None, end_time: int | None) -> Period:
+    now = datetime.now(UTC)
+    end = now.timestamp() if end_time is None else end_time
+    first = now.date() - timedelta(days=_DAYS - 1) if start_time is None else _day_of(start_time)
+    last = _day_of(end)
     # An end at midnight does not reach into the day that begins then.
     until = last if end == _seconds(last) else last + _A_DAY
     return Period(first=first, until=max(first, until))
