@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-gpu \
+        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-cost-views bench-gpu test-focus \
         fmt docs clean
 
 help:  ## Show this list
@@ -40,6 +40,12 @@ help:  ## Show this list
 .venv-openai2/.run:
 	@$(PYTHON) -m venv .venv-openai2
 	@.venv-openai2/bin/python -m pip install --quiet --disable-pip-version-check 'openai==2.54.0'
+	@touch $@
+
+# An independent judge of FOCUS 1.0, which 1.2 and 1.3 contain; it needs an old multimethod.
+.venv-focus/.run:
+	@$(PYTHON) -m venv .venv-focus
+	@.venv-focus/bin/python -m pip install --quiet --disable-pip-version-check 'focus-validator==1.0.0' 'multimethod<2'
 	@touch $@
 
 # vLLM excludes the versions of what .venv holds (docs/adr/0017); this has its build for CPUs.
@@ -168,6 +174,12 @@ bench-forecast: .venv/.dev  ## How well demand is foreseen, beside known methods
 	@$(if $(THETA),$(MAKE) --silent .venv-forecast/.run)
 	@$(call report,forecast,tests.bench.bench_forecast $(if $(DATA),--data $(DATA)) $(if $(THETA),--theta .venv-forecast/bin/python))
 
+bench-cost-views: .venv/.dev  ## The views of costs on a month of a million entries
+	@$(call report,cost-views,tests.bench.bench_cost_views)
+
+test-focus: .venv/.dev .venv-focus/.run  ## What the FOCUS validator says of an export, of the part that it knows: 1.0
+	$(RUN) -m tests.pipeline.report.judge_focus .venv-focus/bin/focus-validator
+
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null
 
@@ -179,4 +191,4 @@ docs: .venv/.dev  ## Draw docs/state_machines.md from the code
 	$(RUN) -m tests.domain.draw_state_machines
 
 clean:  ## Remove what was built; data folders stay
-	rm -rf .venv .venv-vllm .venv-forecast build dist .nightrate-demo
+	rm -rf .venv .venv-vllm .venv-forecast .venv-focus build dist .nightrate-demo

@@ -14,6 +14,7 @@ from pipeline.app.allocating import EVERY_SECONDS as ALLOCATE_EVERY_SECONDS
 from pipeline.app.allocating import Allocator
 from pipeline.app.batches import finalize_claimed, take_in_claimed
 from pipeline.app.bills import bills_of, object_prices_at
+from pipeline.app.cost_exports import EXPORT_EVERY_SECONDS, SUM_EVERY_SECONDS, CostKeeper
 from pipeline.app.keeping import EVERY_SECONDS as KEEP_EVERY_SECONDS
 from pipeline.app.keeping import Keeper
 from pipeline.app.policies import policy_of
@@ -139,6 +140,7 @@ class _Duties:
             every_seconds=KEEP_EVERY_SECONDS,
         )
         self._webhooks = Webhooks.of(stack)
+        self._costs = CostKeeper(stack, now=stack.recurring.now)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
@@ -160,6 +162,8 @@ class _Duties:
             Doer(name="fire", every_seconds=settings.cycle_seconds, run_once=self._firer.run_once),
             Doer(name="deliver", every_seconds=settings.cycle_seconds, run_once=self._deliverer.run_once),
             Doer(name="webhooks", every_seconds=settings.cycle_seconds, run_once=self._webhooks.run_once),
+            Doer(name="cost_sums", every_seconds=SUM_EVERY_SECONDS, run_once=self._costs.sum_up),
+            Doer(name="cost_exports", every_seconds=EXPORT_EVERY_SECONDS, run_once=self._costs.export_days),
         ]
 
     def close(self) -> None:

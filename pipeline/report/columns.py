@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.errors import UsageError
+from pipeline.report.drained import Drained
 from pipeline.report.lines import ResultLine
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 #: Of one row group: whichever comes first.
 GROUP_ROWS_MAX: Final = 10_000
@@ -100,7 +97,7 @@ def parquet(endpoint: Endpoint, results: Iterable[ResultLine]) -> Iterator[bytes
         ) from None
     kinds = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "floats": pa.list_(pa.float32())}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns_of(endpoint).items()])
-    sink = _Drained()
+    sink = Drained()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for group in _groups(endpoint, results):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -166,29 +163,3 @@ def _floats(written: object) -> object:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-class _Drained(io.RawIOBase):
-    """Takes what is written and hands it on; nothing is ever gone back to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._chunks: list[bytes] = []
-        self._bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: ReadableBuffer, /) -> int:
-        chunk = bytes(content)
-        self._chunks.append(chunk)
-        self._bytes += len(chunk)
-        return len(chunk)
-
-    def tell(self) -> int:
-        return self._bytes
-
-    def drain(self) -> bytes:
-        found = b"".join(self._chunks)
-        self._chunks.clear()
-        return found

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import TextClause, text
 
+from pipeline.ports.cost_reports import ReportKey
 from storage import (
     admissions,
     allocations,
@@ -23,6 +24,8 @@ from storage import (
     batch_views,
     bills,
     changes,
+    cost_reports,
+    cost_sums,
     costs,
     cycles,
     files,
@@ -202,6 +205,7 @@ SEED = (
       LATERAL (VALUES (0, coalesce('batch:batch_' || substr(pack_id, 6), 'overhead:idle')), (1, 'supplier:local'))
            AS lines (line, account)
     """,
+    "INSERT INTO cost_pending SELECT id FROM transactions ORDER BY id DESC LIMIT 100",
     """
     INSERT INTO recurring (id, tenant_id, name, cron, zone, input_template, tier, completion_window, overlap, catch_up,
                            catch_up_max, next_at)
@@ -440,6 +444,16 @@ CASES = (
         idempotency_key="key_7",
     ),
     case("a batch's bill", costs._BATCH_COST, "ix_entries_batch_id", batch_id=LIVE),
+    case("what is to be summed up", cost_sums._SUM_UP, "pk_cost_pending pk_transactions pk_entries", 5000, limit=50),
+    case(
+        "a report with a hundred transactions pending",
+        cost_reports._REPORTS[ReportKey.TENANT],
+        "pk_transactions pk_entries",
+        5000,
+        first=date(2020, 1, 1),
+        until=date(2100, 1, 1),
+        tenant_id=None,
+    ),
     case("recurring batches that are due", recurring_statements.DUE, "ix_firings_open", now=NOW, limit=100),
     case("open firings", recurring_statements.OPEN, "ix_firings_open uq_firings_batch_id", 1000, now=NOW, limit=100),
     case(

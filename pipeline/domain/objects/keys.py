@@ -6,6 +6,8 @@ its successor's belongs, and "already there" can only mean "I wrote this before"
 
 from __future__ import annotations
 
+from datetime import date
+
 from pipeline.domain.ids import BatchId, FileId, PackId, TenantId, UploadId, UploadPartId
 
 
@@ -58,3 +60,18 @@ def result_key(tenant_id: TenantId, batch_id: BatchId, claim_token: int, kind: s
     """Return the key of the `output` or `error` file of one finalizing attempt."""
     assert kind in {"output", "error"}
     return f"{batch_prefix(tenant_id, batch_id)}results/{claim_token}-{kind}.jsonl"
+
+
+def cost_day_prefix(view: str, day: date) -> str:
+    """Return the prefix of a day's files of a cost view, a partition as Hive names it."""
+    return f"cost/v1/{view}/day={day.isoformat()}/"
+
+
+def cost_part_key(view: str, day: date, version: int, sha256: str) -> str:
+    """Return the key of a day's file of a cost view: another for each version, and for each content."""
+    return f"{cost_day_prefix(view, day)}part-{version:08d}-{sha256[:16]}.parquet"
+
+
+def cost_manifest_key(day: date, version: int, sha256: str) -> str:
+    """Return the key of what says which files a version of a day has; the last one by name is the day's."""
+    return f"cost/v1/manifests/day={day.isoformat()}/version-{version:08d}-{sha256[:16]}.json"

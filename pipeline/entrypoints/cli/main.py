@@ -88,7 +88,6 @@ def build_app() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(plans.app, name="plans")
     app.add_typer(prices.app, name="prices")
-    app.add_typer(cost.app, name="cost")
     app.add_typer(budgets.app, name="budgets")
     app.command("audit")(audit.audit)
     app.add_typer(webhooks.app, name="webhooks")

@@ -1,0 +1,1 @@
+"""A tenant's statement of a month: one page, as HTML or PDF."""
