@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.charging import ChargeTerms
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.hourly import metered
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -67,7 +67,7 @@ class _Meter:
     started_at: datetime
     metered_until_us: int
     currency: str
-    rates: HourlyRates
+    rates: Amounts
 
     @classmethod
     def locked(cls, connection: Connection, worker_id: WorkerId) -> Self:
@@ -85,7 +85,7 @@ class _Meter:
         )
 
     def charged(self, interval: Interval, entries: Sequence[Entry], **more: Any) -> Transaction:  # noqa: ANN401 -- fields of a transaction
-        cost = self.rates.cost(interval.start_us, interval.stop_us)
+        cost = metered(self.rates, interval.start_us, interval.stop_us)
         return Transaction(
             key=f"interval:{self.worker_id}:{interval.start_us}",
             kind=TransactionKind.ACCRUAL,
@@ -100,14 +100,14 @@ class _Meter:
         )
 
 
-def rates_of(worker: Row[Any]) -> HourlyRates:
+def rates_of(worker: Row[Any]) -> Amounts:
     """Return what an hour of a worker costs."""
-    return HourlyRates(
-        list=worker.list_rate_micros_per_hour,
-        contracted=worker.contracted_rate_micros_per_hour,
-        effective=worker.rate_micros_per_hour,
-        billed=worker.billed_rate_micros_per_hour,
-        on_demand=worker.on_demand_rate_micros_per_hour,
+    return Amounts(
+        list_micros=worker.list_rate_micros_per_hour,
+        contracted_micros=worker.contracted_rate_micros_per_hour,
+        effective_micros=worker.rate_micros_per_hour,
+        billed_micros=worker.billed_rate_micros_per_hour,
+        on_demand_micros=worker.on_demand_rate_micros_per_hour,
     )
 
 
@@ -127,7 +127,7 @@ def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit,
         tokens=sum(inputs + outputs for _, inputs, outputs in works.values()),
         split_rule=SplitRule.PREDICTED_COST,
     )
-    cost = meter.rates.cost(interval.start_us, interval.stop_us)
+    cost = metered(meter.rates, interval.start_us, interval.stop_us)
     entries = _work_entries(connection, works, _shares(cost, works, unit_costs))
     charged = meter.charged(
         interval,
@@ -209,7 +209,7 @@ def record_overhead(connection: Connection, worker_id: WorkerId, interval: Inter
             raise LeaseLostError(f"worker {worker_id} was declared lost")
         interval = replace(interval, start_us=max(interval.start_us, meter.metered_until_us))
     _add_interval(connection, meter, interval)
-    cost = meter.rates.cost(interval.start_us, interval.stop_us)
+    cost = metered(meter.rates, interval.start_us, interval.stop_us)
     post(connection, meter.charged(interval, [Entry(account=of_overhead(Overhead(interval.kind)), amounts=cost)]))
 
 
@@ -233,8 +233,8 @@ def _add_interval(
             "pack_id": pack_id,
             "lease_token": lease_token,
             "tokens": tokens,
-            "rate_micros_per_hour": meter.rates.effective,
-            "cost_micros": meter.rates.cost(interval.start_us, interval.stop_us).effective_micros,
+            "rate_micros_per_hour": meter.rates.effective_micros,
+            "cost_micros": metered(meter.rates, interval.start_us, interval.stop_us).effective_micros,
             "split_rule": split_rule,
         },
     )

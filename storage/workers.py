@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import timedelta
 
 import orjson
 from sqlalchemy import Connection, text
 
+from pipeline.domain.costs.amounts import COST_NAMES
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import Offer
 from pipeline.domain.errors import LeaseLostError
@@ -23,8 +23,8 @@ _REGISTER = text("""
     INSERT INTO workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour, list_rate_micros_per_hour,
                          contracted_rate_micros_per_hour, billed_rate_micros_per_hour, on_demand_rate_micros_per_hour,
                          currency, provider, instance_type, region, zone, provider_id)
-    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :rate_micros_per_hour, :list,
-            :contracted, :billed, :on_demand, :currency, :provider, :instance_type, :region, :zone, :provider_id)
+    VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :effective_micros, :list_micros,
+            :contracted_micros, :billed_micros, :on_demand_micros, :currency, :provider, :instance_type, :region, :zone, :provider_id)
     ON CONFLICT (id) DO NOTHING
 """)
 
@@ -95,8 +95,7 @@ class WorkerRepository:
             "host": registration.host,
             "pid": registration.pid,
             "variants": orjson.dumps(dict(registration.variants)).decode(),
-            "rate_micros_per_hour": registration.rate_micros_per_hour,
-            **asdict(registration.hourly),
+            **{name: getattr(registration.hourly, name) for name in COST_NAMES},
             "currency": registration.currency,
             "provider": registration.provider,
             "instance_type": registration.instance_type,

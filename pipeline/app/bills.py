@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,7 +12,6 @@ from pipeline.config import Settings
 from pipeline.domain.costs import billing
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.bills import BillSource, WorkerLife
-from pipeline.domain.costs.columns import Columns
 from pipeline.domain.costs.keeping import ObjectPrices
 from pipeline.domain.costs.prices import Item, Market, Price, PriceUnit
 from pipeline.domain.costs.rate_card import Offer, PriceUnknownError, RateCard, RateStep
@@ -66,17 +65,17 @@ class PricedBill:
 
     def between(self, start_us: int, stop_us: int) -> Amounts:
         """Return the cost of a span."""
-        return _amounts(self.bill.between(start_us, stop_us))
+        return self.bill.between(start_us, stop_us)
 
     @property
     def rounding(self) -> Amounts:
         """Return what is billed for the rest of the last second or hour begun."""
-        return _amounts(self.bill.parts.rounding)
+        return self.bill.parts.rounding
 
     @property
     def minimum(self) -> Amounts:
         """Return what is billed for what was not used of the least that is billed."""
-        return _amounts(self.bill.parts.minimum)
+        return self.bill.parts.minimum
 
 
 class PricedBills:
@@ -113,7 +112,7 @@ class PricedBills:
         return PricedBill(bill=billing.Bill(lived, steps, rule), source=source)
 
     def _steps(self, life: WorkerLife) -> tuple[list[RateStep], str | None]:
-        registered = [RateStep(from_us=0, rates=Columns(**dict(zip(_COLUMNS, astuple(life.rates), strict=True))))]
+        registered = [RateStep(from_us=0, rates=life.rates)]
         pool = self._settings.rate_card.pools.get(life.pool)
         is_fixed = pool is not None and pool.rate_per_hour is not None
         if life.provider is None or life.instance_type is None or is_fixed:
@@ -126,7 +125,7 @@ class PricedBills:
             zone=life.zone,
         )
         # One that a commitment covered when it came stays covered.
-        committed = 0 if life.rates.billed == 0 < life.rates.effective else _NOT_COVERED
+        committed = 0 if life.rates.billed_micros == 0 < life.rates.effective_micros else _NOT_COVERED
         card = self._card(life.instance_type)
         try:
             steps = card.steps(offer, life.started_at, life.stopped_at, committed_workers=committed)
@@ -141,13 +140,6 @@ class PricedBills:
             card = rate_card(self._settings, self._prices, *_EVER, instance_types=[instance_type])
             self._cards[instance_type] = card
         return card
-
-
-_COLUMNS: Final = ("list_micros", "contracted_micros", "effective_micros", "billed_micros", "on_demand_micros")
-
-
-def _amounts(columns: Columns) -> Amounts:
-    return Amounts(**{name: getattr(columns, name) for name in _COLUMNS})
 
 
 def _picos(price: Price | None) -> int:

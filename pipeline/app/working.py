@@ -17,7 +17,7 @@ from pipeline.app.pricing import rates_here
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.tuning import tuned
 from pipeline.config import Settings
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.rate_card import Offer
 from pipeline.domain.ids import new_worker_id
 from pipeline.domain.models import DeviceClass, ModelSpec
@@ -89,7 +89,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 variants=catalogue.served(),
-                rate_micros_per_hour=rates.effective,
+                rate_micros_per_hour=rates.effective_micros,
                 currency=settings.currency,
                 rates=rates,
                 provider=offer.provider,
@@ -129,20 +129,13 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         listener.stop()
 
 
-def _priced(settings: Settings, stack: Stack) -> tuple[Offer, HourlyRates]:
+def _priced(settings: Settings, stack: Stack) -> tuple[Offer, Amounts]:
     """Return what the worker runs on and what an hour of it costs; raises `PriceUnknownError`: nothing runs unpriced."""
     offer = settings.rate_card.offer_of(settings.pool, settings.market)
     fitting = [commitment for commitment in settings.rate_card.committed() if commitment.fits(offer)]
     covered = covered_workers(stack.database) if fitting else ()
     committed = sum(any(commitment.fits(other) for commitment in fitting) for other in covered)
-    found = rates_here(settings, PriceRepository(stack.database), datetime.now(UTC), committed_workers=committed).rates
-    rates = HourlyRates(
-        list=found.list_micros,
-        contracted=found.contracted_micros,
-        effective=found.effective_micros,
-        billed=found.billed_micros,
-        on_demand=found.on_demand_micros,
-    )
+    rates = rates_here(settings, PriceRepository(stack.database), datetime.now(UTC), committed_workers=committed).rates
     return offer, rates
 
 

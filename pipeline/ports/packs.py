@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import BatchId, PackId, PartId, TenantId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerEnd, WorkerState
@@ -155,7 +155,7 @@ class WorkerRegistration:
     rate_micros_per_hour: int
     currency: str
     #: What an hour costs seen otherwise; None: the same.
-    rates: HourlyRates | None = None
+    rates: Amounts | None = None
     provider: str | None = None
     instance_type: str | None = None
     region: str | None = None
@@ -165,12 +165,12 @@ class WorkerRegistration:
 
     def __post_init__(self) -> None:
         """Hold that there is one effective rate."""
-        assert self.rates is None or self.rates.effective == self.rate_micros_per_hour
+        assert self.rates is None or self.rates.effective_micros == self.rate_micros_per_hour
 
     @property
-    def hourly(self) -> HourlyRates:
-        """Return what an hour costs."""
-        return self.rates or HourlyRates.flat(self.rate_micros_per_hour)
+    def hourly(self) -> Amounts:
+        """Return what an hour costs, in micro-units per hour."""
+        return self.rates or Amounts.cost(self.rate_micros_per_hour)
 
 
 class PackStore(Protocol):

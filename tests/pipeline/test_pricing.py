@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.app.pricing import Wanted, import_catalogue, questions, rate_card, rates_here, refresh, standing
 from pipeline.config import Settings
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.billing import Bill, Life
-from pipeline.domain.costs.columns import Columns
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, picos_of
 from pipeline.domain.costs.rate_card import PriceUnknownError
 from pipeline.domain.errors import UsageError
@@ -151,9 +151,9 @@ def test_a_worker_of_a_pool_costs_what_its_pool_runs_on(prices: PriceRepository)
 
 
 def test_a_pool_of_which_nothing_is_said_costs_the_flat_price(prices: PriceRepository) -> None:
-    assert rates_here(settings(), prices, NOW).rates == Columns.flat(100_000)
+    assert rates_here(settings(), prices, NOW).rates == Amounts.cost(100_000)
     own = Settings.model_validate({"pool": "own", "rate_card": {"pools": POOLS}})
-    assert rates_here(own, prices, NOW).rates == Columns.flat(330_000)
+    assert rates_here(own, prices, NOW).rates == Amounts.cost(330_000)
 
 
 def test_a_pool_of_unknown_price_is_an_error_rather_than_a_guess(prices: PriceRepository) -> None:

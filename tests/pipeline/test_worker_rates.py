@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from pipeline.app.stack import Stack, open_stack
 from pipeline.app.working import _priced
 from pipeline.config import Settings
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.rate_card import PriceUnknownError
 from pipeline.domain.ids import new_worker_id
 from pipeline.ports.packs import WorkerRegistration
@@ -39,7 +39,7 @@ def test_a_pool_of_which_nothing_is_said_costs_the_settings_price(stack: Stack) 
     offer, rates = _priced(stack.settings, stack)
 
     assert offer.instance_type is None
-    assert rates == HourlyRates.flat(100_000)
+    assert rates == Amounts.cost(100_000)
 
 
 def test_a_pool_on_a_known_machine_costs_what_the_catalogue_says_less_what_was_negotiated(stack: Stack) -> None:
@@ -48,8 +48,8 @@ def test_a_pool_on_a_known_machine_costs_what_the_catalogue_says_less_what_was_n
     offer, rates = _priced(settings, stack)
 
     assert (offer.provider, offer.instance_type, offer.region) == ("aws", "p5.48xlarge", "us-east-1")
-    assert rates.list == rates.on_demand > 10_000_000
-    assert rates.contracted == rates.effective == rates.billed == (rates.list * 3 + 2) // 4
+    assert rates.list_micros == rates.on_demand_micros > 10_000_000
+    assert rates.contracted_micros == rates.effective_micros == rates.billed_micros == (rates.list_micros * 3 + 2) // 4
 
 
 def test_a_machine_without_a_price_starts_no_worker(stack: Stack) -> None:
@@ -69,11 +69,11 @@ def test_a_commitment_covers_as_many_workers_as_it_says(stack: Stack) -> None:
 
     _, second = _priced(settings, stack)
 
-    assert (first.effective, first.billed) == (12_500_000, 0)
-    assert second.effective == second.billed == second.list > first.effective
+    assert (first.effective_micros, first.billed_micros) == (12_500_000, 0)
+    assert second.effective_micros == second.billed_micros == second.list_micros > first.effective_micros
 
 
-def register(world: World, rates: HourlyRates) -> None:
+def register(world: World, rates: Amounts) -> None:
     world.workers.register(
         WorkerRegistration(
             worker_id=new_worker_id(),
@@ -82,7 +82,7 @@ def register(world: World, rates: HourlyRates) -> None:
             host="here",
             pid=1,
             variants={},
-            rate_micros_per_hour=rates.effective,
+            rate_micros_per_hour=rates.effective_micros,
             currency="USD",
             rates=rates,
             **P5,

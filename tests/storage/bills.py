@@ -69,7 +69,18 @@ class SteppedBills:
 
     def bill(self, life: WorkerLife) -> SteppedBill:
         rates = life.rates
-        registered: Steps = [(0, (rates.list, rates.contracted, rates.effective, rates.billed, rates.on_demand))]
+        registered: Steps = [
+            (
+                0,
+                (
+                    rates.list_micros,
+                    rates.contracted_micros,
+                    rates.effective_micros,
+                    rates.billed_micros,
+                    rates.on_demand_micros,
+                ),
+            )
+        ]
         return SteppedBill(
             self.steps.get(life.worker_id, registered),
             life.metered_until_us,

@@ -19,9 +19,8 @@ from infra.bills.tables import sha256_of
 from pipeline.app.allocating import Allocator
 from pipeline.app.bill_import import BillFile, BillImporter
 from pipeline.app.settling import Settler
-from pipeline.domain.costs.amounts import COST_NAMES
+from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import total_of
-from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.costs.transactions import Overhead, SharingRule
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, WorkerId
@@ -88,13 +87,19 @@ class History:
         self.share()
 
     def start(self) -> None:
-        rates = HourlyRates(
+        rates = Amounts(
             **{
                 name: self.chance.randrange(10**10)
-                for name in ("list", "contracted", "effective", "billed", "on_demand")
+                for name in (
+                    "list_micros",
+                    "contracted_micros",
+                    "effective_micros",
+                    "billed_micros",
+                    "on_demand_micros",
+                )
             }
         )
-        worker = self.world.worker(rates=rates, rate_micros_per_hour=rates.effective)
+        worker = self.world.worker(rates=rates, rate_micros_per_hour=rates.effective_micros)
         started = datetime.now(UTC) - timedelta(hours=self.chance.randrange(4, 30), seconds=self.chance.randrange(3600))
         self.world.execute(
             "UPDATE workers SET started_at = :at, provider = 'aws', provider_id = :machine, market = 'spot' WHERE id = :id",

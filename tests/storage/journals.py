@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.charging import ChargeTerms
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.hourly import metered
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -165,14 +165,14 @@ class _Writer:
         stop_us = start_us + self.random.choice([1, 999_999, 3_600_000_000, 200_000_000_007])
         self.lives[worker_id] = stop_us
         row = connection.execute(text("SELECT * FROM workers WHERE id = :id"), {"id": worker_id}).one()
-        rates = HourlyRates(
-            list=row.list_rate_micros_per_hour,
-            contracted=row.contracted_rate_micros_per_hour,
-            effective=row.rate_micros_per_hour,
-            billed=row.billed_rate_micros_per_hour,
-            on_demand=row.on_demand_rate_micros_per_hour,
+        rates = Amounts(
+            list_micros=row.list_rate_micros_per_hour,
+            contracted_micros=row.contracted_rate_micros_per_hour,
+            effective_micros=row.rate_micros_per_hour,
+            billed_micros=row.billed_rate_micros_per_hour,
+            on_demand_micros=row.on_demand_rate_micros_per_hour,
         )
-        cost = rates.cost(start_us, stop_us)
+        cost = metered(rates, start_us, stop_us)
         is_work = self.random.random() < 0.7
         mine = sorted(self.random.sample(list(batch_ids), self.random.randint(1, 3))) if is_work else []
         pack_id = f"pack_{mine[0]}" if mine else None
@@ -190,7 +190,7 @@ class _Writer:
                 "stop_us": stop_us,
                 "kind": "work" if is_work else str(overhead),
                 "pack_id": pack_id,
-                "rate": rates.effective,
+                "rate": rates.effective_micros,
                 "cost": cost.effective_micros,
             },
         )

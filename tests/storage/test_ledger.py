@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.domain.costs.amounts import NAMES, Amounts
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.hourly import metered
 from pipeline.domain.costs.transactions import (
     Account,
     CostCategory,
@@ -363,10 +363,14 @@ def test_what_is_charged_goes_by_the_terms_of_the_batch_and_what_it_cost_does_no
 
 
 def test_rates_are_told_apart_and_each_telescopes(world: World) -> None:
-    rates = HourlyRates(
-        list=3_600_000_007, contracted=3_000_000_011, effective=2_000_000_013, billed=0, on_demand=7_200_000_001
+    rates = Amounts(
+        list_micros=3_600_000_007,
+        contracted_micros=3_000_000_011,
+        effective_micros=2_000_000_013,
+        billed_micros=0,
+        on_demand_micros=7_200_000_001,
     )
-    worker = world.worker(rate_micros_per_hour=rates.effective, rates=rates)
+    worker = world.worker(rate_micros_per_hour=rates.effective_micros, rates=rates)
     for us in (333_333, 333_334, 1_000_001):
         world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, us))
 
@@ -374,4 +378,4 @@ def test_rates_are_told_apart_and_each_telescopes(world: World) -> None:
         SELECT sum(list_micros), sum(contracted_micros), sum(effective_micros), sum(billed_micros), sum(on_demand_micros),
                sum(charged_micros) FROM entries WHERE account = 'overhead:idle'""")
 
-    assert tuple(map(int, found)) == rates.cost(0, 1_666_668).each()
+    assert tuple(map(int, found)) == metered(rates, 0, 1_666_668).each()

@@ -3,15 +3,18 @@ from __future__ import annotations
 from pipeline.app.settling import Settler
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import FlatBills, total_of
-from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerEnd, WorkerState
 from storage.settlements import SettlementRepository
 from tests.storage.bills import HOUR_US, SECOND_US, SteppedBills
 from tests.storage.world import World
 
-_RATES = HourlyRates(
-    list=7_200_000_000, contracted=7_000_000_000, effective=3_600_000_000, billed=5_000_000_000, on_demand=9_000_000_000
+_RATES = Amounts(
+    list_micros=7_200_000_000,
+    contracted_micros=7_000_000_000,
+    effective_micros=3_600_000_000,
+    billed_micros=5_000_000_000,
+    on_demand_micros=9_000_000_000,
 )
 
 
@@ -40,7 +43,7 @@ def balances(world: World, column: str = "effective_micros") -> dict[str, int]:
 
 
 def test_a_worker_that_was_accrued_its_bill_needs_no_settlement(world: World) -> None:
-    worker = world.worker(rates=_RATES, rate_micros_per_hour=_RATES.effective)
+    worker = world.worker(rates=_RATES, rate_micros_per_hour=_RATES.effective_micros)
     world.workers.meter(worker, world.span(worker, IntervalKind.BOOT, 90 * SECOND_US))
     end(world, worker)
 
@@ -67,7 +70,7 @@ def test_what_is_billed_and_was_not_lived_is_overhead(world: World) -> None:
 
 def test_a_spot_worker_interrupted_in_its_first_hour_is_taken_back_from_every_account(world: World) -> None:
     batch = world.admit(4)
-    worker = world.worker(rates=_RATES, rate_micros_per_hour=_RATES.effective)
+    worker = world.worker(rates=_RATES, rate_micros_per_hour=_RATES.effective_micros)
     world.workers.meter(worker, world.span(worker, IntervalKind.BOOT, 100 * SECOND_US))
     world.finish_rows(batch, worker)
     end(world, worker, WorkerEnd.INTERRUPTED)

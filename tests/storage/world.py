@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import (
     DEFAULT_TENANT,
@@ -134,7 +134,7 @@ class World:
         self.cycles.dispatch(self.leadership.epoch, CyclePlan(packs=(draft,), standings=()))
         return pack_id
 
-    def worker(self, *, rate_micros_per_hour: int = 3_600_000, rates: HourlyRates | None = None) -> WorkerId:
+    def worker(self, *, rate_micros_per_hour: int = 3_600_000, rates: Amounts | None = None) -> WorkerId:
         worker_id = new_worker_id()
         self.workers.register(
             WorkerRegistration(

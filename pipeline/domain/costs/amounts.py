@@ -6,7 +6,7 @@ the last is what a tenant pays, which is another question than what it cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields
 from typing import Final, Self
 
@@ -61,6 +61,16 @@ class Amounts:
             billed_micros=micros,
             on_demand_micros=micros,
         )
+
+    @classmethod
+    def costs(cls, micros_of: Callable[[str], int]) -> Self:
+        """Return what `micros_of` gives for the name of each cost; nothing is charged."""
+        return cls(**{name: micros_of(name) for name in COST_NAMES})
+
+    @property
+    def saving_micros(self) -> int:
+        """Return what was saved against on demand; below zero where it cost more."""
+        return self.on_demand_micros - self.effective_micros
 
     def each(self) -> tuple[int, ...]:
         """Return the amounts in the order of `NAMES`."""

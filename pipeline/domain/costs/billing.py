@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.billing_rules import BillingRule
-from pipeline.domain.costs.columns import COLUMNS, Columns
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import RateStep
 
@@ -39,14 +39,14 @@ class Parts:
     """What a bill consists of."""
 
     #: For the time that was used.
-    used: Columns
+    used: Amounts
     #: For the rest of the last second or hour begun.
-    rounding: Columns
+    rounding: Amounts
     #: For what was not used of the least that is charged.
-    minimum: Columns
+    minimum: Amounts
 
     @property
-    def total(self) -> Columns:
+    def total(self) -> Amounts:
         """Return the bill."""
         return self.used + self.rounding + self.minimum
 
@@ -81,7 +81,7 @@ class Bill:
         return max(self._billed_us, self._on_demand_us)
 
     @property
-    def total(self) -> Columns:
+    def total(self) -> Amounts:
         """Return the whole bill."""
         return self.until(self.end_us)
 
@@ -93,10 +93,10 @@ class Bill:
         used, rounded = self.until(used_us), self.until(rounded_us)
         return Parts(used=used, rounding=rounded - used, minimum=self.total - rounded)
 
-    def until(self, age_us: int) -> Columns:
+    def until(self, age_us: int) -> Amounts:
         """Return what is charged up to that age: never less than up to any before."""
         assert age_us >= 0, f"an age of {age_us} us"
-        return Columns.of(
+        return Amounts.costs(
             lambda name: (
                 self._numerator(
                     name, min(age_us, self._on_demand_us if name == "on_demand_micros" else self._billed_us)
@@ -105,7 +105,7 @@ class Bill:
             )
         )
 
-    def between(self, start_us: int, stop_us: int) -> Columns:
+    def between(self, start_us: int, stop_us: int) -> Amounts:
         """Return the cost of a span; costs of adjacent spans sum to that of both."""
         assert start_us <= stop_us, f"span runs backwards: {start_us} to {stop_us}"
         return self.until(stop_us) - self.until(start_us)
@@ -117,12 +117,12 @@ class Bill:
         return int(getattr(self._sums[index], name)) + int(getattr(step.rates, name)) * (age_us - step.from_us)
 
 
-def _running(steps: Sequence[RateStep]) -> list[Columns]:
+def _running(steps: Sequence[RateStep]) -> list[Amounts]:
     """Return, for each step, rates times microseconds of all before it."""
-    sums = [Columns()]
+    sums = [Amounts()]
     for step, following in pairwise(steps):
         lasted_us = following.from_us - step.from_us
         sums.append(
-            Columns(**{name: getattr(sums[-1], name) + getattr(step.rates, name) * lasted_us for name in COLUMNS})
+            Amounts(**{name: getattr(sums[-1], name) + getattr(step.rates, name) * lasted_us for name in COST_NAMES})
         )
     return sums

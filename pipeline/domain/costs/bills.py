@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from pipeline.domain.costs.amounts import Amounts
-from pipeline.domain.costs.hourly import HourlyRates
+from pipeline.domain.costs.hourly import metered
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import WorkerEnd
 
@@ -27,7 +27,7 @@ class WorkerLife:
     zone: str | None
     currency: str
     #: What it was accrued at.
-    rates: HourlyRates
+    rates: Amounts
     started_at: datetime
     metered_until_us: int
     #: None: it lives.
@@ -91,7 +91,7 @@ def total_of(bill: Bill, life: WorkerLife) -> Amounts:
 class FlatBill:
     """Every microsecond at the rates that the worker was registered with; nothing is free and nothing rounded."""
 
-    rates: HourlyRates
+    rates: Amounts
     rule: str = "flat_v1"
     source: str | None = None
     rounding: Amounts = _NOTHING
@@ -99,7 +99,7 @@ class FlatBill:
 
     def between(self, start_us: int, stop_us: int) -> Amounts:
         """Return the cost of a span."""
-        return self.rates.cost(start_us, stop_us)
+        return metered(self.rates, start_us, stop_us)
 
 
 class FlatBills:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Final
 
-from pipeline.domain.costs.columns import Columns
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, rate_micros
 from pipeline.domain.errors import NightrateError
 
@@ -152,7 +152,7 @@ class Offer:
 class HourlyRates:
     """What an hour of a worker costs, and where that is known from."""
 
-    rates: Columns
+    rates: Amounts
     #: None: a flat price of the settings.
     list_price: Price | None
     on_demand_price: Price | None
@@ -171,7 +171,7 @@ class RateStep:
     """Rates per hour that hold from `from_us` microseconds after a worker's start."""
 
     from_us: int
-    rates: Columns
+    rates: Amounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ class RateCard:
         item = offer.item
         if item is None:
             flat = self.flat_micros_per_hour if offer.fixed_micros_per_hour is None else offer.fixed_micros_per_hour
-            return HourlyRates(rates=Columns.flat(flat), list_price=None, on_demand_price=None)
+            return HourlyRates(rates=Amounts.cost(flat), list_price=None, on_demand_price=None)
         price = self.book.price(item, at, self.currency)
         on_demand = self.book.price(replace(item, market=Market.ON_DEMAND), at, self.currency)
         if price is None:
@@ -211,7 +211,7 @@ class RateCard:
             commitment = None
         elif commitment is not None:
             effective, billed = commitment.rate_micros_per_hour, 0
-        rates = Columns(
+        rates = Amounts(
             list_micros=listed,
             contracted_micros=contracted,
             effective_micros=effective,
@@ -239,7 +239,7 @@ class RateCard:
 
     def _unpriced(self, offer: Offer, item: Item) -> HourlyRates:
         if offer.fixed_micros_per_hour is not None:
-            return HourlyRates(rates=Columns.flat(offer.fixed_micros_per_hour), list_price=None, on_demand_price=None)
+            return HourlyRates(rates=Amounts.cost(offer.fixed_micros_per_hour), list_price=None, on_demand_price=None)
         where = item.zone or item.region or "any region"
         raise PriceUnknownError(
             f"no price in {self.currency} is known for {item.provider} {item.name} ({item.market}) in {where}",

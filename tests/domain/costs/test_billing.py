@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.billing import Bill, Life
 from pipeline.domain.costs.billing_rules import (
     AWS_HOURLY_V1,
@@ -19,7 +20,6 @@ from pipeline.domain.costs.billing_rules import (
     BillingRule,
     rule_of,
 )
-from pipeline.domain.costs.columns import COLUMNS, Columns
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import RateStep
 from pipeline.domain.money import metered_cost_micros
@@ -27,7 +27,7 @@ from pipeline.domain.money import metered_cost_micros
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
 #: A micro-unit a second, and twice that on demand.
-RATES = Columns(
+RATES = Amounts(
     list_micros=3600, contracted_micros=3600, effective_micros=3600, billed_micros=3600, on_demand_micros=7200
 )
 
@@ -108,7 +108,7 @@ def test_a_spot_worker_that_its_provider_takes_away_is_charged_what_its_rule_say
 def test_what_is_free_would_not_have_been_free_on_demand() -> None:
     found = bill(1800, AWS_LINUX_V1, spot=True, interrupted=True)
 
-    assert found.total == Columns(on_demand_micros=3600)
+    assert found.total == Amounts(on_demand_micros=3600)
     assert found.total.saving_micros == 3600
 
 
@@ -142,8 +142,8 @@ def test_a_bill_is_what_was_used_what_was_rounded_and_what_is_charged_at_least(
 
 def test_a_price_that_changes_in_the_middle_of_a_second_counts_from_that_microsecond() -> None:
     steps = [
-        RateStep(from_us=0, rates=Columns.flat(3_600_000)),
-        RateStep(from_us=90 * SECOND + 250_000, rates=Columns.flat(7_200_000)),
+        RateStep(from_us=0, rates=Amounts.cost(3_600_000)),
+        RateStep(from_us=90 * SECOND + 250_000, rates=Amounts.cost(7_200_000)),
     ]
     found = Bill(Life(length_us=91 * SECOND, market=Market.SPOT), steps, AWS_LINUX_V1)
 
@@ -153,7 +153,7 @@ def test_a_price_that_changes_in_the_middle_of_a_second_counts_from_that_microse
 
 
 def test_a_price_that_changes_after_the_end_changes_no_bill() -> None:
-    steps = [RateStep(from_us=0, rates=RATES), RateStep(from_us=30 * SECOND, rates=Columns.flat(10**9))]
+    steps = [RateStep(from_us=0, rates=RATES), RateStep(from_us=30 * SECOND, rates=Amounts.cost(10**9))]
 
     for length_us in (20 * SECOND, 30 * SECOND):
         found = Bill(Life(length_us=length_us, market=Market.SPOT), steps, AWS_LINUX_V1)
@@ -193,7 +193,7 @@ def bills(draw: st.DrawFn) -> Bill:
     length_us = draw(LENGTHS)
     starts = draw(st.sets(st.integers(min_value=1, max_value=6 * HOUR), max_size=5))
     rates = st.builds(
-        Columns,
+        Amounts,
         list_micros=AMOUNTS,
         contracted_micros=AMOUNTS,
         effective_micros=AMOUNTS,
@@ -218,7 +218,7 @@ def test_costs_of_the_spans_of_any_partition_sum_to_the_bill_and_none_is_below_z
 
     spans = [found.between(start, stop) for start, stop in pairwise(cuts)]
 
-    for name in COLUMNS:
+    for name in COST_NAMES:
         assert sum(getattr(span, name) for span in spans) == getattr(found.total, name)
         assert all(getattr(span, name) >= 0 for span in spans)
     assert found.parts.total == found.total
@@ -254,4 +254,4 @@ def test_a_longer_life_never_costs_less(found: Bill, longer_us: int) -> None:
     steps = [RateStep(from_us=0, rates=found._steps[0].rates)]
     shorter, longer = Bill(found.life, steps, found.rule), Bill(life, steps, found.rule)
 
-    assert all(getattr(longer.total, name) >= getattr(shorter.total, name) for name in COLUMNS)
+    assert all(getattr(longer.total, name) >= getattr(shorter.total, name) for name in COST_NAMES)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain.costs.columns import Columns
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit, picos_of
 from pipeline.domain.costs.rate_card import (
     Commitment,
@@ -157,7 +157,7 @@ def card(*, discounts: tuple[Discount, ...] = (), commitments: tuple[Commitment,
 def test_a_spot_worker_has_the_spot_price_and_what_on_demand_would_have_cost() -> None:
     found = card().hourly_rates(SPOT_OFFER, T0)
 
-    assert found.rates == Columns(
+    assert found.rates == Amounts(
         list_micros=400_000,
         contracted_micros=400_000,
         effective_micros=400_000,
@@ -210,7 +210,7 @@ def test_a_commitment_covers_as_many_workers_as_it_says_and_their_use_is_not_inv
         0,
     )
     assert covered.commitment is not None
-    assert beyond.rates == Columns.flat(1_006_000)
+    assert beyond.rates == Amounts.cost(1_006_000)
     assert spot.commitment is None
 
 
@@ -240,23 +240,23 @@ def test_a_pool_with_a_fixed_price_costs_that_whatever_is_listed() -> None:
     )
     unlisted = Offer(market=SPOT, provider="aws", instance_type="z9.huge", fixed_micros_per_hour=250_000)
 
-    assert card().hourly_rates(fixed, T0).rates == Columns(
+    assert card().hourly_rates(fixed, T0).rates == Amounts(
         list_micros=400_000,
         contracted_micros=250_000,
         effective_micros=250_000,
         billed_micros=250_000,
         on_demand_micros=1_006_000,
     )
-    assert card().hourly_rates(unlisted, T0).rates == Columns.flat(250_000)
+    assert card().hourly_rates(unlisted, T0).rates == Amounts.cost(250_000)
 
 
 def test_a_machine_of_which_nothing_is_known_has_the_flat_price() -> None:
     found = card().hourly_rates(Offer(market=ON_DEMAND), T0)
 
-    assert found.rates == Columns.flat(100_000)
+    assert found.rates == Amounts.cost(100_000)
     assert found.source == "settings"
     fixed = card().hourly_rates(Offer(market=ON_DEMAND, fixed_micros_per_hour=7), T0)
-    assert fixed.rates == Columns.flat(7)
+    assert fixed.rates == Amounts.cost(7)
 
 
 def test_a_machine_without_a_price_is_an_error_that_says_what_to_do() -> None:
@@ -278,7 +278,7 @@ def test_the_rates_of_a_life_step_whenever_a_price_of_either_market_changes() ->
     ]
     assert card().steps(SPOT_OFFER, T0, T0 + HOUR / 2)[1:] == []
     flat = card().steps(Offer(market=ON_DEMAND), T0, T0 + 9 * HOUR)
-    assert flat == [RateStep(from_us=0, rates=Columns.flat(100_000))]
+    assert flat == [RateStep(from_us=0, rates=Amounts.cost(100_000))]
 
 
 def test_families_of_instance_types() -> None:

@@ -7,24 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.costs.adjusting import expected_on
-from pipeline.domain.costs.amounts import Amounts
+from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import FlatBill, WorkerLife, total_of
-from pipeline.domain.costs.hourly import HourlyRates
 from pipeline.domain.costs.settling import AccruedSpan, billed_by_account, settlements
 from pipeline.domain.costs.transactions import Account
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import WorkerEnd
 
-_RATES = st.builds(
-    HourlyRates, **{name: st.integers(0, 10**10) for name in ("list", "contracted", "effective", "billed", "on_demand")}
-)
+_RATES = st.builds(Amounts, **{name: st.integers(0, 10**10) for name in COST_NAMES})
 _ACCOUNTS = [Account("batch:one"), Account("batch:two"), Account("overhead:idle")]
 _SPANS = st.lists(
     st.tuples(st.integers(1, 10**10), st.lists(st.integers(0, 10**9), min_size=3, max_size=3)), max_size=9
 )
 
 
-def life_of(length_us: int, rates: HourlyRates) -> WorkerLife:
+def life_of(length_us: int, rates: Amounts) -> WorkerLife:
     return WorkerLife(
         worker_id=WorkerId("wrk_1"),
         pool="local",
@@ -42,7 +39,7 @@ def life_of(length_us: int, rates: HourlyRates) -> WorkerLife:
 
 
 @given(_RATES, _SPANS)
-def test_a_life_is_billed_in_full_and_settled_once(rates: HourlyRates, written: list[tuple[int, list[int]]]) -> None:
+def test_a_life_is_billed_in_full_and_settled_once(rates: Amounts, written: list[tuple[int, list[int]]]) -> None:
     spans, at_us = [], 0
     for length_us, micros in written:
         accrued = {account: Amounts.cost(each) for account, each in zip(_ACCOUNTS, micros, strict=True)}
@@ -64,7 +61,7 @@ def test_a_life_is_billed_in_full_and_settled_once(rates: HourlyRates, written: 
 
 
 @given(_RATES, st.integers(0, 5 * 86_400 * 10**6))
-def test_the_days_of_a_life_sum_to_its_bill(rates: HourlyRates, length_us: int) -> None:
+def test_the_days_of_a_life_sum_to_its_bill(rates: Amounts, length_us: int) -> None:
     life = life_of(length_us, rates)
     bill = replace(FlatBill(rates=rates), minimum=Amounts.cost(5))
 
