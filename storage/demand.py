@@ -37,23 +37,24 @@ _ARRIVALS: Final = """
      GROUP BY 1, 2
 """
 
-#: By the hour in which a use began: uses are metered in spans of seconds.
+#: Of the sums that analysts read, too: by the hour in which a use began.
 _COSTS: Final = """
-    SELECT CAST(NULL AS text) AS group_name, date_trunc('hour', period_start, 'UTC') AS hour,
-           sum(-effective_micros) AS amount
-      FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
-     WHERE period_start >= :since AND period_start < :until AND currency = :currency
-     GROUP BY 2
+    SELECT CAST(NULL AS text) AS group_name, hour, sum(effective_micros) AS amount
+      FROM cost_sums WHERE DAYS AND currency = :currency
+     GROUP BY hour
 """
 
 _COSTS_OF_BATCHES: Final = """
-    SELECT GROUP_COLUMN AS group_name, date_trunc('hour', period_start, 'UTC') AS hour, sum(AMOUNT) AS amount
-      FROM transactions JOIN entries ON transaction_id = transactions.id AND batch_id IS NOT NULL
-      JOIN batches ON batches.id = batch_id
-      LEFT JOIN packs ON packs.id = pack_id
-     WHERE period_start >= :since AND period_start < :until AND currency = :currency AND IN_SCOPE
+    SELECT GROUP_COLUMN AS group_name, hour, sum(AMOUNT) AS amount
+      FROM cost_sums JOIN batches ON batches.id = batch_id
+     WHERE DAYS AND currency = :currency AND IN_SCOPE
      GROUP BY 1, 2
 """
+
+#: The day is what the sums are found by.
+_DAYS: Final = """
+    day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date)
+       AND day <= CAST(CAST(:until AS timestamptz) AT TIME ZONE 'UTC' AS date) AND hour >= :since AND hour < :until"""
 
 _PACES: Final = text("""
     SELECT workers.pool, variant, model, sum(tokens) AS tokens, sum(stop_us - start_us) / 1e6 AS work_seconds
@@ -140,7 +141,7 @@ class DemandRepository:
 
 def _grouped(statement: str, by: Breakdown | None) -> TextClause:
     # One of three column names of ours; nothing that anybody wrote.
-    parts = {"GROUP_COLUMN": _COLUMNS[by], "IN_SCOPE": _IN_SCOPE}
+    parts = {"GROUP_COLUMN": _COLUMNS[by], "IN_SCOPE": _IN_SCOPE, "DAYS": _DAYS}
     for name, part in parts.items():
         statement = statement.replace(name, part)
     return text(statement)

@@ -86,6 +86,10 @@ _ENTRIES = text("""
            AS lines (line, account, batch_id, cost, charged)
      WHERE worker_id = :worker_id
 """)
+#: As the trigger would.
+_PENDING = text("""
+    INSERT INTO cost_pending (transaction_id) SELECT id FROM transactions WHERE worker_id = :worker_id
+""")
 
 
 def write_hours(
@@ -128,6 +132,7 @@ def write_hours(
             (_INTERVALS, {**given, "prefix": f"{pack}_", "worker_id": worker, "rate": RATE}),
             (_TRANSACTIONS, life),
             (_ENTRIES, {**given, "worker_id": worker}),
+            (_PENDING, life),
         ):
             named = {name: value for name, value in arguments.items() if f":{name}" in statement.text}
             connection.execute(statement, named)
