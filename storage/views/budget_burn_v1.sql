@@ -31,7 +31,7 @@ SELECT months.month,
        CAST(allowed.micros * 0.000001 AS numeric(20, 6)),
        CAST(spent.micros * 0.000001 AS numeric(20, 6)),
        CAST((allowed.micros - spent.micros) * 0.000001 AS numeric(20, 6)),
-       CASE WHEN allowed.micros > 0 THEN CAST(round(CAST(spent.micros AS numeric) / allowed.micros, 6) AS numeric(20, 6)) END
+       CAST(CASE WHEN allowed.micros > 0 THEN round(CAST(spent.micros AS numeric) / allowed.micros, 6) END AS numeric(20, 6))
   FROM nightrate.budgets
  CROSS JOIN LATERAL (
     SELECT charges.month FROM nightrate.charges_by_month AS charges
