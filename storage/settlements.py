@@ -187,7 +187,9 @@ class SettlementRepository:
                 if any(done):
                     raise ConflictError(f"another settles {life.worker_id}")
                 return 0
-            looked_until_us = connection.execute(_SETTLED_UNTIL, {"worker_id": life.worker_id}).scalar_one_or_none() or 0
+            looked_until_us = (
+                connection.execute(_SETTLED_UNTIL, {"worker_id": life.worker_id}).scalar_one_or_none() or 0
+            )
             connection.execute(
                 _SETTLED,
                 {
