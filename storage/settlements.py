@@ -150,7 +150,7 @@ class SettlementRepository:
                 for life in map(life_of, connection.execute(_LIVES, {"worker_ids": None}))
             ]
 
-        return self._database.run(work, is_look=True)
+        return self._database.run(work, is_look=True, is_long=True)
 
     def posted(self, life: WorkerLife) -> tuple[Hourly, int]:
         """Return what accruals and settlements of the life hold by hour and account, and how many settlements there are."""
