@@ -112,7 +112,7 @@ class RateCardSettings(_Table):
             fixed_micros_per_hour=None if terms.rate_per_hour is None else int(terms.rate_per_hour * MICROS_PER_UNIT),
         )
 
-    def billing_rule_of(self, pool: str) -> BillingRule:
-        """Return how workers of that pool are billed."""
-        terms = self.pools.get(pool, PoolSettings())
-        return rule_of(terms.provider) if terms.billing_rule is None else BILLING_RULES[terms.billing_rule]
+    def billing_rule_of(self, pool: str, provider: str | None) -> BillingRule:
+        """Return how workers of that pool are billed: by the pool's rule, or else by that of the provider they came from."""
+        named = self.pools.get(pool, PoolSettings()).billing_rule
+        return rule_of(provider) if named is None else BILLING_RULES[named]

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.domain.costs.charging import PICOS_PER_MICRO
+from pipeline.domain.costs.prices import PICOS_PER_MICRO
 from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import Backlog, OpenShard, Snapshot, WorkSize

@@ -34,12 +34,14 @@ STANDINGS: Final = text("""
     SELECT budgets.*, now.period_start, spent.micros AS spent_micros, added.micros AS added_micros, told.marks
       FROM budgets
      CROSS JOIN LATERAL (
-        SELECT CASE period WHEN 'month' THEN CAST(:month AS date) ELSE DATE '1970-01-01' END AS period_start OFFSET 0) AS now
+        SELECT CASE period WHEN 'month' THEN CAST(:month AS date) ELSE DATE '1970-01-01' END AS period_start,
+               CASE period WHEN 'month' THEN CAST(:month AS date) ELSE DATE 'infinity' END AS last_month OFFSET 0) AS now
      CROSS JOIN LATERAL (
         SELECT coalesce(sum(charged_micros), 0) AS micros FROM charges_by_month AS charges
          WHERE charges.tenant_id = budgets.tenant_id
            AND (budgets.project_id IS NULL OR charges.project_id = budgets.project_id)
-           AND (budgets.period = 'total' OR charges.month = now.period_start)) AS spent
+           -- Bounds, which the index knows: months of years ago are not read again in each cycle.
+           AND charges.month BETWEEN now.period_start AND now.last_month) AS spent
      CROSS JOIN LATERAL (
         SELECT coalesce(sum(amount_micros), 0) AS micros FROM budget_top_ups AS top_ups
          WHERE top_ups.budget_id = budgets.id AND top_ups.period_start = now.period_start) AS added

@@ -45,9 +45,6 @@ _EXPORTED: Final = text("""
     UPDATE cost_day_versions SET exported_version = :version, exported_at = clock_timestamp()
      WHERE day = :day AND version >= :version AND coalesce(exported_version, 0) < :version
 """)
-_DAYS_EXPORTED: Final = text(
-    "SELECT day, exported_version FROM cost_day_versions WHERE exported_version IS NOT NULL ORDER BY day"
-)
 #: Held by a connection, not by a transaction: what is done meanwhile is no transaction's.
 _ALONE: Final = text("SELECT pg_try_advisory_lock(hashtextextended('nightrate.cost_days', 0))")
 _TOGETHER: Final = text("SELECT pg_advisory_unlock(hashtextextended('nightrate.cost_days', 0))")
@@ -176,8 +173,3 @@ class CostExports:
             lambda connection: connection.execute(_EXPORTED, {"day": day.day, "version": day.version}).rowcount
         )
         return changed == 1
-
-    def days_exported(self) -> list[DayVersion]:
-        """Return the days whose files are there, with the version that they are of."""
-        rows = self._database.run(lambda connection: connection.execute(_DAYS_EXPORTED).all())
-        return [DayVersion(day=row.day, version=row.exported_version) for row in rows]

@@ -109,4 +109,8 @@ class CostSums:
 
     def differences(self) -> int:
         """Return how many sums are not what the journal says: none, always. Reads all of it."""
-        return int(self._database.run(lambda connection: connection.execute(_DIFFERENCES).scalar_one(), is_look=True))
+        return int(
+            self._database.run(
+                lambda connection: connection.execute(_DIFFERENCES).scalar_one(), is_look=True, is_long=True
+            )
+        )

@@ -108,7 +108,7 @@ class CostRepository:
 
     def reconcile(self) -> list[Mismatch]:
         """Return the workers whose books do not add up: none, always."""
-        rows = self._database.run(lambda connection: connection.execute(_RECONCILE).all())
+        rows = self._database.run(lambda connection: connection.execute(_RECONCILE).all(), is_look=True, is_long=True)
         return [
             Mismatch(
                 worker_id=WorkerId(row.worker_id),

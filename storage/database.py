@@ -21,10 +21,12 @@ from pipeline.ports.acting import actor_now
 _Result = TypeVar("_Result")
 
 _CONNECT_SECONDS: Final = 3
-#: A connection for each duty of a leading scheduler, for its lock, for a claim that is renewed, and for what comes of
-#: webhooks.
-_POOL_SIZE: Final = 14
+#: A connection for each of the fourteen duties of a leading scheduler and a second one of its export, for its lock, for a
+#: claim that is renewed, and for what comes of webhooks.
+_POOL_SIZE: Final = 18
 _STATEMENT_MS: Final = 60_000
+#: Of a look that reads all there ever was, and keeps nobody waiting.
+_LONG_LOOK: Final = text("SET LOCAL statement_timeout = 600000")
 #: A transaction is given up when the server has been away this long.
 _AWAY_SECONDS_MAX: Final = 60.0
 _BACKOFF_SECONDS_MAX: Final = 1.0
@@ -80,11 +82,12 @@ class Database:
             _raise_refusal(error)
             raise
 
-    def run(self, work: Callable[[Connection], _Result], *, is_look: bool = False) -> _Result:
+    def run(self, work: Callable[[Connection], _Result], *, is_look: bool = False, is_long: bool = False) -> _Result:
         """Run `work` in a transaction, again while the server is away; `work` must be idempotent.
 
-        A look changes nothing, and all that it reads is of one moment.
+        A look changes nothing, and all that it reads is of one moment; a long one may take ten minutes a statement.
         """
+        assert is_look or not is_long, "what changes anything is short"
         give_up_at = time.monotonic() + self._away_seconds_max
         pause_seconds = 0.05
         while True:
@@ -92,6 +95,8 @@ class Database:
                 with self.engine.begin() as connection:
                     if is_look:
                         connection.execute(_ONE_MOMENT)
+                        if is_long:
+                            connection.execute(_LONG_LOOK)
                     else:
                         _name_actor(connection)
                     return work(connection)

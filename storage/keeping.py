@@ -65,7 +65,9 @@ class KeepingRepository:
 
     def kept(self, day: date) -> list[Kept]:
         """Return what was kept that day for batches that lived, and for tenants."""
-        rows = self._database.run(lambda connection: connection.execute(_KEPT, _bounds(day)).all(), is_look=True)
+        rows = self._database.run(
+            lambda connection: connection.execute(_KEPT, _bounds(day)).all(), is_look=True, is_long=True
+        )
         return [
             Kept(
                 batch_id=None if row.batch_id is None else BatchId(row.batch_id),
@@ -77,7 +79,9 @@ class KeepingRepository:
 
     def requests(self, day: date) -> tuple[int, int]:
         """Return about how many objects were written and read that day."""
-        row = self._database.run(lambda connection: connection.execute(_REQUESTS, _bounds(day)).one(), is_look=True)
+        row = self._database.run(
+            lambda connection: connection.execute(_REQUESTS, _bounds(day)).one(), is_look=True, is_long=True
+        )
         return int(row.puts), int(row.gets)
 
     def accrue(self, day: date, prices: ObjectPrices, *, currency: str) -> int:

@@ -93,10 +93,14 @@ _SETTLED: Final = text("""
            revision = excluded.revision, settled_at = clock_timestamp()
 """)
 
-#: What was settled of an hour that was shared already is to be shared, too.
+_SETTLED_UNTIL: Final = text("SELECT settled_until_us FROM settlements WHERE worker_id = :worker_id")
+
+#: What was settled of an hour that was shared already is to be shared, too, and so is what was accrued for one since the
+#: worker was looked at last: a span counts in the hour in which it began, and is told of when it ends.
 _SHARE_AGAIN: Final = text("""
     UPDATE allocation_hours SET is_due = true
-     WHERE pool = :pool AND hour = ANY(CAST(:hours AS timestamptz[]))
+     WHERE pool = :pool AND NOT is_due
+       AND (hour = ANY(CAST(:hours AS timestamptz[])) OR hour BETWEEN :since AND :until)
 """)
 
 
@@ -146,7 +150,7 @@ class SettlementRepository:
                 for life in map(life_of, connection.execute(_LIVES, {"worker_ids": None}))
             ]
 
-        return self._database.run(work, is_look=True)
+        return self._database.run(work, is_look=True, is_long=True)
 
     def posted(self, life: WorkerLife) -> tuple[Hourly, int]:
         """Return what accruals and settlements of the life hold by hour and account, and how many settlements there are."""
@@ -176,9 +180,6 @@ class SettlementRepository:
         """
         posting = list(transactions)
         hours = [hour_of(transaction.period_start) for transaction in posting]
-        if life.is_over:
-            # What a worker reported at its end may have come late.
-            hours.append(hour_of(life.stopped_at))
 
         def work(connection: Connection) -> int:
             done = [post(connection, transaction) for transaction in posting]
@@ -186,6 +187,9 @@ class SettlementRepository:
                 if any(done):
                     raise ConflictError(f"another settles {life.worker_id}")
                 return 0
+            looked_until_us = (
+                connection.execute(_SETTLED_UNTIL, {"worker_id": life.worker_id}).scalar_one_or_none() or 0
+            )
             connection.execute(
                 _SETTLED,
                 {
@@ -195,8 +199,9 @@ class SettlementRepository:
                     "revision": revision,
                 },
             )
-            if hours:
-                connection.execute(_SHARE_AGAIN, {"pool": life.pool, "hours": hours})
+            if hours or looked_until_us < life.metered_until_us:
+                since, until = hour_of(life.moment(looked_until_us)), hour_of(life.stopped_at)
+                connection.execute(_SHARE_AGAIN, {"pool": life.pool, "hours": hours, "since": since, "until": until})
             return len(done)
 
         return self._database.run(work)

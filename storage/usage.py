@@ -1,7 +1,8 @@
 """What was used in a span of time, for advice: of all, or of what a scope sees.
 
-Costs are worked out from the metered time of workers, by the rule that bills are made by (`pipeline.domain.shares`), and
-not read from the ledger: all the statements about that are here.
+Of all, costs are worked out from the metered time of workers, by the rule that bills are made by (`pipeline.domain.shares`),
+and not read from the ledger: all the statements about that are here. To a scope its cost is what it was charged: what that
+cost the installation is the installation's to know.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SHARED: Final = """
         -- Others' batches in the same packs bear their part of the time, and are left out after it.
         SELECT leases.*, packs.model, packs.variant, workers.pool, workers.market, batch_id, tenant_id, batches.tier,
                batches.endpoint, source_file_id, retry_of, batches.created_at, deadline_at, completed_at,
-               row_count, input_tokens, output_tokens, share, cost_micros * share AS cost_micros, busy_us * share AS busy_us
+               row_count, input_tokens, output_tokens, share, paid.micros AS cost_micros, busy_us * share AS busy_us
           FROM leases JOIN packs ON packs.id = leases.pack_id
          CROSS JOIN LATERAL (
                SELECT min(worker_id) AS worker_id, sum(cost_micros) AS cost_micros, sum(stop_us - start_us) AS busy_us
@@ -48,9 +49,16 @@ _SHARED: Final = """
                                   + packs.output_token_picoseconds::numeric * output_tokens) AS weight
                          FROM parts WHERE parts.pack_id = leases.pack_id AND parts.lease_token = leases.lease_token
                         GROUP BY batch_id) AS done) AS parted
+         CROSS JOIN LATERAL (PAID) AS paid
           JOIN batches ON batches.id = batch_id
          WHERE IN_SCOPE AND batches.created_at >= :since AND batches.created_at < :until)
 """
+
+_COST: Final = "SELECT spent.cost_micros * share AS micros"
+_CHARGE: Final = """
+    SELECT coalesce(sum(charged_micros), 0) AS micros FROM transactions JOIN entries ON transaction_id = transactions.id
+     WHERE transactions.pack_id = leases.pack_id AND transactions.lease_token = leases.lease_token
+       AND entries.batch_id = parted.batch_id"""
 
 _WORKS = f"""
     WITH {_SHARED},
@@ -146,7 +154,7 @@ class UsageRepository:
         self._database = database
 
     def usage(self, scope: Scope | None, *, since: datetime, until: datetime, currency: str) -> Usage:
-        """Return what batches submitted in the span took, and with no scope what the workers of the span did.
+        """Return what batches submitted in the span cost or were charged, and with no scope what its workers did.
 
         Work that was paid for in another currency is left out.
         """
@@ -179,7 +187,9 @@ def _rows(connection: Connection, statement: str, scope: Scope | None, span: dic
 
 
 def _statement(statement: str, scope: Scope | None) -> TextClause:
-    return text(statement.replace("IN_SCOPE", "true")) if scope is None else scoped(statement)
+    if scope is None:
+        return text(statement.replace("PAID", _COST).replace("IN_SCOPE", "true"))
+    return scoped(statement.replace("PAID", _CHARGE))
 
 
 def _work(row: Row[Any]) -> WorkUsage:

@@ -81,7 +81,8 @@ class PricedBill:
 class PricedBills:
     """Bills by the history of prices and the rules of providers.
 
-    A machine that no price is known of, or whose pool has a fixed one, is billed at the rates it was registered with.
+    A machine that no price is known of, whose pool has a fixed one, or that was registered in another currency than the
+    settings' is billed at the rates it was registered with.
     Contracts have no dates: those of the settings hold for all that is looked at.
     """
 
@@ -108,14 +109,16 @@ class PricedBills:
             market=Market(life.market),
             was_interrupted=life.end_cause is WorkerEnd.INTERRUPTED,
         )
-        rule = self._settings.rate_card.billing_rule_of(life.pool)
+        # By what it was registered with: a pool may be another provider's by now.
+        rule = self._settings.rate_card.billing_rule_of(life.pool, life.provider)
         return PricedBill(bill=billing.Bill(lived, steps, rule), source=source)
 
     def _steps(self, life: WorkerLife) -> tuple[list[RateStep], str | None]:
         registered = [RateStep(from_us=0, rates=life.rates)]
         pool = self._settings.rate_card.pools.get(life.pool)
         is_fixed = pool is not None and pool.rate_per_hour is not None
-        if life.provider is None or life.instance_type is None or is_fixed:
+        is_foreign = life.currency != self._settings.currency
+        if life.provider is None or life.instance_type is None or is_fixed or is_foreign:
             return registered, None
         offer = Offer(
             market=Market(life.market),

@@ -92,3 +92,25 @@ def test_a_machine_without_a_price_is_billed_at_the_rates_that_it_came_with(worl
 
     assert total_of(bills.bill(life), life) == total_of(bills.bill(unknown), unknown)
     assert total_of(bills.bill(life), life).effective_micros == 3_600_000 * 100 * SECOND_US // HOUR_US
+
+
+def test_a_worker_of_another_currency_is_not_settled_to_prices_of_this_one(world: World) -> None:
+    prices = PriceRepository(world.database)
+    prices.add([replace(said(36_000_000, START - timedelta(days=1)), currency="EUR")])
+    worker = spot_machine(world, seconds=100)
+    end(world, worker)
+
+    Settler(SettlementRepository(world.database), PricedBills(Settings(currency="EUR"), prices)).run_once()
+
+    assert balances(world)["supplier:local"] == -100_000
+    assert world.scalars("SELECT DISTINCT currency FROM transactions") == ["USD"]
+
+
+def test_a_worker_is_billed_by_the_rule_of_its_provider_whatever_its_pool_is_made_of_by_now(world: World) -> None:
+    prices = PriceRepository(world.database)
+    prices.add([said(3_600_000, START - timedelta(days=1))])
+    end(world, spot_machine(world, seconds=10))
+
+    Settler(SettlementRepository(world.database), PricedBills(Settings(), prices)).run_once()
+
+    assert balances(world)["supplier:local"] == -60_000

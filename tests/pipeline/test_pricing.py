@@ -166,7 +166,7 @@ def test_a_pool_of_unknown_price_is_an_error_rather_than_a_guess(prices: PriceRe
 def test_a_life_is_billed_by_the_prices_that_held_and_those_that_were_learned_later(prices: PriceRepository) -> None:
     given = Settings.model_validate({"pool": "east", "market": "spot", "rate_card": {"pools": POOLS}})
     start, stop = NOW - 2 * HOUR, NOW
-    offer, rule = given.rate_card.offer_of("east", "spot"), given.rate_card.billing_rule_of("east")
+    offer, rule = given.rate_card.offer_of("east", "spot"), given.rate_card.billing_rule_of("east", "aws")
 
     def billed() -> int:
         card = rate_card(given, prices, start, stop, instance_types=["g5.xlarge"])

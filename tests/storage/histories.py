@@ -43,10 +43,10 @@ class Twice(Database):
 
     chance: random.Random
 
-    def run(self, work: Callable[[Connection], Any], *, is_look: bool = False) -> Any:  # noqa: ANN401 -- as the original
+    def run(self, work: Callable[[Connection], Any], *, is_look: bool = False, is_long: bool = False) -> Any:  # noqa: ANN401 -- as the original
         if not is_look and self.chance.random() < 0.3:
             super().run(work)
-        return super().run(work, is_look=is_look)
+        return super().run(work, is_look=is_look, is_long=is_long)
 
 
 @dataclass

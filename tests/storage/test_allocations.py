@@ -152,3 +152,21 @@ def test_what_a_worker_reports_late_at_its_end_is_shared_too(world: World) -> No
         "overhead:drain": 7_000_000,
         "supplier:local": -170_000_000,
     }
+
+
+def test_work_that_began_in_an_hour_that_was_shared_before_it_ended_bears_its_part(world: World) -> None:
+    worker, (one,) = hour_with(world, 1)
+    settler = Settler(SettlementRepository(world.database), SteppedBills())
+    settler.run_once()
+    share(world, SharingRule.EVEN)
+    # The worker lives on, and its next pack began in that hour, too.
+    two = world.admit(4)
+    world.finish_rows(two, worker)
+    world.execute("UPDATE settlements SET settled_at = settled_at - interval '2 hours'")
+
+    settler.run_once()
+    share(world, SharingRule.EVEN)
+
+    held = balances(world)
+    assert (held[f"batch:{one}"], held[f"batch:{two}"]) == (4_000_000 + 75_000_000, 1_000_000 + 75_000_000)
+    assert "overhead:idle" not in held

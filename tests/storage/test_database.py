@@ -85,6 +85,14 @@ def test_a_statement_that_makes_no_sense_is_not_tried_again(shared: World) -> No
     assert len(tries) == 1
 
 
+@pytest.mark.parametrize(("is_long", "most"), [(False, "1min"), (True, "10min")])
+def test_a_look_at_all_there_ever_was_may_take_its_time(shared: World, *, is_long: bool, most: str) -> None:
+    shown = text("SHOW statement_timeout")
+
+    assert shared.database.run(lambda one: one.execute(shown).scalar_one(), is_look=True, is_long=is_long) == most
+    assert shared.database.run(lambda one: one.execute(shown).scalar_one()) == "1min"
+
+
 def test_a_server_that_stays_away_is_given_up_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
 from pipeline.app.keeping import Keeper
-from pipeline.domain.costs.keeping import ObjectPrices, byte_microseconds, storage_micros
+from pipeline.domain.costs.keeping import ObjectPrices, storage_micros
 from pipeline.domain.ids import DEFAULT_TENANT
 from storage.keeping import KeepingRepository
 from tests.storage.test_settlements import balances
@@ -18,18 +18,11 @@ _DAY_US = 86_400 * 10**6
 S3 = ObjectPrices(gb_month_picos=23_000_000_000, put_picos=5_000_000, get_picos=400_000, source="a test")
 
 
-@pytest.mark.parametrize(
-    ("since", "until", "kept_us"),
-    [
-        (NOON, None, _DAY_US // 2),
-        (NOON, NOON + timedelta(microseconds=1), 1),
-        (NOON - timedelta(days=9), NOON + timedelta(days=9), _DAY_US),
-        (NOON - timedelta(days=9), NOON - timedelta(days=8), 0),
-        (NOON + timedelta(days=1), None, 0),
-    ],
-)
-def test_only_the_part_of_the_day_counts(since: datetime, until: datetime | None, kept_us: int) -> None:
-    assert byte_microseconds(7, since, until, DAY) == 7 * kept_us
+def byte_microseconds(size_bytes: int, since: datetime, until: datetime | None, day: date) -> int:
+    """Return for how many microseconds of a day how many bytes were kept; None: they are still."""
+    begin = datetime.combine(day, time(), UTC)
+    end = begin + timedelta(days=1)
+    return size_bytes * max((min(until or end, end) - max(since, begin)) // timedelta(microseconds=1), 0)
 
 
 @pytest.mark.parametrize(

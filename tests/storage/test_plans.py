@@ -23,6 +23,7 @@ from storage import (
     batch_statements,
     batch_views,
     bills,
+    budgets,
     changes,
     cost_reports,
     cost_sums,
@@ -32,6 +33,7 @@ from storage import (
     meters,
     packs,
     prices,
+    pricing,
     quotas,
     recurring_statements,
     rescue,
@@ -73,6 +75,7 @@ BIG = frozenset(
         "webhook_deliveries",
         "prices",
         "price_refreshes",
+        "charges_by_month",
     }
 )
 #: Pages of 8 KiB that a statement for one thing may touch; a scan of the smallest big table is several hundred.
@@ -256,6 +259,17 @@ SEED = (
     SELECT 'aws', 'type_' || n % 500, 'spot', 'us-east-1', now() - (:rows - n) * interval '1 min', 1
       FROM generate_series(1, :rows) AS n
     """,
+    """
+    INSERT INTO budgets (id, tenant_id, period, amount_micros, alert_shares_ppm, core_tiers, core_share_ppm)
+    SELECT 'bud_' || n, 'tnt_' || n, 'month', 1000, '{}', '{}', 900000 FROM generate_series(0, 9) AS n
+    """,
+    # A year of five hundred tenants.
+    """
+    INSERT INTO charges_by_month (tenant_id, month, project_id, slot, charged_micros)
+    SELECT 'tnt_' || n % 500, CAST(date_trunc('month', now() - n / 4000 * interval '1 month') AS date), 'proj_' || n % 500,
+           n / 500 % 8, 100
+      FROM generate_series(0, :rows - 2001) AS n
+    """,
 )
 
 LIVE = f"batch_{ROWS - 50:09d}"
@@ -395,6 +409,18 @@ CASES = (
         "ix_pack_slices_pack_id ix_transactions_pack_id pk_entries|ix_entries_batch_id",
         pack_id=LEASED_PACK,
     ),
+    case(
+        "budgets where they stand",
+        budgets.STANDINGS,
+        "pk_charges_by_month",
+        200,
+        month=datetime.now(UTC).date().replace(day=1),
+        tenant_id=None,
+        project_id=None,
+        budget_id=None,
+    ),
+    case("the price of a batch", pricing._BATCH, "pk_batches uq_shards_batch_id_shard_no", batch_id=LIVE),
+    case("what of the fleet is free", pricing.FREE_SHARE, "ix_packs_lease_worker|ix_packs_leased", 200),
     case("open shards", backlogs._OPEN_SHARDS, "ix_shards_unpacked", batch_ids=[LIVE], shards_a_batch=64),
     case("pools", snapshots._POOLS, "ix_packs_waiting", 1500, pressing_below=-1e9),
     case(

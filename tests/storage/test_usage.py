@@ -104,6 +104,18 @@ def test_a_scope_sees_its_own_part_and_no_places(world: World) -> None:
     assert nothing.works == nothing.batches == ()
 
 
+def test_a_scope_is_told_what_it_was_charged_and_not_what_that_cost(world: World) -> None:
+    batch = world.admit(10)
+    world.execute("UPDATE batches SET charge_multiplier_ppm = 3000000 WHERE id = :id", id=batch)
+    ran(world, world.worker(), {batch: 300}, duration_us=3_600_000_000)
+    complete(world, batch, after_share=0.5)
+
+    (mine,), (all_,) = used(world, SCOPE).works, used(world).works
+    (batches,) = used(world, SCOPE).batches
+
+    assert (mine.cost_micros, batches.cost_micros, all_.cost_micros) == (10_800_000, 10_800_000, 3_600_000)
+
+
 def test_batches_are_told_by_what_their_windows_had_left(world: World) -> None:
     worker = world.worker()
     for share in (0.1, 0.2, 0.3):

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import BudgetId, ProjectId, TenantId
-from pipeline.domain.plans import TIERS, month_of, next_month
+from pipeline.domain.plans import TIERS, next_month
 from pipeline.domain.tiers import Tier
 
 SHARE_PPM_MAX: Final = 1_000_000
@@ -150,11 +150,6 @@ def notices_of(standing: BudgetStanding, *, stops_core: bool, stops_others: bool
         for mark, share in due
         if (mark, share) not in standing.told
     )
-
-
-def period_start_of(period: BudgetPeriod, now: datetime) -> date:
-    """Return the first day (UTC) of the period that `now` is in."""
-    return month_of(now) if period is BudgetPeriod.MONTH else ALWAYS
 
 
 def next_month_after(start: date) -> date:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.domain.costs.prices import PICOS_PER_MICRO
+
 #: A charge of what it cost.
 PAR_PPM: Final = 1_000_000
-PICOS_PER_MICRO: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from pipeline.domain.costs.amounts import Amounts
+from pipeline.domain.costs.prices import PICOS_PER_MICRO
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -26,7 +27,6 @@ from pipeline.domain.money import split_by_weight
 
 _GB: Final = 1024**3
 _MICROSECOND: Final = timedelta(microseconds=1)
-_PICOS_PER_MICRO: Final = 1_000_000
 _DAY: Final = timedelta(days=1)
 _SUPPLIER: Final = of_supplier("objects")
 
@@ -55,18 +55,11 @@ class Kept:
     byte_microseconds: int
 
 
-def byte_microseconds(size_bytes: int, since: datetime, until: datetime | None, day: date) -> int:
-    """Return how many bytes were kept for how many microseconds of a day; None: it is kept still."""
-    begin = datetime.combine(day, time(), UTC)
-    kept = min(until or begin + _DAY, begin + _DAY) - max(since, begin)
-    return size_bytes * max(kept // _MICROSECOND, 0)
-
-
 def storage_micros(byte_us: int, gb_month_picos: int, day: date) -> int:
     """Return what so many byte-microseconds of that day cost, rounded down."""
     month = day.replace(day=1)
     month_us = ((month + timedelta(days=31)).replace(day=1) - month) // _MICROSECOND
-    return byte_us * gb_month_picos // (_GB * month_us * _PICOS_PER_MICRO)
+    return byte_us * gb_month_picos // (_GB * month_us * PICOS_PER_MICRO)
 
 
 def storage_accrual(day: date, kept: Sequence[Kept], prices: ObjectPrices, *, currency: str) -> Transaction | None:
@@ -93,7 +86,7 @@ def storage_accrual(day: date, kept: Sequence[Kept], prices: ObjectPrices, *, cu
 
 def request_accrual(day: date, *, puts: int, gets: int, prices: ObjectPrices, currency: str) -> Transaction | None:
     """Return what a day's requests cost; None where that is nothing."""
-    total = (puts * prices.put_picos + gets * prices.get_picos) // _PICOS_PER_MICRO
+    total = (puts * prices.put_picos + gets * prices.get_picos) // PICOS_PER_MICRO
     if not total:
         return None
     entries = [Entry(account=of_overhead(Overhead.STORAGE), amounts=Amounts.cost(total))]

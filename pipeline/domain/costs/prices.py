@@ -120,16 +120,6 @@ class Price:
         assert self.as_of.tzinfo is not None, "an instant without a zone"
 
 
-def units_cost_micros(unit_price_picos: int, from_units: int, to_units: int) -> int:
-    """Return what the units from number `from_units` up to `to_units` of a count cost, in micro-units.
-
-    A difference of two floors of the running total, so that costs of adjacent spans sum to the floor of the whole.
-    """
-    assert 0 <= from_units <= to_units, f"a count runs backwards: {from_units} to {to_units}"
-    assert unit_price_picos >= 0
-    return unit_price_picos * to_units // PICOS_PER_MICRO - unit_price_picos * from_units // PICOS_PER_MICRO
-
-
 def picos_of(text: str) -> int:
     """Return the picos of a price such as `0.0000004`, or raise `UsageError`."""
     try:

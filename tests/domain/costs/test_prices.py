@@ -1,13 +1,10 @@
-"""Prices to the pico, and what units of a count cost."""
+"""Prices to the pico."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.domain.costs.prices import (
     UNIT_PRICE_PICOS_MAX,
@@ -18,7 +15,6 @@ from pipeline.domain.costs.prices import (
     picos_of,
     price_text,
     rate_micros,
-    units_cost_micros,
 )
 from pipeline.domain.errors import UsageError
 
@@ -38,24 +34,6 @@ def test_what_is_no_price_is_refused_with_what_would_be(text: str) -> None:
         picos_of(text)
 
     assert raised.value.hint
-
-
-def test_a_million_gets_of_s3_cost_forty_cents_however_they_are_counted() -> None:
-    assert units_cost_micros(400_000, 0, 1_000_000) == 400_000
-    assert [units_cost_micros(400_000, n, n + 1) for n in range(5)] == [0, 0, 1, 0, 1]
-
-
-@settings(deadline=None)
-@given(
-    st.integers(min_value=0, max_value=10**13),
-    st.lists(st.integers(min_value=0, max_value=10**12), min_size=2, max_size=8),
-)
-def test_costs_of_adjacent_counts_sum_to_that_of_all(picos: int, counts: list[int]) -> None:
-    cuts = sorted({0, *counts})
-
-    parts = [units_cost_micros(picos, start, stop) for start, stop in pairwise(cuts)]
-
-    assert sum(parts) == units_cost_micros(picos, 0, cuts[-1]) == picos * cuts[-1] // 1_000_000
 
 
 def test_a_rate_is_the_nearest_micro_unit() -> None:

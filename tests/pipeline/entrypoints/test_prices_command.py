@@ -254,7 +254,7 @@ def test_the_rate_card_of_the_settings_is_read(tmp_path: Path) -> None:
     )
     assert card.offer_of("own", "on_demand").fixed_micros_per_hour == 330_000
     assert card.offer_of("local", "on_demand") == Offer(market=Market.ON_DEMAND)
-    assert (card.billing_rule_of("east"), card.billing_rule_of("local")) == (AWS_HOURLY_V1, FLAT_V1)
+    assert (card.billing_rule_of("east", "aws"), card.billing_rule_of("local", None)) == (AWS_HOURLY_V1, FLAT_V1)
 
 
 @pytest.mark.parametrize(
