@@ -1,0 +1,79 @@
+"""The least a job could have cost, had all that came been known: exact dynamic programmes over work left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.fleet.jobs import Job, Mode
+from scheduler.fleet.survival import Floats
+
+
+def optimum(job: Job, available: Sequence[bool] | NDArray[np.bool_]) -> float:
+    """Return the least cost of the job over these ticks; infinite where even on demand is late.
+
+    Work is told apart by the greatest common divisor of tick, start-up and work, all rounded to whole seconds, and so
+    nothing is approximated.
+    """
+    unit, tick, startup, work = _grid(job)
+    stages = _stages(startup, tick)
+    spot = job.price_of_tick(Mode.SPOT)
+    on_demand = job.price_of_tick(Mode.ON_DEMAND)
+    del unit
+    # Value of work left, by what runs as the tick begins: nothing, spot by stage, on demand by stage.
+    late = np.full(work + 1, np.inf)
+    late[0] = 0.0
+    idle, on_spot, on_paid = late, [late] * len(stages), [late] * len(stages)
+    for at in range(job.ticks - 1, -1, -1):
+        is_there = at < len(available) and bool(available[at])
+        paid_runs = _runs(on_paid, stages, startup, tick, on_demand)
+        best = np.minimum(idle, paid_runs[-1])
+        spot_runs = _runs(on_spot, stages, startup, tick, spot) if is_there else []
+        if is_there:
+            best = np.minimum(best, spot_runs[-1])
+        best[0] = 0.0
+        on_spot = [_zeroed(np.minimum(best, each)) for each in spot_runs[:-1]] if is_there else [best] * len(stages)
+        on_paid = [_zeroed(np.minimum(best, each)) for each in paid_runs[:-1]]
+        idle = best
+    return float(idle[work])
+
+
+def _grid(job: Job) -> tuple[int, int, int, int]:
+    """Return the unit in seconds, and tick, start-up and work in units."""
+    seconds = [Fraction(each).limit_denominator(1) for each in (job.tick_seconds, job.startup_seconds)]
+    unit = math.gcd(int(seconds[0]), int(seconds[1])) if seconds[1] else int(seconds[0])
+    unit = math.gcd(unit, math.ceil(job.work_seconds))
+    return unit, int(seconds[0]) // unit, int(seconds[1]) // unit, math.ceil(job.work_seconds) // unit
+
+
+def _stages(startup: int, tick: int) -> list[int]:
+    """Return units of start-up that are left when a tick begins."""
+    return [0, *range(startup - tick, 0, -tick)]
+
+
+def _runs(following: Sequence[Floats], stages: list[int], startup: int, tick: int, price: float) -> list[Floats]:
+    """Return the value of running for a tick by the stage it begins in, a fresh start last."""
+    made = []
+    for left in [*stages, startup]:
+        rest = max(0, left - tick)
+        made.append(price + _worked(following[stages.index(rest)], max(0, tick - left)))
+    return made
+
+
+def _worked(values: Floats, units: int) -> Floats:
+    """Return the values after so much work: at each amount left, that of less, and none at none."""
+    if units == 0:
+        return values
+    made = np.empty_like(values)
+    made[:units] = 0.0
+    made[units:] = values[: len(values) - units] if units < len(values) else []
+    return made
+
+
+def _zeroed(values: Floats) -> Floats:
+    values[0] = 0.0
+    return values
