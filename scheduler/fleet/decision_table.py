@@ -110,6 +110,7 @@ class _Induction:
         widths = np.diff([*AGE_EDGES, np.inf])
         self._older = (1 / widths)[:, None]
         self._ends = (survival.outage_hazards[:, None], survival.run_hazards[:, None])
+        self._elsewhere, self._elsewhere_bucket = survival.elsewhere, survival.elsewhere_bucket
 
     def table(self) -> DecisionTable:
         job, stages, width = self._job, len(self._stages), self._width
@@ -136,7 +137,13 @@ class _Induction:
         # Of what runs when spot is gone: on demand is the same machine, spot is none.
         lost = [0, *[0] * stages, *range(1, 1 + stages)]
         kept = [0, *range(1 + stages, 1 + 2 * stages)]
-        next_there = self._aged(there, gone[lost][:, :1], self._ends[1])
+        ended = gone[lost][:, :1]
+        if self._elsewhere > 0:
+            # Another pool's capacity is there at once, and a start away for what ran on spot.
+            others = [0, *[0] * stages, *range(1 + stages, 1 + 2 * stages)]
+            at = self._elsewhere_bucket
+            ended = (1 - self._elsewhere) * ended + self._elsewhere * there[others][:, at : at + 1]
+        next_there = self._aged(there, ended, self._ends[1])
         next_gone = self._aged(gone, there[kept][:, :1], self._ends[0])
         spot = self._runs(next_there[1 : 1 + stages], self._job.price_of_tick(Mode.SPOT))
         paid = self._job.price_of_tick(Mode.ON_DEMAND)

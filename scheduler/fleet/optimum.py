@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scheduler.fleet.jobs import Job, Mode
 from scheduler.fleet.survival import Floats
+from scheduler.fleet.zones import Market
 
 
 def optimum(job: Job, available: Sequence[bool] | NDArray[np.bool_]) -> float:
@@ -19,11 +20,10 @@ def optimum(job: Job, available: Sequence[bool] | NDArray[np.bool_]) -> float:
     Work is told apart by the greatest common divisor of tick, start-up and work, all rounded to whole seconds, and so
     nothing is approximated.
     """
-    unit, tick, startup, work = _grid(job)
+    _, tick, startup, work = _grid(job)
     stages = _stages(startup, tick)
     spot = job.price_of_tick(Mode.SPOT)
     on_demand = job.price_of_tick(Mode.ON_DEMAND)
-    del unit
     # Value of work left, by what runs as the tick begins: nothing, spot by stage, on demand by stage.
     late = np.full(work + 1, np.inf)
     late[0] = 0.0
@@ -77,3 +77,52 @@ def _worked(values: Floats, units: int) -> Floats:
 def _zeroed(values: Floats) -> Floats:
     values[0] = 0.0
     return values
+
+
+def optimum_of_zones(job: Job, market: Market, available: Mapping[str, Sequence[bool] | NDArray[np.bool_]]) -> float:
+    """Return the least cost of the job over these zones' ticks, moves and starts paid, nothing probed.
+
+    Exact as `optimum` is. The job's own prices are not used: zones have theirs.
+    """
+    _, tick, startup, work = _grid(job)
+    stages = _stages(startup, tick)
+    hours = job.tick_seconds / 3600
+    regions = sorted({zone.region for zone in market.zones})
+    paid = {
+        region: min(zone.on_demand_price for zone in market.zones if zone.region == region) * hours
+        for region in regions
+    }
+    late = np.full(work + 1, np.inf)
+    late[0] = 0.0
+    # By where the data is when nothing runs; then what runs, by stage.
+    idle = dict.fromkeys(regions, late)
+    on_spot = {zone.name: [late] * len(stages) for zone in market.zones}
+    on_paid = {region: [late] * len(stages) for region in regions}
+    nowhere = late
+    for at in range(job.ticks - 1, -1, -1):
+        paid_runs = {each: _runs(on_paid[each], stages, startup, tick, paid[each]) for each in regions}
+        spot_runs = {
+            zone.name: _runs(on_spot[zone.name], stages, startup, tick, zone.spot_price * hours)
+            for zone in market.zones
+            if at < len(available[zone.name]) and available[zone.name][at]
+        }
+        fresh = {each: paid_runs[each][-1] for each in regions}
+        for zone in market.zones:
+            if zone.name in spot_runs:
+                fresh[zone.region] = np.minimum(fresh[zone.region], spot_runs[zone.name][-1])
+        best = {
+            held: _zeroed(np.minimum.reduce([idle[held], *(fresh[to] + market.egress(held, to) for to in regions)]))
+            for held in regions
+        }
+        nowhere = _zeroed(np.minimum.reduce([nowhere, *fresh.values()]))
+        on_spot = {
+            zone.name: [_zeroed(np.minimum(best[zone.region], each)) for each in spot_runs[zone.name][:-1]]
+            if zone.name in spot_runs
+            else [best[zone.region]] * len(stages)
+            for zone in market.zones
+        }
+        on_paid = {
+            each: [_zeroed(np.minimum(best[each], run)) for run in paid_runs[each][:-1]] for each in regions
+        }
+        idle = best
+    return float(nowhere[work])

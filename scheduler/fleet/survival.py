@@ -113,10 +113,29 @@ class Survival:
 
     run_hazards: Floats
     outage_hazards: Floats
+    #: Chance that, as a run ends, another pool has capacity at once, whose run is then of this bucket of age.
+    elsewhere: float = 0.0
+    elsewhere_bucket: int = 0
 
     def left_ticks(self, age_ticks: int, *, is_available: bool, horizon_ticks: int = 100_000) -> float:
         """Return how many more ticks a run (or an outage) of this age is expected to last, the present one included."""
         return _left(self.run_hazards if is_available else self.outage_hazards, age_ticks, horizon_ticks)
+
+    def age_weights(self, *, is_available: bool) -> Floats:
+        """Return how likely each bucket of age is of a run (or an outage) met at a random time."""
+        hazards = self.run_hazards if is_available else self.outage_hazards
+        weights, alive = np.zeros(BUCKETS), 1.0
+        for bucket in range(BUCKETS):
+            stays = 1 - hazards[bucket]
+            ticks = np.inf if bucket + 1 == BUCKETS else AGE_EDGES[bucket + 1] - AGE_EDGES[bucket]
+            weights[bucket] = alive * (1 - stays**ticks) / (1 - stays)
+            alive *= stays**ticks
+        return weights / weights.sum()
+
+    def residual_ticks(self, *, is_available: bool) -> float:
+        """Return how many more ticks a run (or an outage) of unknown age is expected to last."""
+        lasts = [self.left_ticks(age, is_available=is_available) for age in AGE_EDGES]
+        return float(self.age_weights(is_available=is_available) @ lasts)
 
     @property
     def availability(self) -> float:

@@ -1,0 +1,318 @@
+"""Where to run, by named rules: the table's value of work against price, lifetime, start and egress, and what it is told beside."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from scheduler.fleet.decision_table import DecisionTable, build
+from scheduler.fleet.jobs import Job, Mode, Moment
+from scheduler.fleet.spot_policies import UniformProgress, progress_value
+from scheduler.fleet.survival import AGE_EDGES, Floats, Survival, bucket_of
+from scheduler.fleet.zones import IDLE, Market, Option, Plan, Sightings, Situation, Zone
+from scheduler.fleet.zones_replay import fallback
+
+#: Of what a move costs, how much more it must gain: estimates are not known to the cent, and churn helps nobody.
+MOVE_MARGIN: Final = 0.25
+#: A machine is left for a better one only when it has worked this often as long as its start took.
+DWELL_STARTS: Final = 1.0
+#: Share of what the job has cost so far that probes may have cost.
+PROBE_SHARE: Final = 0.01
+#: Ticks between two probes of a zone.
+PROBE_TICKS: Final = 12
+_PROBE_HOURS: Final = 1 / 60
+_BISECTIONS: Final = 24
+
+
+@dataclass(slots=True, kw_only=True)
+class Watcher:
+    """What a policy over zones is made of: job, market, what is known of pools, and what was seen since."""
+
+    job: Job
+    market: Market
+    survivals: Mapping[str, Survival]
+    sightings: dict[str, Sightings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start watching every zone."""
+        for zone in self.market.zones:
+            self.sightings.setdefault(zone.name, Sightings())
+
+    def observe(self, zone: str, tick: int, *, is_available: bool) -> None:
+        """Take in a look at a zone."""
+        self.sightings[zone].observe(tick, is_available=is_available)
+
+    def moment(self, situation: Situation, *, is_available: bool, age_ticks: int = 1) -> Moment:
+        """Return the situation as if of one zone."""
+        return Moment(
+            tick=situation.tick,
+            work_left_seconds=situation.work_left_seconds,
+            mode=situation.running.mode,
+            startup_left_seconds=situation.startup_left_seconds,
+            is_available=is_available,
+            age_ticks=age_ticks,
+        )
+
+    def life_ticks(self, zone: str, tick: int) -> float:
+        """Return how long spot in a zone is expected to last from now on, should it be there."""
+        seen, survival = self.sightings[zone], self.survivals[zone]
+        if seen.seen_tick is None:
+            return survival.residual_ticks(is_available=True)
+        if seen.is_available:
+            return survival.left_ticks(seen.age_ticks(tick), is_available=True)
+        # It was gone when last seen: a run that is there now began since, half-way for all one knows.
+        return survival.left_ticks(max(1, (tick - seen.seen_tick + 1) // 2), is_available=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class SwitchOnPreemption(Watcher):
+    """Uniform Progress that moves only when spot is lost: to the cheapest zone, what was lost and its region last."""
+
+    name: str = "switch_on_preemption"
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return to stay where spot runs, or the zones by price."""
+        wanted = UniformProgress(self.job).choose(self.moment(situation, is_available=True))
+        if wanted is not Mode.SPOT:
+            return Plan(options=(_paid(self.market, situation),) if wanted is Mode.ON_DEMAND else (IDLE,))
+        if situation.running.mode is Mode.SPOT:
+            return Plan(options=(situation.running,))
+        order = sorted(
+            self.market.zones, key=lambda zone: (zone.region == situation.held_in, zone.spot_price, zone.name)
+        )
+        return Plan(options=(*(Option(Mode.SPOT, zone.name) for zone in order), _without_spot(self, situation)))
+
+
+@dataclass(slots=True, kw_only=True)
+class MostAvailable(Watcher):
+    """Uniform Progress in the zone where most of the last looks found spot, each looked at every two hours."""
+
+    name: str = "most_available"
+    looks: int = 5
+    looks_by_zone: dict[str, deque[bool]] = field(default_factory=dict)
+
+    def observe(self, zone: str, tick: int, *, is_available: bool) -> None:
+        """Take in a look; one that stays running is looked at as often as others."""
+        seen = self.sightings[zone]
+        is_new = seen.seen_tick is None or not is_available or tick >= (seen.probed_tick or 0) + PROBE_TICKS
+        Watcher.observe(self, zone, tick, is_available=is_available)
+        if is_new:
+            seen.probed_tick = tick
+            self.looks_by_zone.setdefault(zone, deque(maxlen=self.looks)).append(is_available)
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return the zones by share of looks that found spot."""
+        wanted = UniformProgress(self.job).choose(self.moment(situation, is_available=True))
+        if wanted is not Mode.SPOT:
+            return Plan(options=(_paid(self.market, situation),) if wanted is Mode.ON_DEMAND else (IDLE,))
+        order = sorted(self.market.zones, key=lambda zone: (-self._share(zone), zone.name))
+        running = situation.running
+        options = [Option(Mode.SPOT, zone.name) for zone in order]
+        if running.mode is Mode.SPOT and running.zone is not None:
+            least = self._share(self.market.zone(running.zone))
+            options = [each for each in options if self._share(self.market.zone(each.zone or "")) > least] + [running]
+        due = [
+            zone
+            for zone in order
+            if zone.name != running.zone
+            and situation.tick >= (self.sightings[zone.name].probed_tick or -PROBE_TICKS) + PROBE_TICKS
+        ]
+        due.sort(key=lambda zone: len(self.looks_by_zone.get(zone.name, ())))
+        return Plan(
+            options=(*options, _without_spot(self, situation)), probes=tuple(zone.name for zone in due[:1])
+        )
+
+    def _share(self, zone: Zone) -> float:
+        found = self.looks_by_zone.get(zone.name)
+        return sum(found) / len(found) if found else 0.5
+
+
+@dataclass(slots=True, kw_only=True)
+class SkyNomad(Watcher):
+    """SkyNomad's rule from its formulas (NSDI '27): the highest U = V eta - price - egress / life, tried in that order."""
+
+    name: str = "skynomad"
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return options by utility, those below what runs left out."""
+        value = progress_value(self.job, self.moment(situation, is_available=True))
+        hours = self.job.tick_seconds / 3600
+        most = (situation.work_left_seconds + self.job.startup_seconds) / 3600
+        scored = [(0.0, 0, IDLE)]
+        for rank, zone in enumerate(self.market.zones, start=1):
+            for option in (Option(Mode.SPOT, zone.name), Option(Mode.ON_DEMAND, zone.name)):
+                is_kept = option == situation.running
+                start = (situation.startup_left_seconds if is_kept else self.job.startup_seconds) / 3600
+                is_spot = option.mode is Mode.SPOT
+                life = min(most, self.life_ticks(zone.name, situation.tick) * hours) if is_spot else most
+                price = zone.spot_price if is_spot else zone.on_demand_price
+                # On demand lasts: its start is no share of a life.
+                share = max(0.0, life - start) / life if is_spot else 1.0
+                egress = self.market.egress(situation.held_in, zone.region) if not is_kept else 0.0
+                scored.append((value * share - price - egress / life, rank, option))
+        scored.sort(key=lambda each: (-each[0], each[2] != situation.running, each[1]))
+        options = [option for _, _, option in scored]
+        kept = options[: options.index(situation.running) + 1]
+        probes = [
+            zone.name
+            for zone in self.market.zones
+            if zone.name != situation.running.zone and self.sightings[zone.name].seen_tick is None
+        ]
+        return Plan(options=tuple(kept), probes=tuple(probes))
+
+
+@dataclass(slots=True, kw_only=True)
+class TableZones(Watcher):
+    """The decision table's value of work, against what each zone's machine would do for it while it lasts (the default).
+
+    An hour in a zone gains V - price, as long as it lasts; a start loses V for its length, and egress. What an hour of
+    the job could gain on average elsewhere is taken off, so that machines of different lifetimes compare.
+    """
+
+    name: str = "decision_table"
+    table: DecisionTable | None = None
+    spent: float = 0.0
+    probed: float = 0.0
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return zones that gain more than what runs by more than moving costs, best first."""
+        table = self.table = self.table or build(*pooled(self.job, self.market, self.survivals))
+        self._pay(situation)
+        running = situation.running
+        age = self.sightings[running.zone].age_ticks(situation.tick) if running.zone else 1
+        moment = self.moment(situation, is_available=True, age_ticks=age)
+        if table.choice(moment) is Mode.ON_DEMAND and running.mode is not Mode.SPOT:
+            return Plan(options=(_paid(self.market, situation),))
+        value = table.work_value(moment)
+        gains = self._gains(situation, value)
+        start_cost = value * self.job.startup_seconds / 3600
+        if running.mode is Mode.SPOT and running.zone is not None:
+            stays = gains.stay
+            dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
+            least = stays + MOVE_MARGIN * start_cost if situation.dwell_ticks >= dwell else np.inf
+        else:
+            least = 0.0
+        better = [(gain, zone) for zone, gain in gains.starts.items() if gain > least and zone != running.zone]
+        options = [Option(Mode.SPOT, zone) for _, zone in sorted(better, key=lambda each: (-each[0], each[1]))]
+        if running.mode is Mode.SPOT:
+            # Waiting is better than a machine that costs more than its work is worth.
+            options.append(running if gains.stay > 0 else IDLE)
+        else:
+            options.append(self._without(situation, table))
+        return Plan(options=tuple(options), probes=self._probes(situation, gains, least))
+
+    def _gains(self, situation: Situation, value: float) -> _Gains:
+        names = [zone.name for zone in self.market.zones]
+        hours = self.job.tick_seconds / 3600
+        start = self.job.startup_seconds / 3600
+        most = situation.work_left_seconds / 3600 + start
+        prices = np.array([zone.spot_price for zone in self.market.zones])
+        typical = np.array([self.survivals[name].residual_ticks(is_available=True) for name in names]) * hours
+        there = np.array([self.survivals[name].availability for name in names])
+        moves = np.array([self.market.egress(situation.held_in, zone.region) for zone in self.market.zones])
+        usual = average_gain(value, prices, np.minimum(typical, most), start, moves, there)
+        lives = np.minimum([self.life_ticks(name, situation.tick) * hours for name in names], most)
+        begins = (value - prices - usual) * lives - value * np.minimum(start, lives) - moves
+        olds = (value - prices - usual) * np.minimum(typical, most) - value * start - moves
+        stay = 0.0
+        if situation.running.mode is Mode.SPOT:
+            at = names.index(situation.running.zone or "")
+            left = situation.startup_left_seconds / 3600
+            stay = float((value - prices[at] - usual) * lives[at] - value * min(left, lives[at]))
+        pairs = zip(names, begins.tolist(), strict=True)
+        return _Gains(stay=stay, starts=dict(pairs), olds=dict(zip(names, olds.tolist(), strict=True)))
+
+    def _without(self, situation: Situation, table: DecisionTable) -> Option:
+        choice = table.choice(replace(self.moment(situation, is_available=False), age_ticks=1))
+        return _paid(self.market, situation) if choice is Mode.ON_DEMAND else IDLE
+
+    def _probes(self, situation: Situation, gains: _Gains, least: float) -> tuple[str, ...]:
+        """Return a zone that would be better were it known to last, if its look is due and within the budget."""
+        if situation.running.mode is not Mode.SPOT:
+            return ()
+        wanted = [
+            zone
+            for zone in self.market.zones
+            if gains.starts[zone.name] <= least < gains.olds[zone.name] and zone.name != situation.running.zone
+        ]
+        for zone in sorted(wanted, key=lambda zone: -gains.olds[zone.name]):
+            seen = self.sightings[zone.name]
+            is_due = seen.seen_tick is None or situation.tick - seen.seen_tick >= PROBE_TICKS
+            price = zone.spot_price * _PROBE_HOURS
+            if is_due and self.probed + price <= PROBE_SHARE * self.spent:
+                self.probed += price
+                return (zone.name,)
+        return ()
+
+    def _pay(self, situation: Situation) -> None:
+        if situation.running.zone is not None:
+            zone = self.market.zone(situation.running.zone)
+            is_spot = situation.running.mode is Mode.SPOT
+            self.spent += (zone.spot_price if is_spot else zone.on_demand_price) * self.job.tick_seconds / 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gains:
+    """What is gained by staying, by a start in each zone as far as known, and by one in each were it known to last."""
+
+    stay: float
+    starts: dict[str, float]
+    olds: dict[str, float]
+
+
+def average_gain(  # noqa: PLR0913, PLR0917 - arrays by zone
+    value: float, prices: Floats, lives: Floats, start: float, moves: Floats, there: Floats
+) -> float:
+    """Return the gain per hour that going on from zone to zone makes on average, and none where waiting is better.
+
+    It is the rate at which the best of the zones that happen to be there is worth no more than its time.
+    """
+    low, high = 0.0, max(0.0, value - float(prices.min()))
+
+    def rest(rate: float) -> float:
+        gains = (value - prices - rate) * lives - value * np.minimum(start, lives) - moves
+        order = np.argsort(-gains)
+        nobody = np.concatenate([[1.0], np.cumprod(1 - there[order])[:-1]])
+        return float(np.sum(np.maximum(0.0, gains[order]) * there[order] * nobody)) - 1e-9
+
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rest(middle) > 0 else (low, middle)
+    return low
+
+
+def pooled(job: Job, market: Market, survivals: Mapping[str, Survival]) -> tuple[Job, Survival]:
+    """Return all zones as one pool: the price of the cheapest that is there, and a loss that another may make good."""
+    order = sorted(market.zones, key=lambda zone: zone.spot_price)
+    order = [zone for zone in order if zone.spot_price < job.on_demand_price] or order[:1]
+    there = np.array([survivals[zone.name].availability for zone in order])
+    nobody = np.concatenate([[1.0], np.cumprod(1 - there)[:-1]])
+    weights = there * nobody / (there * nobody).sum()
+    prices = np.array([zone.spot_price for zone in order])
+    runs = np.array([survivals[zone.name].run_hazards for zone in order])
+    outages = np.array([survivals[zone.name].outage_hazards for zone in order])
+    ages = np.array([survivals[zone.name].age_weights(is_available=True) for zone in order])
+    median = int(np.searchsorted(np.cumsum(weights @ ages), 0.5))
+    survival = Survival(
+        run_hazards=weights @ runs,
+        outage_hazards=np.clip(1 - np.prod(1 - outages, axis=0), 1e-4, 1 - 1e-4),
+        elsewhere=float(1 - np.prod(1 - there)),
+        elsewhere_bucket=min(median, len(AGE_EDGES) - 1),
+    )
+    return replace(job, spot_price=float(weights @ prices)), survival
+
+
+def _paid(market: Market, situation: Situation) -> Option:
+    return situation.running if situation.running.mode is Mode.ON_DEMAND else fallback(market, situation)
+
+
+def _without_spot(watcher: Watcher, situation: Situation) -> Option:
+    choice = UniformProgress(watcher.job).choose(watcher.moment(situation, is_available=False))
+    return _paid(watcher.market, situation) if choice is Mode.ON_DEMAND else IDLE
+
+
+ZONES_POLICIES: Final = (TableZones, SkyNomad, SwitchOnPreemption, MostAvailable)
