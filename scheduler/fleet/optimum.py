@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,10 @@ from scheduler.fleet.zones import Market
 def optimum(job: Job, available: Sequence[bool] | NDArray[np.bool_]) -> float:
     """Return the least cost of the job over these ticks; infinite where even on demand is late.
 
-    Work is told apart by the greatest common divisor of tick, start-up and work, all rounded to whole seconds, and so
-    nothing is approximated.
+    Work is told apart by the greatest common divisor of tick and start-up, in whole seconds: what is done in any tick is
+    a multiple of it, and so nothing is approximated.
     """
-    _, tick, startup, work = _grid(job)
+    tick, startup, work = _grid(job)
     stages = _stages(startup, tick)
     spot = job.price_of_tick(Mode.SPOT)
     on_demand = job.price_of_tick(Mode.ON_DEMAND)
@@ -42,12 +41,11 @@ def optimum(job: Job, available: Sequence[bool] | NDArray[np.bool_]) -> float:
     return float(idle[work])
 
 
-def _grid(job: Job) -> tuple[int, int, int, int]:
-    """Return the unit in seconds, and tick, start-up and work in units."""
-    seconds = [Fraction(each).limit_denominator(1) for each in (job.tick_seconds, job.startup_seconds)]
-    unit = math.gcd(int(seconds[0]), int(seconds[1])) if seconds[1] else int(seconds[0])
-    unit = math.gcd(unit, math.ceil(job.work_seconds))
-    return unit, int(seconds[0]) // unit, int(seconds[1]) // unit, math.ceil(job.work_seconds) // unit
+def _grid(job: Job) -> tuple[int, int, int]:
+    """Return tick, start-up and work in units."""
+    tick, startup = round(job.tick_seconds), round(job.startup_seconds)
+    unit = math.gcd(tick, startup)
+    return tick // unit, startup // unit, math.ceil(job.work_seconds / unit - 1e-9)
 
 
 def _stages(startup: int, tick: int) -> list[int]:
@@ -84,7 +82,7 @@ def optimum_of_zones(job: Job, market: Market, available: Mapping[str, Sequence[
 
     Exact as `optimum` is. The job's own prices are not used: zones have theirs.
     """
-    _, tick, startup, work = _grid(job)
+    tick, startup, work = _grid(job)
     stages = _stages(startup, tick)
     hours = job.tick_seconds / 3600
     regions = sorted({zone.region for zone in market.zones})

@@ -71,31 +71,25 @@ def nelson_aalen(exposure: Exposure) -> tuple[Floats, Floats]:
 class PoolHistory:
     """What was seen of one pool, tick by tick, and what is so now.
 
-    The run that goes on when watching starts is of unknown age and counts for nothing until it ends.
+    What goes on when watching starts, or starts again, is counted from the first look on: its age is at least that.
     """
 
     runs: Exposure = field(default_factory=Exposure)
     outages: Exposure = field(default_factory=Exposure)
     is_available: bool | None = None
-    #: Ticks since availability last changed; of a run that was there before the first look, since that look.
+    #: Ticks since availability last changed, or was first looked at.
     age_ticks: int = 0
-    is_age_known: bool = False
 
     def observe(self, is_available: bool | None) -> None:  # noqa: FBT001 - the observation itself
         """Take in the next tick: capacity was there, was not, or (None) nobody looked."""
         if is_available is None:
-            self.is_available, self.age_ticks, self.is_age_known = None, 0, False
+            self.is_available, self.age_ticks = None, 0
             return
         before = self.is_available
-        if before is not None and self.is_age_known:
+        if before is not None:
             kind = self.runs if before else self.outages
             kind.tick(self.age_ticks, ends=before != is_available)
-        if before is None:
-            self.age_ticks, self.is_age_known = 1, False
-        elif before == is_available:
-            self.age_ticks += 1
-        else:
-            self.age_ticks, self.is_age_known = 1, True
+        self.age_ticks = self.age_ticks + 1 if before == is_available else 1
         self.is_available = is_available
 
     @classmethod

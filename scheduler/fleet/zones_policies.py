@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 from scheduler.fleet.decision_table import DecisionTable, build
 from scheduler.fleet.jobs import Job, Mode, Moment
 from scheduler.fleet.spot_policies import UniformProgress, progress_value
-from scheduler.fleet.survival import AGE_EDGES, Floats, Survival, bucket_of
+from scheduler.fleet.survival import AGE_EDGES, HAZARD_MAX, HAZARD_MIN, Floats, Survival
 from scheduler.fleet.zones import IDLE, Market, Option, Plan, Sightings, Situation, Zone
 from scheduler.fleet.zones_replay import fallback
 
@@ -24,8 +24,16 @@ DWELL_STARTS: Final = 1.0
 PROBE_SHARE: Final = 0.01
 #: Ticks between two probes of a zone.
 PROBE_TICKS: Final = 12
+#: Prices that are told apart at most, each with a table of its own.
+RUNGS_MAX: Final = 8
+#: Work is worth so much more than the price of the dearest zone in use: a start, now and then.
+VALUE_MARGIN: Final = 0.05
+#: A zone thought to have capacity with this chance counts as having it.
+_LIKELY: Final = 0.5
 _PROBE_HOURS: Final = 1 / 60
 _BISECTIONS: Final = 24
+#: Ages in ticks that are told apart; the last bucket's hazard is one.
+_AGES: Final = AGE_EDGES[-1]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,11 +44,13 @@ class Watcher:
     market: Market
     survivals: Mapping[str, Survival]
     sightings: dict[str, Sightings] = field(default_factory=dict)
+    outlooks: dict[str, Outlook] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start watching every zone."""
         for zone in self.market.zones:
             self.sightings.setdefault(zone.name, Sightings())
+            self.outlooks.setdefault(zone.name, Outlook.of(self.survivals[zone.name]))
 
     def observe(self, zone: str, tick: int, *, is_available: bool) -> None:
         """Take in a look at a zone."""
@@ -59,13 +69,43 @@ class Watcher:
 
     def life_ticks(self, zone: str, tick: int) -> float:
         """Return how long spot in a zone is expected to last from now on, should it be there."""
-        seen, survival = self.sightings[zone], self.survivals[zone]
+        seen, outlook = self.sightings[zone], self.outlooks[zone]
         if seen.seen_tick is None:
-            return survival.residual_ticks(is_available=True)
-        if seen.is_available:
-            return survival.left_ticks(seen.age_ticks(tick), is_available=True)
-        # It was gone when last seen: a run that is there now began since, half-way for all one knows.
-        return survival.left_ticks(max(1, (tick - seen.seen_tick + 1) // 2), is_available=True)
+            return outlook.usual_life
+        # Where it was gone when last seen, a run that is there now began since, half-way for all one knows.
+        age = seen.age_ticks(tick) if seen.is_available else (tick - seen.seen_tick + 1) // 2
+        return float(outlook.lives[min(max(age, 1), _AGES) - 1])
+
+    def chance(self, zone: str, tick: int) -> float:
+        """Return how likely spot is there now: as it was last seen, and ever more as it usually is."""
+        seen, outlook = self.sightings[zone], self.outlooks[zone]
+        if seen.seen_tick is None:
+            return outlook.availability
+        age = min(max(seen.seen_tick - seen.since_tick + 1, 1), _AGES) - 1
+        lasts = (outlook.lives if seen.is_available else outlook.outages)[age]
+        forgotten = 1 - float(np.exp(-(tick - seen.seen_tick) / lasts))
+        return (1 - forgotten) * seen.is_available + forgotten * outlook.availability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What follows from a pool's survival, worked out once: ticks left of runs and outages by age, and of usual ones."""
+
+    lives: Floats
+    outages: Floats
+    usual_life: float
+    availability: float
+
+    @classmethod
+    def of(cls, survival: Survival) -> Outlook:
+        """Return the outlook of a pool."""
+        ages = range(1, _AGES + 1)
+        return cls(
+            lives=np.array([survival.left_ticks(age, is_available=True) for age in ages]),
+            outages=np.array([survival.left_ticks(age, is_available=False) for age in ages]),
+            usual_life=survival.residual_ticks(is_available=True),
+            availability=survival.availability,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +149,7 @@ class MostAvailable(Watcher):
         wanted = UniformProgress(self.job).choose(self.moment(situation, is_available=True))
         if wanted is not Mode.SPOT:
             return Plan(options=(_paid(self.market, situation),) if wanted is Mode.ON_DEMAND else (IDLE,))
-        order = sorted(self.market.zones, key=lambda zone: (-self._share(zone), zone.name))
+        order = sorted(self.market.zones, key=lambda zone: (-self._share(zone), zone.spot_price))
         running = situation.running
         options = [Option(Mode.SPOT, zone.name) for zone in order]
         if running.mode is Mode.SPOT and running.zone is not None:
@@ -157,6 +197,9 @@ class SkyNomad(Watcher):
         scored.sort(key=lambda each: (-each[0], each[2] != situation.running, each[1]))
         options = [option for _, _, option in scored]
         kept = options[: options.index(situation.running) + 1]
+        if situation.running != IDLE:
+            # As published: what runs is left for a better machine, and not for none.
+            kept = [option for option in kept if option != IDLE]
         probes = [
             zone.name
             for zone in self.market.zones
@@ -165,45 +208,89 @@ class SkyNomad(Watcher):
         return Plan(options=tuple(kept), probes=tuple(probes))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """Decision tables of the cheapest zones alone, of those and the next, and so on: how far up to go is decided by cost."""
+
+    #: Zones of each rung, cheapest first.
+    rungs: tuple[tuple[str, ...], ...]
+    #: Price of the dearest zone of each rung.
+    prices: tuple[float, ...]
+    tables: tuple[DecisionTable, ...]
+
+    @classmethod
+    def of(cls, job: Job, market: Market, survivals: Mapping[str, Survival]) -> Ladder:
+        """Return the tables of a job; zones as dear as on demand are on no rung, unless all are."""
+        order = sorted(market.zones, key=lambda zone: (zone.spot_price, zone.name))
+        order = [zone for zone in order if zone.spot_price < job.on_demand_price] or order[:1]
+        prices = sorted({zone.spot_price for zone in order})
+        # Of many prices, the lowest and the highest stay, and others evenly between.
+        kept = sorted({round(at) for at in np.linspace(0, len(prices) - 1, min(len(prices), RUNGS_MAX))})
+        rungs = [tuple(zone for zone in order if zone.spot_price <= prices[at]) for at in kept]
+        return cls(
+            rungs=tuple(tuple(zone.name for zone in rung) for rung in rungs),
+            prices=tuple(prices[at] for at in kept),
+            tables=tuple(build(*pooled(job, rung, survivals)) for rung in rungs),
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class TableZones(Watcher):
     """The decision table's value of work, against what each zone's machine would do for it while it lasts (the default).
 
-    An hour in a zone gains V - price, as long as it lasts; a start loses V for its length, and egress. What an hour of
-    the job could gain on average elsewhere is taken off, so that machines of different lifetimes compare.
+    Of the cheapest zones alone, those and the next, and so on, the set is taken with which the job is expected to cost
+    least from here. An hour in a zone gains V - price, as long as it lasts; a start loses V for its length, and egress.
+    What an hour of the job could gain on average elsewhere is taken off, so that machines of different lifetimes compare.
     """
 
     name: str = "decision_table"
-    table: DecisionTable | None = None
+    ladder: Ladder | None = None
     spent: float = 0.0
     probed: float = 0.0
 
     def plan(self, situation: Situation) -> Plan:
         """Return zones that gain more than what runs by more than moving costs, best first."""
-        table = self.table = self.table or build(*pooled(self.job, self.market, self.survivals))
+        self.ladder = self.ladder or Ladder.of(self.job, self.market, self.survivals)
         self._pay(situation)
         running = situation.running
-        age = self.sightings[running.zone].age_ticks(situation.tick) if running.zone else 1
-        moment = self.moment(situation, is_available=True, age_ticks=age)
-        if table.choice(moment) is Mode.ON_DEMAND and running.mode is not Mode.SPOT:
-            return Plan(options=(_paid(self.market, situation),))
-        value = table.work_value(moment)
+        moments = [self._moment(situation, rung) for rung in self.ladder.rungs]
+        costs = [table.expected_cost(moment) for table, moment in zip(self.ladder.tables, moments, strict=True)]
+        best = int(np.argmin(costs))
+        table, moment = self.ladder.tables[best], moments[best]
+        # A zone of the set is worth its price, even where the set's mean price says that a cheaper one will be there.
+        value = min(
+            max(table.work_value(moment), self.ladder.prices[best] * (1 + VALUE_MARGIN)), self.job.on_demand_price
+        )
+        without = running if running.mode is Mode.SPOT else self._without(situation, table)
         gains = self._gains(situation, value)
-        start_cost = value * self.job.startup_seconds / 3600
-        if running.mode is Mode.SPOT and running.zone is not None:
-            stays = gains.stay
-            dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
-            least = stays + MOVE_MARGIN * start_cost if situation.dwell_ticks >= dwell else np.inf
-        else:
-            least = 0.0
+        least = self._least(situation, gains, value, without)
         better = [(gain, zone) for zone, gain in gains.starts.items() if gain > least and zone != running.zone]
         options = [Option(Mode.SPOT, zone) for _, zone in sorted(better, key=lambda each: (-each[0], each[1]))]
-        if running.mode is Mode.SPOT:
-            # Waiting is better than a machine that costs more than its work is worth.
-            options.append(running if gains.stay > 0 else IDLE)
-        else:
-            options.append(self._without(situation, table))
-        return Plan(options=tuple(options), probes=self._probes(situation, gains, least))
+        return Plan(options=(*options, without), probes=self._probes(situation, gains, least))
+
+    def _moment(self, situation: Situation, rung: tuple[str, ...]) -> Moment:
+        """Return the situation as if the rung's zones were one pool, in the state they were last seen in."""
+        running, tick = situation.running, situation.tick
+        if running.mode is Mode.SPOT and running.zone in rung:
+            return self.moment(situation, is_available=True, age_ticks=self.sightings[running.zone].age_ticks(tick))
+        likely = [zone for zone in rung if self.chance(zone, tick) >= _LIKELY]
+        ages = [self.sightings[zone].age_ticks(tick) for zone in likely or rung]
+        # Of capacity, the run that has lasted longest is there; of none, the last outage to begin decides.
+        age = max(ages) if likely else min(ages)
+        return replace(
+            self.moment(situation, is_available=bool(likely), age_ticks=age), mode=Mode.IDLE, startup_left_seconds=0.0
+        )
+
+    def _least(self, situation: Situation, gains: _Gains, value: float, without: Option) -> float:
+        """Return what a start must gain to be better than going without it."""
+        start = self.job.startup_seconds / 3600
+        if situation.running.mode is Mode.SPOT:
+            dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
+            return gains.stay + MOVE_MARGIN * value * start if situation.dwell_ticks >= dwell else np.inf
+        if without.mode is Mode.ON_DEMAND:
+            # What is not done on spot is paid at this price, for whatever the table thinks work is worth.
+            return -np.inf
+        return 0.0
 
     def _gains(self, situation: Situation, value: float) -> _Gains:
         names = [zone.name for zone in self.market.zones]
@@ -211,8 +298,8 @@ class TableZones(Watcher):
         start = self.job.startup_seconds / 3600
         most = situation.work_left_seconds / 3600 + start
         prices = np.array([zone.spot_price for zone in self.market.zones])
-        typical = np.array([self.survivals[name].residual_ticks(is_available=True) for name in names]) * hours
-        there = np.array([self.survivals[name].availability for name in names])
+        typical = np.array([self.outlooks[name].usual_life for name in names]) * hours
+        there = np.array([self.chance(name, situation.tick) for name in names])
         moves = np.array([self.market.egress(situation.held_in, zone.region) for zone in self.market.zones])
         usual = average_gain(value, prices, np.minimum(typical, most), start, moves, there)
         lives = np.minimum([self.life_ticks(name, situation.tick) * hours for name in names], most)
@@ -285,24 +372,24 @@ def average_gain(  # noqa: PLR0913, PLR0917 - arrays by zone
     return low
 
 
-def pooled(job: Job, market: Market, survivals: Mapping[str, Survival]) -> tuple[Job, Survival]:
-    """Return all zones as one pool: the price of the cheapest that is there, and a loss that another may make good."""
-    order = sorted(market.zones, key=lambda zone: zone.spot_price)
-    order = [zone for zone in order if zone.spot_price < job.on_demand_price] or order[:1]
-    there = np.array([survivals[zone.name].availability for zone in order])
+def pooled(job: Job, zones: Sequence[Zone], survivals: Mapping[str, Survival]) -> tuple[Job, Survival]:
+    """Return zones as one pool, cheapest first: the mean price of the cheapest there, and losses that others make good."""
+    there = np.array([survivals[zone.name].availability for zone in zones])
     nobody = np.concatenate([[1.0], np.cumprod(1 - there)[:-1]])
     weights = there * nobody / (there * nobody).sum()
-    prices = np.array([zone.spot_price for zone in order])
-    runs = np.array([survivals[zone.name].run_hazards for zone in order])
-    outages = np.array([survivals[zone.name].outage_hazards for zone in order])
-    ages = np.array([survivals[zone.name].age_weights(is_available=True) for zone in order])
+    runs = np.array([survivals[zone.name].run_hazards for zone in zones])
+    outages = np.array([survivals[zone.name].outage_hazards for zone in zones])
+    ages = np.array([survivals[zone.name].age_weights(is_available=True) for zone in zones])
     median = int(np.searchsorted(np.cumsum(weights @ ages), 0.5))
+    # Of a run that ends, the chance that another zone has capacity: of each zone's, by all others.
+    others = np.array([1 - np.prod(np.delete(1 - there, at)) for at in range(len(zones))])
     survival = Survival(
         run_hazards=weights @ runs,
-        outage_hazards=np.clip(1 - np.prod(1 - outages, axis=0), 1e-4, 1 - 1e-4),
-        elsewhere=float(1 - np.prod(1 - there)),
+        outage_hazards=np.clip(1 - np.prod(1 - outages, axis=0), HAZARD_MIN, HAZARD_MAX),
+        elsewhere=float(weights @ others),
         elsewhere_bucket=min(median, len(AGE_EDGES) - 1),
     )
+    prices = np.array([zone.spot_price for zone in zones])
     return replace(job, spot_price=float(weights @ prices)), survival
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.fleet.jobs import Job, Mode, Moment, after, guarded
+from scheduler.fleet.jobs import Job, Mode, Moment, after, is_safe
 from scheduler.fleet.zones import IDLE, Market, Option, Situation, ZonesPolicy
 
 _DONE_SECONDS = 1e-6
@@ -121,7 +121,7 @@ def is_safe_option(job: Job, now: Situation, option: Option) -> bool:
         startup_left_seconds=now.startup_left_seconds if is_kept else 0.0,
         is_available=True,
     )
-    return guarded(job, moment, option.mode) is option.mode
+    return is_safe(job, moment, option.mode)
 
 
 def _after(job: Job, market: Market, now: Situation, choice: Option) -> Situation:
