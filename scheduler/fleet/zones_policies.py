@@ -26,10 +26,8 @@ PROBE_SHARE: Final = 0.01
 PROBE_TICKS: Final = 12
 #: Prices that are told apart at most, each with a table of its own.
 RUNGS_MAX: Final = 8
-#: Work is worth so much more than the price of the dearest zone in use: a start, now and then.
-VALUE_MARGIN: Final = 0.05
-#: A zone thought to have capacity with this chance counts as having it.
-_LIKELY: Final = 0.5
+#: Costs that differ by less than this share are the same.
+TIE: Final = 1e-3
 _PROBE_HOURS: Final = 1 / 60
 _BISECTIONS: Final = 24
 #: Ages in ticks that are told apart; the last bucket's hazard is one.
@@ -69,12 +67,18 @@ class Watcher:
 
     def life_ticks(self, zone: str, tick: int) -> float:
         """Return how long spot in a zone is expected to last from now on, should it be there."""
+        outlook = self.outlooks[zone]
+        if self.sightings[zone].seen_tick is None:
+            return outlook.usual_life
+        return float(outlook.lives[min(self.run_age(zone, tick), _AGES) - 1])
+
+    def run_age(self, zone: str, tick: int) -> int:
+        """Return how old a zone's run is, should it be there."""
         seen, outlook = self.sightings[zone], self.outlooks[zone]
         if seen.seen_tick is None:
-            return outlook.usual_life
+            return outlook.usual_age
         # Where it was gone when last seen, a run that is there now began since, half-way for all one knows.
-        age = seen.age_ticks(tick) if seen.is_available else (tick - seen.seen_tick + 1) // 2
-        return float(outlook.lives[min(max(age, 1), _AGES) - 1])
+        return seen.age_ticks(tick) if seen.is_available else max(1, (tick - seen.seen_tick + 1) // 2)
 
     def chance(self, zone: str, tick: int) -> float:
         """Return how likely spot is there now: as it was last seen, and ever more as it usually is."""
@@ -94,6 +98,7 @@ class Outlook:
     lives: Floats
     outages: Floats
     usual_life: float
+    usual_age: int
     availability: float
 
     @classmethod
@@ -104,6 +109,7 @@ class Outlook:
             lives=np.array([survival.left_ticks(age, is_available=True) for age in ages]),
             outages=np.array([survival.left_ticks(age, is_available=False) for age in ages]),
             usual_life=survival.residual_ticks(is_available=True),
+            usual_age=AGE_EDGES[int(np.searchsorted(np.cumsum(survival.age_weights(is_available=True)), 0.5))],
             availability=survival.availability,
         )
 
@@ -216,6 +222,7 @@ class Ladder:
     rungs: tuple[tuple[str, ...], ...]
     #: Price of the dearest zone of each rung.
     prices: tuple[float, ...]
+    pools: tuple[Survival, ...]
     tables: tuple[DecisionTable, ...]
 
     @classmethod
@@ -227,20 +234,22 @@ class Ladder:
         # Of many prices, the lowest and the highest stay, and others evenly between.
         kept = sorted({round(at) for at in np.linspace(0, len(prices) - 1, min(len(prices), RUNGS_MAX))})
         rungs = [tuple(zone for zone in order if zone.spot_price <= prices[at]) for at in kept]
+        made = [pooled(job, rung, survivals) for rung in rungs]
         return cls(
             rungs=tuple(tuple(zone.name for zone in rung) for rung in rungs),
             prices=tuple(prices[at] for at in kept),
-            tables=tuple(build(*pooled(job, rung, survivals)) for rung in rungs),
+            pools=tuple(survival for _, survival in made),
+            tables=tuple(build(*each) for each in made),
         )
 
 
 @dataclass(slots=True, kw_only=True)
 class TableZones(Watcher):
-    """The decision table's value of work, against what each zone's machine would do for it while it lasts (the default).
+    """Decision tables say whether to start, wait or pay, and what an hour of work is worth; that chooses the zone (the default).
 
-    Of the cheapest zones alone, those and the next, and so on, the set is taken with which the job is expected to cost
-    least from here. An hour in a zone gains V - price, as long as it lasts; a start loses V for its length, and egress.
-    What an hour of the job could gain on average elsewhere is taken off, so that machines of different lifetimes compare.
+    Of the cheapest zones alone, of those and the next, and so on, each has a table: starting in a zone is weighed against
+    waiting for cheaper ones. An hour in a zone gains V - price, as long as it lasts; a start loses V for its length, and
+    egress. What an hour could gain on average elsewhere is taken off, so that machines of different lifetimes compare.
     """
 
     name: str = "decision_table"
@@ -249,48 +258,85 @@ class TableZones(Watcher):
     probed: float = 0.0
 
     def plan(self, situation: Situation) -> Plan:
-        """Return zones that gain more than what runs by more than moving costs, best first."""
-        self.ladder = self.ladder or Ladder.of(self.job, self.market, self.survivals)
+        """Return what to try, best first, and what to do when nothing of it is to be had."""
+        ladder = self.ladder = self.ladder or Ladder.of(self.job, self.market, self.survivals)
         self._pay(situation)
+        return self._moves(ladder, situation) if situation.running.mode is Mode.SPOT else self._starts(ladder, situation)
+
+    def _moves(self, ladder: Ladder, situation: Situation) -> Plan:
+        """Return zones that gain more than the one that runs by more than moving costs."""
         running = situation.running
-        moments = [self._moment(situation, rung) for rung in self.ladder.rungs]
-        costs = [table.expected_cost(moment) for table, moment in zip(self.ladder.tables, moments, strict=True)]
-        best = int(np.argmin(costs))
-        table, moment = self.ladder.tables[best], moments[best]
-        # A zone of the set is worth its price, even where the set's mean price says that a cheaper one will be there.
-        value = min(
-            max(table.work_value(moment), self.ladder.prices[best] * (1 + VALUE_MARGIN)), self.job.on_demand_price
+        assert running.zone is not None
+        price = self.market.zone(running.zone).spot_price
+        moment = self.moment(
+            situation, is_available=True, age_ticks=self.sightings[running.zone].age_ticks(situation.tick)
         )
-        without = running if running.mode is Mode.SPOT else self._without(situation, table)
+        rungs = [at for at, rung in enumerate(ladder.rungs) if running.zone in rung] or [len(ladder.rungs) - 1]
+        table = min((ladder.tables[at] for at in rungs), key=lambda table: table.expected_cost(moment))
+        # Where it runs, work is worth its price.
+        value = min(max(table.work_value(moment), price), self.job.on_demand_price)
         gains = self._gains(situation, value)
-        least = self._least(situation, gains, value, without)
-        better = [(gain, zone) for zone, gain in gains.starts.items() if gain > least and zone != running.zone]
-        options = [Option(Mode.SPOT, zone) for _, zone in sorted(better, key=lambda each: (-each[0], each[1]))]
-        return Plan(options=(*options, without), probes=self._probes(situation, gains, least))
+        dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
+        least = gains.stay + MOVE_MARGIN * value * self.job.startup_seconds / 3600
+        better = [zone for zone, gain in gains.starts.items() if gain > least and zone != running.zone]
+        better = sorted(better, key=lambda zone: -gains.starts[zone]) if situation.dwell_ticks >= dwell else []
+        options = (*(Option(Mode.SPOT, zone) for zone in better), running)
+        return Plan(options=options, probes=self._probes(situation, gains, least))
 
-    def _moment(self, situation: Situation, rung: tuple[str, ...]) -> Moment:
-        """Return the situation as if the rung's zones were one pool, in the state they were last seen in."""
-        running, tick = situation.running, situation.tick
-        if running.mode is Mode.SPOT and running.zone in rung:
-            return self.moment(situation, is_available=True, age_ticks=self.sightings[running.zone].age_ticks(tick))
-        likely = [zone for zone in rung if self.chance(zone, tick) >= _LIKELY]
-        ages = [self.sightings[zone].age_ticks(tick) for zone in likely or rung]
-        # Of capacity, the run that has lasted longest is there; of none, the last outage to begin decides.
-        age = max(ages) if likely else min(ages)
-        return replace(
-            self.moment(situation, is_available=bool(likely), age_ticks=age), mode=Mode.IDLE, startup_left_seconds=0.0
+    def _starts(self, ladder: Ladder, situation: Situation) -> Plan:
+        """Return zones to start in rather than to wait for cheaper ones, or to go on without spot."""
+        tick = situation.tick
+        gone = [self._outage(rung, tick) for rung in ladder.rungs]
+        waits = [
+            table.expected_cost(self.moment(situation, is_available=False, age_ticks=age))
+            for table, age in zip(ladder.tables, gone, strict=True)
+        ]
+        best = int(np.argmin(waits))
+        moment = self.moment(situation, is_available=False, age_ticks=gone[best])
+        is_paid = ladder.tables[best].choice(moment) is Mode.ON_DEMAND
+        without = _paid(self.market, situation) if is_paid else IDLE
+        value = min(
+            max(ladder.tables[best].work_value(moment), ladder.prices[best]), self.job.on_demand_price
         )
+        gains = self._gains(situation, value)
+        wanted = []
+        for zone in self.market.zones:
+            cost, choice = self._start(ladder, situation, zone, gone)
+            # Of what costs the same, the work that is done cannot be lost again.
+            if choice is Mode.SPOT and cost <= waits[best] * (1 + TIE):
+                wanted.append(zone.name)
+        wanted.sort(key=lambda zone: -gains.starts[zone])
+        return Plan(options=(*(Option(Mode.SPOT, zone) for zone in wanted), without))
 
-    def _least(self, situation: Situation, gains: _Gains, value: float, without: Option) -> float:
-        """Return what a start must gain to be better than going without it."""
-        start = self.job.startup_seconds / 3600
-        if situation.running.mode is Mode.SPOT:
-            dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
-            return gains.stay + MOVE_MARGIN * value * start if situation.dwell_ticks >= dwell else np.inf
-        if without.mode is Mode.ON_DEMAND:
-            # What is not done on spot is paid at this price, for whatever the table thinks work is worth.
-            return -np.inf
-        return 0.0
+    def _start(
+        self, ladder: Ladder, situation: Situation, zone: Zone, gone: list[int]
+    ) -> tuple[float, Mode | None]:
+        """Return what the job is expected to cost with a start in a zone, and what its table would do there."""
+        hours = self.job.tick_seconds / 3600
+        tick = situation.tick
+        moment = self.moment(situation, is_available=True, age_ticks=self.run_age(zone.name, tick))
+        least: tuple[float, Mode | None] = (np.inf, None)
+        for at, rung in enumerate(ladder.rungs):
+            if zone.name not in rung:
+                continue
+            table = ladder.tables[at]
+            lasts = min(self.life_ticks(zone.name, tick) * hours, situation.work_left_seconds / 3600)
+            if at:
+                # Dearer than the rung's mean, until cheaper zones are back.
+                lasts = min(lasts, ladder.pools[at - 1].left_ticks(gone[at - 1], is_available=False) * hours)
+            premium = max(0.0, zone.spot_price - table.job.spot_price) * lasts
+            cost = table.expected_cost(moment) + premium + self.market.egress(situation.held_in, zone.region)
+            if least[1] is None or cost < least[0]:
+                least = (cost, table.choice(moment))
+        return least
+
+    def _outage(self, rung: tuple[str, ...], tick: int) -> int:
+        """Return for how many ticks all of these zones have been gone, if none of them is there now."""
+        ages = [
+            1 if seen.seen_tick is None or seen.is_available else seen.age_ticks(tick)
+            for seen in (self.sightings[zone] for zone in rung)
+        ]
+        return min(ages)
 
     def _gains(self, situation: Situation, value: float) -> _Gains:
         names = [zone.name for zone in self.market.zones]
@@ -313,14 +359,8 @@ class TableZones(Watcher):
         pairs = zip(names, begins.tolist(), strict=True)
         return _Gains(stay=stay, starts=dict(pairs), olds=dict(zip(names, olds.tolist(), strict=True)))
 
-    def _without(self, situation: Situation, table: DecisionTable) -> Option:
-        choice = table.choice(replace(self.moment(situation, is_available=False), age_ticks=1))
-        return _paid(self.market, situation) if choice is Mode.ON_DEMAND else IDLE
-
     def _probes(self, situation: Situation, gains: _Gains, least: float) -> tuple[str, ...]:
         """Return a zone that would be better were it known to last, if its look is due and within the budget."""
-        if situation.running.mode is not Mode.SPOT:
-            return ()
         wanted = [
             zone
             for zone in self.market.zones
