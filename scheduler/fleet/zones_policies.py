@@ -20,16 +20,15 @@ from scheduler.fleet.zones_replay import fallback
 MOVE_MARGIN: Final = 0.25
 #: A machine is left for a better one only when it has worked this often as long as its start took.
 DWELL_STARTS: Final = 1.0
+#: Share of the slack for the work left that moves and waiting must leave to what is not chosen.
+SLACK_KEPT: Final = 0.5
 #: Share of what the job has cost so far that probes may have cost.
 PROBE_SHARE: Final = 0.01
 #: Ticks between two probes of a zone.
 PROBE_TICKS: Final = 12
 #: Prices that are told apart at most, each with a table of its own.
 RUNGS_MAX: Final = 8
-#: Costs that differ by less than this share are the same.
-TIE: Final = 1e-3
 _PROBE_HOURS: Final = 1 / 60
-_BISECTIONS: Final = 24
 #: Ages in ticks that are told apart; the last bucket's hazard is one.
 _AGES: Final = AGE_EDGES[-1]
 
@@ -275,13 +274,22 @@ class TableZones(Watcher):
         table = min((ladder.tables[at] for at in rungs), key=lambda table: table.expected_cost(moment))
         # Where it runs, work is worth its price.
         value = min(max(table.work_value(moment), price), self.job.on_demand_price)
-        gains = self._gains(situation, value)
+        worth = self._worth(situation, value)
+        here, least = self.market.zone(running.zone), MOVE_MARGIN * worth.start
+        others = [zone for zone in self.market.zones if zone.name != running.zone]
+        gains = {zone.name: worth.gain(here, zone, worth.lives[zone.name]) for zone in others}
         dwell = DWELL_STARTS * self.job.startup_seconds / self.job.tick_seconds
-        least = gains.stay + MOVE_MARGIN * value * self.job.startup_seconds / 3600
-        better = [zone for zone, gain in gains.starts.items() if gain > least and zone != running.zone]
-        better = sorted(better, key=lambda zone: -gains.starts[zone]) if situation.dwell_ticks >= dwell else []
+        may_move = situation.dwell_ticks >= dwell and self._may_spend(situation, self.job.startup_seconds)
+        better = [name for name, gain in gains.items() if gain > least] if may_move else []
+        better.sort(key=lambda name: -gains[name])
+        # Zones that would be better were their runs known to be old.
+        unsure = [
+            zone
+            for zone in others
+            if zone.name not in better and worth.gain(here, zone, worth.usual[zone.name]) > least
+        ]
         options = (*(Option(Mode.SPOT, zone) for zone in better), running)
-        return Plan(options=options, probes=self._probes(situation, gains, least))
+        return Plan(options=options, probes=self._probes(situation, unsure))
 
     def _starts(self, ladder: Ladder, situation: Situation) -> Plan:
         """Return zones to start in rather than to wait for cheaper ones, or to go on without spot."""
@@ -298,15 +306,16 @@ class TableZones(Watcher):
         value = min(
             max(ladder.tables[best].work_value(moment), ladder.prices[best]), self.job.on_demand_price
         )
-        gains = self._gains(situation, value)
+        worth = self._worth(situation, value)
+        may_wait = self._may_spend(situation, self.job.tick_seconds)
         wanted = []
         for zone in self.market.zones:
             cost, choice = self._start(ladder, situation, zone, gone)
-            # Of what costs the same, the work that is done cannot be lost again.
-            if choice is Mode.SPOT and cost <= waits[best] * (1 + TIE):
-                wanted.append(zone.name)
-        wanted.sort(key=lambda zone: -gains.starts[zone])
-        return Plan(options=(*(Option(Mode.SPOT, zone) for zone in wanted), without))
+            # Work that is done cannot be lost again: waiting must save more than a start costs.
+            if choice is not Mode.ON_DEMAND and (cost <= waits[best] + worth.start or not may_wait):
+                wanted.append(zone)
+        wanted.sort(key=lambda zone: (worth.price(zone), zone.name))
+        return Plan(options=(*(Option(Mode.SPOT, zone.name) for zone in wanted), without))
 
     def _start(
         self, ladder: Ladder, situation: Situation, zone: Zone, gone: list[int]
@@ -330,6 +339,17 @@ class TableZones(Watcher):
                 least = (cost, table.choice(moment))
         return least
 
+    def _may_spend(self, situation: Situation, seconds: float) -> bool:
+        """Whether so much slack may be spent on what is not forced.
+
+        Some of the slack there was is kept for losses to come, in proportion to work left: histories tell less of the
+        future than tables made of them believe.
+        """
+        job = self.job
+        slack = (job.ticks - situation.tick) * job.tick_seconds - situation.work_left_seconds
+        first = job.ticks * job.tick_seconds - job.work_seconds
+        return slack - seconds >= SLACK_KEPT * first * situation.work_left_seconds / job.work_seconds
+
     def _outage(self, rung: tuple[str, ...], tick: int) -> int:
         """Return for how many ticks all of these zones have been gone, if none of them is there now."""
         ages = [
@@ -338,35 +358,20 @@ class TableZones(Watcher):
         ]
         return min(ages)
 
-    def _gains(self, situation: Situation, value: float) -> _Gains:
-        names = [zone.name for zone in self.market.zones]
+    def _worth(self, situation: Situation, value: float) -> _Worth:
         hours = self.job.tick_seconds / 3600
-        start = self.job.startup_seconds / 3600
-        most = situation.work_left_seconds / 3600 + start
-        prices = np.array([zone.spot_price for zone in self.market.zones])
-        typical = np.array([self.outlooks[name].usual_life for name in names]) * hours
-        there = np.array([self.chance(name, situation.tick) for name in names])
-        moves = np.array([self.market.egress(situation.held_in, zone.region) for zone in self.market.zones])
-        usual = average_gain(value, prices, np.minimum(typical, most), start, moves, there)
-        lives = np.minimum([self.life_ticks(name, situation.tick) * hours for name in names], most)
-        begins = (value - prices - usual) * lives - value * np.minimum(start, lives) - moves
-        olds = (value - prices - usual) * np.minimum(typical, most) - value * start - moves
-        stay = 0.0
-        if situation.running.mode is Mode.SPOT:
-            at = names.index(situation.running.zone or "")
-            left = situation.startup_left_seconds / 3600
-            stay = float((value - prices[at] - usual) * lives[at] - value * min(left, lives[at]))
-        pairs = zip(names, begins.tolist(), strict=True)
-        return _Gains(stay=stay, starts=dict(pairs), olds=dict(zip(names, olds.tolist(), strict=True)))
+        start = value * self.job.startup_seconds / 3600
+        most = situation.work_left_seconds / 3600 + self.job.startup_seconds / 3600
+        lives, usual, moves = {}, {}, {}
+        for zone in self.market.zones:
+            lives[zone.name] = min(most, self.life_ticks(zone.name, situation.tick) * hours)
+            usual[zone.name] = min(most, self.outlooks[zone.name].usual_life * hours)
+            moves[zone.name] = self.market.egress(situation.held_in, zone.region)
+        return _Worth(start=start, most=most, lives=lives, usual=usual, moves=moves)
 
-    def _probes(self, situation: Situation, gains: _Gains, least: float) -> tuple[str, ...]:
-        """Return a zone that would be better were it known to last, if its look is due and within the budget."""
-        wanted = [
-            zone
-            for zone in self.market.zones
-            if gains.starts[zone.name] <= least < gains.olds[zone.name] and zone.name != situation.running.zone
-        ]
-        for zone in sorted(wanted, key=lambda zone: -gains.olds[zone.name]):
+    def _probes(self, situation: Situation, unsure: Sequence[Zone]) -> tuple[str, ...]:
+        """Return the cheapest of these whose look is due, if the budget allows for one."""
+        for zone in sorted(unsure, key=lambda zone: (zone.spot_price, zone.name)):
             seen = self.sightings[zone.name]
             is_due = seen.seen_tick is None or situation.tick - seen.seen_tick >= PROBE_TICKS
             price = zone.spot_price * _PROBE_HOURS
@@ -383,33 +388,25 @@ class TableZones(Watcher):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Gains:
-    """What is gained by staying, by a start in each zone as far as known, and by one in each were it known to last."""
+class _Worth:
+    """What a start loses in work, and by zone hours that spot would last, as far as known and usually, and egress."""
 
-    stay: float
-    starts: dict[str, float]
-    olds: dict[str, float]
+    start: float
+    most: float
+    lives: dict[str, float]
+    usual: dict[str, float]
+    moves: dict[str, float]
 
+    def price(self, zone: Zone) -> float:
+        """Return what an hour there costs with its start, egress and life in it: the effective price."""
+        return zone.spot_price + (self.start + self.moves[zone.name]) / self.lives[zone.name]
 
-def average_gain(  # noqa: PLR0913, PLR0917 - arrays by zone
-    value: float, prices: Floats, lives: Floats, start: float, moves: Floats, there: Floats
-) -> float:
-    """Return the gain per hour that going on from zone to zone makes on average, and none where waiting is better.
-
-    It is the rate at which the best of the zones that happen to be there is worth no more than its time.
-    """
-    low, high = 0.0, max(0.0, value - float(prices.min()))
-
-    def rest(rate: float) -> float:
-        gains = (value - prices - rate) * lives - value * np.minimum(start, lives) - moves
-        order = np.argsort(-gains)
-        nobody = np.concatenate([[1.0], np.cumprod(1 - there[order])[:-1]])
-        return float(np.sum(np.maximum(0.0, gains[order]) * there[order] * nobody)) - 1e-9
-
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rest(middle) > 0 else (low, middle)
-    return low
+    def gain(self, here: Zone, there: Zone, life: float) -> float:
+        """Return what a move saves while both would last, a loss here costing a start just as a loss there does."""
+        both = min(self.lives[here.name], life)
+        saved = (here.spot_price - there.spot_price) * both
+        starts = both / self.lives[here.name] - both / life - 1
+        return saved + self.start * starts - self.moves[there.name]
 
 
 def pooled(job: Job, zones: Sequence[Zone], survivals: Mapping[str, Survival]) -> tuple[Job, Survival]:
