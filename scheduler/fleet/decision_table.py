@@ -71,7 +71,7 @@ class DecisionTable:
     def _slack_slots(self, moment: Moment) -> int:
         slack_seconds = time_left_seconds(self.job, moment) - moment.work_left_seconds
         slots = math.floor(slack_seconds / self.job.tick_seconds * self.slots_per_tick + 1e-6)
-        return min(slots, self.idle_values[0].shape[-1] - 1)
+        return min(slots, int(self.idle_values[0].shape[-1]) - 1)
 
     def _row(self, moment: Moment) -> int:
         if moment.mode is Mode.IDLE:

@@ -119,8 +119,6 @@ def optimum_of_zones(job: Job, market: Market, available: Mapping[str, Sequence[
             else [best[zone.region]] * len(stages)
             for zone in market.zones
         }
-        on_paid = {
-            each: [_zeroed(np.minimum(best[each], run)) for run in paid_runs[each][:-1]] for each in regions
-        }
+        on_paid = {each: [_zeroed(np.minimum(best[each], run)) for run in paid_runs[each][:-1]] for each in regions}
         idle = best
     return float(nowhere[work])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from scheduler.fleet.decision_table import DecisionTable, build
-from scheduler.fleet.jobs import Job, Mode, Moment, guarded, time_left_seconds
+from scheduler.fleet.jobs import Job, Mode, Moment, time_left_seconds
 from scheduler.fleet.survival import Survival
 
 
@@ -129,10 +129,8 @@ class UniformProgress:
         now = moment.tick * job.tick_seconds
         done = job.work_seconds - moment.work_left_seconds
         pace = job.work_seconds / job.deadline_seconds
-        if moment.is_available:
-            wanted = Mode.SPOT
-        else:
-            wanted = Mode.ON_DEMAND if done < now * pace else Mode.IDLE
+        without = Mode.ON_DEMAND if done < now * pace else Mode.IDLE
+        wanted = Mode.SPOT if moment.is_available else without
         if self.has_hysteresis and moment.mode is Mode.ON_DEMAND:
             is_ahead = done >= (now + 2 * job.startup_seconds) * pace
             wanted = Mode.SPOT if moment.is_available and is_ahead else Mode.ON_DEMAND
@@ -181,19 +179,6 @@ class TablePolicy:
     def choose(self, moment: Moment) -> Mode:
         """Return the choice of the least expected cost."""
         return self.table.choice(moment)
-
-
-@dataclass(slots=True)
-class _Tables:
-    """Tables already built, by survival: pools that share what is known of them share a table."""
-
-    job: Job
-    built: dict[int, DecisionTable] = field(default_factory=dict)
-
-    def of(self, survival: Survival) -> DecisionTable:
-        if id(survival) not in self.built:
-            self.built[id(survival)] = build(self.job, survival)
-        return self.built[id(survival)]
 
 
 #: What a setting may name, and how it is made for a job and what is known of its pool.

@@ -61,10 +61,10 @@ class Exposure:
 
 def nelson_aalen(exposure: Exposure) -> tuple[Floats, Floats]:
     """Return the cumulative hazard and exp(-it), the survival, after each age from 1 tick on."""
-    at_risk, ended = np.array(exposure.at_risk), np.array(exposure.ended)
+    at_risk, ended = np.array(exposure.at_risk, dtype=float), np.array(exposure.ended, dtype=float)
     steps = np.divide(ended, at_risk, out=np.zeros_like(ended), where=at_risk > 0)
-    cumulative = np.cumsum(steps)
-    return cumulative, np.exp(-cumulative)
+    cumulative: Floats = np.cumsum(steps)
+    return cumulative, np.asarray(np.exp(-cumulative))
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class Survival:
             ticks = np.inf if bucket + 1 == BUCKETS else AGE_EDGES[bucket + 1] - AGE_EDGES[bucket]
             weights[bucket] = alive * (1 - stays**ticks) / (1 - stays)
             alive *= stays**ticks
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def residual_ticks(self, *, is_available: bool) -> float:
         """Return how many more ticks a run (or an outage) of unknown age is expected to last."""

@@ -17,7 +17,7 @@ from scheduler.fleet.zones import IDLE, Market, Option, Plan, Sightings, Situati
 from scheduler.fleet.zones_replay import fallback
 
 #: Of what a move costs, how much more it must gain: estimates are not known to the cent, and churn helps nobody.
-MOVE_MARGIN: Final = 0.25
+MOVE_MARGIN: Final = 1.0
 #: A machine is left for a better one only when it has worked this often as long as its start took.
 DWELL_STARTS: Final = 1.0
 #: Share of the slack for the work left that moves and waiting must leave to what is not chosen.
@@ -167,9 +167,7 @@ class MostAvailable(Watcher):
             and situation.tick >= (self.sightings[zone.name].probed_tick or -PROBE_TICKS) + PROBE_TICKS
         ]
         due.sort(key=lambda zone: len(self.looks_by_zone.get(zone.name, ())))
-        return Plan(
-            options=(*options, _without_spot(self, situation)), probes=tuple(zone.name for zone in due[:1])
-        )
+        return Plan(options=(*options, _without_spot(self, situation)), probes=tuple(zone.name for zone in due[:1]))
 
     def _share(self, zone: Zone) -> float:
         found = self.looks_by_zone.get(zone.name)
@@ -260,7 +258,9 @@ class TableZones(Watcher):
         """Return what to try, best first, and what to do when nothing of it is to be had."""
         ladder = self.ladder = self.ladder or Ladder.of(self.job, self.market, self.survivals)
         self._pay(situation)
-        return self._moves(ladder, situation) if situation.running.mode is Mode.SPOT else self._starts(ladder, situation)
+        return (
+            self._moves(ladder, situation) if situation.running.mode is Mode.SPOT else self._starts(ladder, situation)
+        )
 
     def _moves(self, ladder: Ladder, situation: Situation) -> Plan:
         """Return zones that gain more than the one that runs by more than moving costs."""
@@ -303,9 +303,7 @@ class TableZones(Watcher):
         moment = self.moment(situation, is_available=False, age_ticks=gone[best])
         is_paid = ladder.tables[best].choice(moment) is Mode.ON_DEMAND
         without = _paid(self.market, situation) if is_paid else IDLE
-        value = min(
-            max(ladder.tables[best].work_value(moment), ladder.prices[best]), self.job.on_demand_price
-        )
+        value = min(max(ladder.tables[best].work_value(moment), ladder.prices[best]), self.job.on_demand_price)
         worth = self._worth(situation, value)
         may_wait = self._may_spend(situation, self.job.tick_seconds)
         wanted = []
@@ -317,9 +315,7 @@ class TableZones(Watcher):
         wanted.sort(key=lambda zone: (worth.price(zone), zone.name))
         return Plan(options=(*(Option(Mode.SPOT, zone.name) for zone in wanted), without))
 
-    def _start(
-        self, ladder: Ladder, situation: Situation, zone: Zone, gone: list[int]
-    ) -> tuple[float, Mode | None]:
+    def _start(self, ladder: Ladder, situation: Situation, zone: Zone, gone: list[int]) -> tuple[float, Mode | None]:
         """Return what the job is expected to cost with a start in a zone, and what its table would do there."""
         hours = self.job.tick_seconds / 3600
         tick = situation.tick

@@ -29,9 +29,7 @@ class ZonesRide:
     options: tuple[Option, ...]
 
 
-def ride(
-    job: Job, market: Market, policy: ZonesPolicy, available: Mapping[str, NDArray[np.bool_]]
-) -> ZonesRide:
+def ride(job: Job, market: Market, policy: ZonesPolicy, available: Mapping[str, NDArray[np.bool_]]) -> ZonesRide:
     """Return what the job comes to; a request for spot succeeds where spot is there, and costs nothing where not."""
     now = Situation(tick=0, work_left_seconds=job.work_seconds)
     compute = egress = probes = paid = 0.0
@@ -74,7 +72,7 @@ def _begun(now: Situation, tick: int, available: Mapping[str, NDArray[np.bool_]]
     return now if is_there else replace(now, running=IDLE, startup_left_seconds=0.0, dwell_ticks=0)
 
 
-def _taken(  # noqa: PLR0913, PLR0917 - one step of the replay
+def _taken(
     options: tuple[Option, ...],
     job: Job,
     now: Situation,

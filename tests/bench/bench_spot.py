@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traces = spot_traces(given.data, TICK_SECONDS) if given.data else made_up(4, 2500)
     learned, told = (spot_traces(given.fit, TICK_SECONDS), traces) if given.fit else halves(traces)
     fleet, pools = fit({zone: PoolHistory.of(trace) for zone, trace in learned.items()})
-    wanted = given.cells.split(",") if given.cells else [f"{start}:{hours}" for start in STARTUPS for hours in DEADLINES]
+    wanted = (
+        given.cells.split(",") if given.cells else [f"{start}:{hours}" for start in STARTUPS for hours in DEADLINES]
+    )
     cells = {}
     for name in wanted:
         cells[name] = measured(name, told, fleet, pools, np.random.default_rng(given.seed), given.starts)
@@ -96,7 +98,7 @@ class _Sums:
     starts: dict[str, list[int]] = field(default_factory=dict)
 
 
-def measured(  # noqa: PLR0913, PLR0917 - what a cell is made of
+def measured(
     cell: str,
     traces: Traces,
     fleet: Survival,

@@ -120,7 +120,9 @@ def measured(
     return {
         "optimum": round(best, 2),
         "cost": means("cost"),
-        "ratio": {name: round(float(np.mean([each.cost for each in found])) / best, 4) for name, found in rides.items()},
+        "ratio": {
+            name: round(float(np.mean([each.cost for each in found])) / best, 4) for name, found in rides.items()
+        },
         "late": {name: sum(each.is_late for each in found) for name, found in rides.items()},
         "starts": means("starts"),
         "egress": means("egress_cost"),

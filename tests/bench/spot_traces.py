@@ -35,7 +35,7 @@ def spot_traces(folder: Path, tick_seconds: int) -> Traces:
 
 
 def _dated(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    with (gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")) as lines:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     times = np.array([datetime.fromisoformat(row["date"]).timestamp() for row in rows])
     return times, np.array([float(row["availability"]) for row in rows])
