@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-gpu \
+        bench-policy bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-spot bench-zones bench-gpu \
         fmt docs clean
 
 help:  ## Show this list
@@ -164,6 +164,12 @@ bench-api: .venv/.dev  ## Two hundred clients at the API, and a file of 2 GB
 bench-forecast: .venv/.dev  ## How well demand is foreseen, beside known methods (DATA=folder of ServeGen's rates; THETA=yes: statsforecast too)
 	@$(if $(THETA),$(MAKE) --silent .venv-forecast/.run)
 	@$(call report,forecast,tests.bench.bench_forecast $(if $(DATA),--data $(DATA)) $(if $(THETA),--theta .venv-forecast/bin/python))
+
+bench-spot: .venv/.dev  ## A job with a deadline on one spot zone, policy by policy (DATA=folder of traces; FIT=folder to learn from; STARTS=n)
+	@$(call report,spot,tests.bench.bench_spot $(if $(DATA),--data $(DATA)) $(if $(FIT),--fit $(FIT)) $(if $(STARTS),--starts $(STARTS)))
+
+bench-zones: .venv/.dev  ## The same over many zones (DATA=folder with capacity_*.csv and prices/; FIT=folder to learn from; STARTS=n)
+	@$(call report,zones,tests.bench.bench_zones $(if $(DATA),--data $(DATA)) $(if $(FIT),--fit $(FIT)) $(if $(STARTS),--starts $(STARTS)))
 
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null

@@ -155,6 +155,9 @@ class SkyNomadRule:
             life = self.survival.left_ticks(moment.age_ticks, is_available=True)
             lost = moment.startup_left_seconds / job.tick_seconds if moment.mode is Mode.SPOT else startup
             utilities[Mode.SPOT] = value * max(0.0, life - lost) / life - job.spot_price
+        if moment.mode is not Mode.IDLE:
+            # As published: what runs is left for a better machine, and not for none.
+            del utilities[Mode.IDLE]
         return max(utilities, key=lambda mode: (utilities[mode], mode is moment.mode))
 
 

@@ -1,6 +1,6 @@
 """Measure what a job with a deadline costs where many zones have spot, rule by rule, against the exact optimum.
 
-    python -m tests.bench.bench_zones [--data FOLDER] [--fit FOLDER] [--starts 12] [--ratios 1.05,1.5]
+    python -m tests.bench.bench_zones [--data FOLDER] [--fit FOLDER] [--starts 12] [--ratios 1.05,1.5] [--zones a,b] [--swap]
 
 Prints one JSON object; exits 1 where the goal is missed or a job is late. `--data` is a folder with `capacity_*.csv` (how
 many of the machines asked for could be had, by zone and time) and `prices/*.json`; without it zones are made up, and no
@@ -51,13 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fit", type=Path, default=None)
     parser.add_argument("--starts", type=int, default=12)
     parser.add_argument("--ratios", default=",".join(str(each) for each in RATIOS))
+    parser.add_argument("--zones", default=None, help="only these, such as us-east4-b,us-west1-b")
+    parser.add_argument("--swap", action="store_true", help="learn from the second half, and report on the first")
     given = parser.parse_args(arguments)
     market, traces = market_and_traces(given.data, TICK_SECONDS) if given.data else made_up_market(1200)
     learned, told = (market_and_traces(given.fit, TICK_SECONDS)[1], traces) if given.fit else halves(traces)
+    if given.swap:
+        learned, told = told, learned
     fleet, pools = fit({zone: PoolHistory.of(trace) for zone, trace in learned.items()})
     survivals = {zone.name: pools.get(zone.name, fleet) for zone in market.zones}
     markets = {f"all {len(market.zones)}": market}
-    if all(name in survivals for name in SIX):
+    if given.zones:
+        markets = {"chosen": replace(market, zones=tuple(market.zone(name) for name in given.zones.split(",")))}
+    elif all(name in survivals for name in SIX):
         markets["six"] = replace(market, zones=tuple(market.zone(name) for name in SIX))
     cells = {}
     for name, some in markets.items():
@@ -67,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {
         "bench": "zones",
         "data": "h100-gcp" if given.data else "made up",
-        "learned_from": "another folder" if given.fit else "the first half of the days",
+        "learned_from": "another folder"
+        if given.fit
+        else f"the {'second' if given.swap else 'first'} half of the days",
         "zones": {
             zone.name: {
                 "spot_price": zone.spot_price,

@@ -161,7 +161,7 @@ def test_skynomad_keeps_what_runs_rather_than_nothing_and_pays_on_demand_when_be
     policy = made(SkyNomad)
     assert isinstance(policy, SkyNomad)
     ahead = Situation(tick=12, work_left_seconds=300.0, running=Option(Mode.SPOT, "b"), held_in="north", dwell_ticks=12)
-    behind = Situation(tick=12, work_left_seconds=12 * 600.0, held_in="north")
+    behind = Situation(tick=12, work_left_seconds=11 * 600.0, held_in="north")
 
     assert IDLE not in policy.plan(ahead).options
     assert Option(Mode.ON_DEMAND, "c") in policy.plan(behind).options
