@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from scheduler.fleet.decision_table import DecisionTable, build
-from scheduler.fleet.jobs import Job, Mode, Moment
+from scheduler.fleet.jobs import Mode
+from scheduler.fleet.ladder import Ladder
 from scheduler.fleet.spot_policies import UniformProgress, progress_value
-from scheduler.fleet.survival import AGE_EDGES, HAZARD_MAX, HAZARD_MIN, Floats, Survival
-from scheduler.fleet.zones import IDLE, Market, Option, Plan, Sightings, Situation, Zone
+from scheduler.fleet.zones import IDLE, Market, Option, Plan, Situation, Zone
 from scheduler.fleet.zones_replay import fallback
+from scheduler.fleet.zones_watch import Watcher
 
 #: Of what a move costs, how much more it must gain: estimates are not known to the cent, and churn helps nobody.
 MOVE_MARGIN: Final = 1.0
@@ -26,91 +26,7 @@ SLACK_KEPT: Final = 0.5
 PROBE_SHARE: Final = 0.01
 #: Ticks between two probes of a zone.
 PROBE_TICKS: Final = 12
-#: Prices that are told apart at most, each with a table of its own.
-RUNGS_MAX: Final = 8
 _PROBE_HOURS: Final = 1 / 60
-#: Ages in ticks that are told apart; the last bucket's hazard is one.
-_AGES: Final = AGE_EDGES[-1]
-
-
-@dataclass(slots=True, kw_only=True)
-class Watcher:
-    """What a policy over zones is made of: job, market, what is known of pools, and what was seen since."""
-
-    job: Job
-    market: Market
-    survivals: Mapping[str, Survival]
-    sightings: dict[str, Sightings] = field(default_factory=dict)
-    outlooks: dict[str, Outlook] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Start watching every zone."""
-        for zone in self.market.zones:
-            self.sightings.setdefault(zone.name, Sightings())
-            self.outlooks.setdefault(zone.name, Outlook.of(self.survivals[zone.name]))
-
-    def observe(self, zone: str, tick: int, *, is_available: bool) -> None:
-        """Take in a look at a zone."""
-        self.sightings[zone].observe(tick, is_available=is_available)
-
-    def moment(self, situation: Situation, *, is_available: bool, age_ticks: int = 1) -> Moment:
-        """Return the situation as if of one zone."""
-        return Moment(
-            tick=situation.tick,
-            work_left_seconds=situation.work_left_seconds,
-            mode=situation.running.mode,
-            startup_left_seconds=situation.startup_left_seconds,
-            is_available=is_available,
-            age_ticks=age_ticks,
-        )
-
-    def life_ticks(self, zone: str, tick: int) -> float:
-        """Return how long spot in a zone is expected to last from now on, should it be there."""
-        outlook = self.outlooks[zone]
-        if self.sightings[zone].seen_tick is None:
-            return outlook.usual_life
-        return float(outlook.lives[min(self.run_age(zone, tick), _AGES) - 1])
-
-    def run_age(self, zone: str, tick: int) -> int:
-        """Return how old a zone's run is, should it be there."""
-        seen, outlook = self.sightings[zone], self.outlooks[zone]
-        if seen.seen_tick is None:
-            return outlook.usual_age
-        # Where it was gone when last seen, a run that is there now began since, half-way for all one knows.
-        return seen.age_ticks(tick) if seen.is_available else max(1, (tick - seen.seen_tick + 1) // 2)
-
-    def chance(self, zone: str, tick: int) -> float:
-        """Return how likely spot is there now: as it was last seen, and ever more as it usually is."""
-        seen, outlook = self.sightings[zone], self.outlooks[zone]
-        if seen.seen_tick is None:
-            return outlook.availability
-        age = min(max(seen.seen_tick - seen.since_tick + 1, 1), _AGES) - 1
-        lasts = (outlook.lives if seen.is_available else outlook.outages)[age]
-        forgotten = 1 - float(np.exp(-(tick - seen.seen_tick) / lasts))
-        return (1 - forgotten) * seen.is_available + forgotten * outlook.availability
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """What follows from a pool's survival, worked out once: ticks left of runs and outages by age, and of usual ones."""
-
-    lives: Floats
-    outages: Floats
-    usual_life: float
-    usual_age: int
-    availability: float
-
-    @classmethod
-    def of(cls, survival: Survival) -> Outlook:
-        """Return the outlook of a pool."""
-        ages = range(1, _AGES + 1)
-        return cls(
-            lives=np.array([survival.left_ticks(age, is_available=True) for age in ages]),
-            outages=np.array([survival.left_ticks(age, is_available=False) for age in ages]),
-            usual_life=survival.residual_ticks(is_available=True),
-            usual_age=AGE_EDGES[int(np.searchsorted(np.cumsum(survival.age_weights(is_available=True)), 0.5))],
-            availability=survival.availability,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,35 +125,6 @@ class SkyNomad(Watcher):
             if zone.name != situation.running.zone and self.sightings[zone.name].seen_tick is None
         ]
         return Plan(options=tuple(kept), probes=tuple(probes))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ladder:
-    """Decision tables of the cheapest zones alone, of those and the next, and so on: how far up to go is decided by cost."""
-
-    #: Zones of each rung, cheapest first.
-    rungs: tuple[tuple[str, ...], ...]
-    #: Price of the dearest zone of each rung.
-    prices: tuple[float, ...]
-    pools: tuple[Survival, ...]
-    tables: tuple[DecisionTable, ...]
-
-    @classmethod
-    def of(cls, job: Job, market: Market, survivals: Mapping[str, Survival]) -> Ladder:
-        """Return the tables of a job; zones as dear as on demand are on no rung, unless all are."""
-        order = sorted(market.zones, key=lambda zone: (zone.spot_price, zone.name))
-        order = [zone for zone in order if zone.spot_price < job.on_demand_price] or order[:1]
-        prices = sorted({zone.spot_price for zone in order})
-        # Of many prices, the lowest and the highest stay, and others evenly between.
-        kept = sorted({round(at) for at in np.linspace(0, len(prices) - 1, min(len(prices), RUNGS_MAX))})
-        rungs = [tuple(zone for zone in order if zone.spot_price <= prices[at]) for at in kept]
-        made = [pooled(job, rung, survivals) for rung in rungs]
-        return cls(
-            rungs=tuple(tuple(zone.name for zone in rung) for rung in rungs),
-            prices=tuple(prices[at] for at in kept),
-            pools=tuple(survival for _, survival in made),
-            tables=tuple(build(*each) for each in made),
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -403,27 +290,6 @@ class _Worth:
         saved = (here.spot_price - there.spot_price) * both
         starts = both / self.lives[here.name] - both / life - 1
         return saved + self.start * starts - self.moves[there.name]
-
-
-def pooled(job: Job, zones: Sequence[Zone], survivals: Mapping[str, Survival]) -> tuple[Job, Survival]:
-    """Return zones as one pool, cheapest first: the mean price of the cheapest there, and losses that others make good."""
-    there = np.array([survivals[zone.name].availability for zone in zones])
-    nobody = np.concatenate([[1.0], np.cumprod(1 - there)[:-1]])
-    weights = there * nobody / (there * nobody).sum()
-    runs = np.array([survivals[zone.name].run_hazards for zone in zones])
-    outages = np.array([survivals[zone.name].outage_hazards for zone in zones])
-    ages = np.array([survivals[zone.name].age_weights(is_available=True) for zone in zones])
-    median = int(np.searchsorted(np.cumsum(weights @ ages), 0.5))
-    # Of a run that ends, the chance that another zone has capacity: of each zone's, by all others.
-    others = np.array([1 - np.prod(np.delete(1 - there, at)) for at in range(len(zones))])
-    survival = Survival(
-        run_hazards=weights @ runs,
-        outage_hazards=np.clip(1 - np.prod(1 - outages, axis=0), HAZARD_MIN, HAZARD_MAX),
-        elsewhere=float(weights @ others),
-        elsewhere_bucket=min(median, len(AGE_EDGES) - 1),
-    )
-    prices = np.array([zone.spot_price for zone in zones])
-    return replace(job, spot_price=float(weights @ prices)), survival
 
 
 def _paid(market: Market, situation: Situation) -> Option:

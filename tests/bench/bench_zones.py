@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from scheduler.fleet.ladder import Ladder
 from scheduler.fleet.optimum import optimum_of_zones
 from scheduler.fleet.survival import PoolHistory, Survival, fit
 from scheduler.fleet.zones import Market
-from scheduler.fleet.zones_policies import ZONES_POLICIES, Ladder, TableZones
+from scheduler.fleet.zones_policies import ZONES_POLICIES, TableZones
 from scheduler.fleet.zones_replay import ride
 from tests.bench.bench_spot import halves
 from tests.bench.machine import machine

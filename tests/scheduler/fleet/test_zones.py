@@ -12,17 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.fleet.jobs import Job, Mode
+from scheduler.fleet.ladder import Ladder, pooled
 from scheduler.fleet.optimum import optimum, optimum_of_zones
 from scheduler.fleet.survival import BUCKETS, Survival
 from scheduler.fleet.zones import IDLE, Market, Option, Sightings, Situation, Zone
 from scheduler.fleet.zones_policies import (
     PROBE_SHARE,
     ZONES_POLICIES,
-    Ladder,
     SkyNomad,
     SwitchOnPreemption,
     TableZones,
-    pooled,
 )
 from scheduler.fleet.zones_replay import _after, fallback, is_safe_option, ride
 
