@@ -227,6 +227,16 @@ def test_spot_is_safe_only_while_it_could_be_lost_and_on_demand_started() -> Non
     assert guarded(job(), at, Mode.IDLE) is Mode.ON_DEMAND
 
 
+def test_greedy_pays_two_starts_before_the_end_unless_it_runs_on_spot() -> None:
+    greedy = POLICIES["greedy"](job(), SURVIVAL)
+    waiting = Moment(tick=15, work_left_seconds=2.7 * 600, is_available=False)
+    running = Moment(tick=15, work_left_seconds=2.7 * 600, mode=Mode.SPOT, is_available=True)
+
+    assert greedy.choose(waiting) is Mode.ON_DEMAND
+    assert greedy.choose(running) is Mode.SPOT
+    assert greedy.choose(Moment(tick=13, work_left_seconds=2.7 * 600, is_available=False)) is Mode.IDLE
+
+
 def test_only_what_is_not_guarded_is_late() -> None:
     found = ride(job(), SpotOnly(job()), [False] * 20, is_guarded=False)
 

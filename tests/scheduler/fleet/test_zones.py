@@ -141,6 +141,16 @@ def test_waiting_ends_where_slack_must_be_kept_for_losses() -> None:
 
 
 def test_probes_stay_within_their_budget() -> None:
+    policy = made(TableZones)
+    assert isinstance(policy, TableZones)
+    now = Situation(tick=5, work_left_seconds=7000.0)
+
+    policy.spent = 0.5
+    assert policy._probes(now, MARKET.zones) == ()
+    policy.spent = 2.0
+    assert policy._probes(now, MARKET.zones) == ("c",)
+    assert policy._probes(now, MARKET.zones) == ()
+
     drawn = np.random.default_rng(4)
     for seed in range(6):
         available = {name: drawn.random(24) < 0.4 + 0.1 * (seed % 3) for name in NAMES}
