@@ -17,7 +17,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-cost-views bench-gpu test-focus \
+        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-cost-views bench-spot bench-zones bench-gpu test-focus \
         fmt docs clean
 
 help:  ## Show this list
@@ -179,6 +179,12 @@ bench-cost-views: .venv/.dev  ## The views of costs on a month of a million entr
 
 test-focus: .venv/.dev .venv-focus/.run  ## What the FOCUS validator says of an export, of the part that it knows: 1.0
 	$(RUN) -m tests.pipeline.report.judge_focus .venv-focus/bin/focus-validator
+
+bench-spot: .venv/.dev  ## A job with a deadline on one spot zone, policy by policy (DATA=folder of traces; FIT=folder to learn from; STARTS=n)
+	@$(call report,spot,tests.bench.bench_spot $(if $(DATA),--data $(DATA)) $(if $(FIT),--fit $(FIT)) $(if $(STARTS),--starts $(STARTS)))
+
+bench-zones: .venv/.dev  ## The same over many zones (DATA=folder with capacity_*.csv and prices/; FIT=folder to learn from; STARTS=n)
+	@$(call report,zones,tests.bench.bench_zones $(if $(DATA),--data $(DATA)) $(if $(FIT),--fit $(FIT)) $(if $(STARTS),--starts $(STARTS)))
 
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null
