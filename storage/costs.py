@@ -26,6 +26,14 @@ _OVERHEAD = text("""
      GROUP BY spans.kind ORDER BY amount_micros DESC, spans.kind
 """)
 
+_ALL_OVERHEAD = text("""
+    -- By account, for what is settled, shared or adjusted has no span of its own.
+    SELECT substr(account, 10) AS kind, currency, sum(effective_micros) AS amount_micros
+      FROM entries JOIN transactions ON transactions.id = transaction_id
+     WHERE account LIKE 'overhead:%'
+     GROUP BY account, currency HAVING sum(effective_micros) <> 0 ORDER BY amount_micros DESC, account, currency
+""")
+
 _RECONCILE = text("""
     -- The price of a worker's metered life is the floor of rate times time, and its charges must sum to it:
     -- spans telescope, so no rounding of theirs can explain a difference.
@@ -68,6 +76,15 @@ class Overhead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverheadSum:
+    """What one kind of overhead has cost in all, settlements and what was shared of it counted."""
+
+    kind: str
+    amount_micros: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
     """A worker whose charges do not sum to the price of its metered life."""
 
@@ -100,6 +117,11 @@ class CostRepository:
             )
             for row in rows
         ]
+
+    def overhead(self) -> list[OverheadSum]:
+        """Return what is nobody's of `spent`, the dearest kind first."""
+        rows = self._database.run(lambda connection: connection.execute(_ALL_OVERHEAD).all())
+        return [OverheadSum(kind=row.kind, amount_micros=int(row.amount_micros), currency=row.currency) for row in rows]
 
     def spent(self) -> dict[str, int]:
         """Return all that was ever charged, in micro-units by currency."""

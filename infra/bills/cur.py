@@ -17,6 +17,8 @@ from pipeline.domain.costs.transactions import CostCategory
 PROVIDER: Final = "aws"
 FORMAT: Final = "cur-2.0"
 
+#: More than any bill, and few enough micro-units for the journal.
+_AMOUNT_END: Final = Decimal(10) ** 12
 _KIND: Final = "line_item_line_item_type"
 _RESOURCE: Final = "line_item_resource_id"
 _START: Final = "line_item_usage_start_date"
@@ -108,7 +110,7 @@ def _amount(number: int, row: Mapping[str, Any], name: str) -> Decimal | None:
         amount = Decimal(written)
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not amount.is_finite():
+    if not amount.is_finite() or abs(amount) >= _AMOUNT_END:
         raise BillFormatError(
             f"line {number}: {name} is {written[:40]!r}", hint="a decimal number such as 0.0416666667"
         )

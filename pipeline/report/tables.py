@@ -104,6 +104,8 @@ def _arrow(pa: Any, kind: str) -> Any:  # noqa: ANN401 -- pyarrow is untyped
         "date": pa.date32(),
         "timestamp with time zone": pa.timestamp("us", tz="UTC"),
         "boolean": pa.bool_(),
+        # Amounts that a view computes without saying how wide they are.
+        "numeric": pa.decimal128(38, 6),
     }
     return simple.get(kind, pa.string())
 

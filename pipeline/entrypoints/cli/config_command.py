@@ -75,7 +75,7 @@ def _shown(settings: Settings, name: str) -> object:
         return masked(secret) if name.endswith("_url") else secret and "***"
     if isinstance(value, (dict, BaseModel)):
         # Tables as nightrate.toml has them, without what nobody set.
-        return settings.model_dump(mode="json", include={name}, exclude_unset=True).get(name, {})
+        return settings.model_dump(mode="json", by_alias=True, include={name}, exclude_unset=True).get(name, {})
     if value is None or isinstance(value, (bool, int, float, list)):
         return value
     return masked(str(value)) if name.endswith("url") else str(value)

@@ -32,8 +32,10 @@ def advise(
     """Say what would save money, the most first, with the numbers it rests on and the command that would do it."""
     from pipeline.app.advising import advice, advice_document
     from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.cost_options import check_tenant
 
     with connected() as stack:
+        check_tenant(stack, tenant)
         found = advice(stack, _scope(tenant), days=days, reserved_discount_percent=reserved_discount)
     if as_json:
         print_document(advice_document(found))

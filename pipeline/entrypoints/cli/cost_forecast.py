@@ -53,6 +53,7 @@ def _outlook(hours: int, by: str | None, tenant: str | None) -> Outlook:
     from pipeline.domain.errors import UsageError
     from pipeline.domain.ids import TenantId
     from pipeline.entrypoints.cli.connection import connected
+    from pipeline.entrypoints.cli.cost_options import check_tenant
     from pipeline.ports.access import Scope
     from pipeline.ports.demand import Breakdown
     from storage.demand import DemandRepository
@@ -62,6 +63,7 @@ def _outlook(hours: int, by: str | None, tenant: str | None) -> Outlook:
     except ValueError as error:
         raise UsageError(f"{by!r} is nothing to tell apart by", hint=f"--by takes {', '.join(Breakdown)}") from error
     with connected() as stack:
+        check_tenant(stack, tenant)
         return look_ahead(
             DemandRepository(stack.database),
             now=datetime.now(UTC),
@@ -154,7 +156,8 @@ def _print_pools(outlook: Outlook) -> None:
 
 def _month_facts(outlook: Outlook) -> dict[str, str]:
     month = outlook.month
-    facts = {"spent this month": _money(outlook, month.spent_micros)}
+    # The hour under way is not in it.
+    facts = {"spent this month": f"{_money(outlook, month.spent_micros)} until {outlook.start:%Y-%m-%d %H:%M} UTC"}
     if month.median_micros is not None and month.low_micros is not None and month.high_micros is not None:
         low, high = _money(outlook, month.low_micros), _money(outlook, month.high_micros)
         facts["by the month's end"] = f"{_money(outlook, month.median_micros)} ({low} to {high}, 80 %)"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.domain.errors import UsageError
+from pipeline.domain.ids import TenantId
 from pipeline.ports.cost_reports import Period
+
+if TYPE_CHECKING:  # keeps `nightrate --help` light
+    from pipeline.app.stack import Stack
 
 FromOption = Annotated[
     str | None,
@@ -20,6 +24,14 @@ ToOption = Annotated[
 #: Older than any of our journals, and so far that nobody means it.
 _YEAR_MIN = 2000
 _DAYS_MAX = 10 * 366
+
+
+def check_tenant(stack: Stack, tenant: str | None) -> None:
+    """Raise `NotFoundError` where a tenant is named that is not there, so that a slip is no empty answer."""
+    from storage.tenants import TenantRepository
+
+    if tenant is not None:
+        TenantRepository(stack.database).tenant(TenantId(tenant))
 
 
 def period_of(first: str | None, last: str | None, *, today: date | None = None) -> Period:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pipeline.entrypoints.cli.cost_options import FromOption, ToOption, period_of
+from pipeline.entrypoints.cli.cost_options import FromOption, ToOption, check_tenant, period_of
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson
 from pipeline.entrypoints.cli.talk import print_document, print_line, print_table, say
@@ -42,6 +42,7 @@ def report(
     key, label = _key_of(by)
     period = period_of(from_, to)
     with connected() as stack:
+        check_tenant(stack, tenant)
         lines = CostReports(stack.database).report(key, period, label=label, tenant_id=tenant)
     if as_json:
         print_document(_document(by, period, lines))

@@ -67,7 +67,8 @@ def child_environment(settings: Settings, *, with_servers: bool = False) -> dict
     """
     settings = _absolute(settings)
     environment = {}
-    for name, value in settings.model_dump().items():
+    # As JSON would have it: amounts of money in tables are text there.
+    for name, value in settings.model_dump(mode="json", by_alias=True).items():
         if value is None or (name in _SERVERS and not with_servers):
             continue
         environment[f"NIGHTRATE_{name.upper()}"] = _as_text(name, value, settings)

@@ -14,7 +14,7 @@ from pipeline.entrypoints.cli.figures import count, counted, duration, money
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the stores are imported once a stack is known to be there
-    from storage.costs import Overhead
+    from storage.costs import OverheadSum
     from storage.overview import Overview, WorkerView
 
 
@@ -24,7 +24,7 @@ class Books:
 
     #: All of it, in micro-units by currency.
     spent: dict[str, int]
-    overhead: list[Overhead]
+    overhead: list[OverheadSum]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def _look() -> Standing:
         probe(url)
         with short_database(url) as database:
             costs = CostRepository(database)
-            books = Books(spent=costs.spent(), overhead=costs.overhead_since(None))
+            books = Books(spent=costs.spent(), overhead=costs.overhead())
             return Standing(settings=settings, services=services, seen=overview(database), books=books)
     except NightrateError as error:
         return Standing(settings=settings, services=services, problem=error)

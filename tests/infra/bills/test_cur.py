@@ -83,6 +83,8 @@ def _refusal(path: Path) -> str:
     [
         ({"line_item_unblended_cost": "1,5"}, "line 2: line_item_unblended_cost is '1,5'"),
         ({"line_item_unblended_cost": "NaN"}, "line 2: line_item_unblended_cost is 'NaN'"),
+        ({"line_item_unblended_cost": "-1e400"}, "line 2: line_item_unblended_cost is '-1e400'"),
+        ({"line_item_unblended_cost": "1000000000000"}, "line 2: line_item_unblended_cost is '1000000000000'"),
         ({"pricing_public_on_demand_cost": "x"}, "line 2: pricing_public_on_demand_cost is 'x'"),
         ({"line_item_usage_start_date": "yesterday"}, "line 2: line_item_usage_start_date is 'yesterday'"),
         ({"resource_tags": "{"}, "line 2: resource_tags is no JSON"),

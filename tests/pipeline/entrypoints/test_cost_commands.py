@@ -202,3 +202,9 @@ def test_days_that_are_over_are_written_once_to_the_object_store(capsys: pytest.
 def test_an_unknown_view_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("cost", "export", "--view", "secrets", *PERIOD) == 3
     assert "budget_burn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "advise", "forecast"])
+def test_a_tenant_that_is_not_there_is_no_empty_answer(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cost", command, "--tenant", "tnt_none") == 3
+    assert "there is no tenant tnt_none" in capsys.readouterr().err

@@ -69,6 +69,20 @@ def test_overhead_is_counted_by_kind_since_an_instant(database: Database, databa
     assert costs.spent() == {"USD": 7000}
     assert costs.reconcile() == []
 
+    with connect(database_url) as connection, connection.transaction():
+        connection.execute("""
+            INSERT INTO nightrate.transactions (key, kind, category, period_start, period_stop, worker_id, currency, method)
+            VALUES ('settled', 'settlement', 'compute', now(), now(), 'wrk_1', 'USD', 'accrued_v1')""")
+        connection.execute("""
+            INSERT INTO nightrate.entries (transaction_id, line, account, list_micros, contracted_micros, effective_micros,
+                                           billed_micros, on_demand_micros, charged_micros)
+            SELECT id, line, account, cost, cost, cost, cost, cost, 0 FROM nightrate.transactions,
+              (VALUES (0, 'overhead:boot', 20), (1, 'overhead:rounding', 3), (2, 'supplier:local', -23))
+                AS lines (line, account, cost) WHERE key = 'settled'""")
+
+    assert [(item.kind, item.amount_micros) for item in costs.overhead()] == [("boot", 7020), ("rounding", 3)]
+    assert costs.spent() == {"USD": 7023}
+
 
 def test_the_overview_has_the_live_workers(database: Database, database_url: str) -> None:
     with connect(database_url) as connection:
