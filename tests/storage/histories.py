@@ -206,12 +206,14 @@ class History:
         for life in self.settlements.lives(self.workers):
             if not (of_all or (life.is_over and self.chance.random() < 0.5)):
                 continue
-            hours = (life.stopped_at - life.started_at) // timedelta(hours=1) + 1
+            # Every hour that it touches: one that ends after midnight is invoiced on both days.
+            first = life.started_at.replace(minute=0, second=0, microsecond=0)
+            hours = (life.stopped_at - first) // timedelta(hours=1) + 1
             billed[life.worker_id] = 0
             for hour in range(hours):
                 micros = self.chance.randrange(10**9)
                 billed[life.worker_id] += micros
-                start = (life.started_at + timedelta(hours=hour)).replace(minute=0, second=0, microsecond=0)
+                start = first + timedelta(hours=hour)
                 lines.append(
                     line(
                         f"{micros // 10**6}.{micros % 10**6:06d}",
