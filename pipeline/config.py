@@ -21,6 +21,7 @@ from pipeline.domain.plans import BUILT_IN, PLAN_NAME, Plan, PlanBook, TenantTer
 from pipeline.domain.rates import PER_MINUTE_MAX
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
+from pipeline.fleet_settings import FleetSettings
 from pipeline.price_settings import Multiplier, TariffSettings, TokenPriceSettings, ppm_of, tariff_of
 from pipeline.rate_settings import RateCardSettings
 
@@ -146,6 +147,13 @@ class Settings(BaseSettings):
         "(both), discount_ppm. commitments, a table each: provider, family, region, workers (how many it covers; all), "
         "rate_per_hour. pools by name, a table each: provider, instance_type, region, zone, rate_per_hour (a fixed price), "
         "billing_rule (the provider's for Linux). See `nightrate prices list`.",
+    )
+    fleet: FleetSettings = Field(
+        default_factory=FleetSettings,
+        description="Pools that the scheduler fills by starting and stopping machines; docs/machines.md describes the tables.",
+    )
+    worker_id: Annotated[str, Field(pattern=r"^wrk_[0-9a-f]{32}$")] | None = Field(
+        default=None, description="Of a worker that the scheduler asked for; whoever starts its machine sets it."
     )
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(default="USD", description="ISO 4217 code.")
     instance_id: str | None = Field(

@@ -23,7 +23,7 @@ _BATCH: Final = text("""
 FREE_SHARE: Final = text("""
     SELECT count(*) AS workers, count(*) FILTER (WHERE NOT EXISTS (
                SELECT FROM packs WHERE state = 'leased' AND lease_worker_id = workers.id)) AS free
-      FROM workers WHERE state NOT IN ('stopped', 'lost', 'draining') AND NOT must_stop
+      FROM workers WHERE state NOT IN ('stopped', 'lost', 'draining', 'requested') AND NOT must_stop
 """)
 #: Once: what a batch was submitted at it keeps.
 _FIX: Final = text("""

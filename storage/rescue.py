@@ -29,7 +29,8 @@ _STILL_EXPIRED = text("""
 
 _SILENT = text("""
     SELECT id FROM workers
-     WHERE state NOT IN ('stopped', 'lost') AND heartbeat_at < clock_timestamp() - :silence ORDER BY id
+     -- One that was only asked for says nothing yet; how long it may take is the fleet's to say.
+     WHERE state NOT IN ('stopped', 'lost', 'requested') AND heartbeat_at < clock_timestamp() - :silence ORDER BY id
 """)
 
 _HELD = text("""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.costs.amounts import COST_NAMES
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import Offer
-from pipeline.domain.errors import LeaseLostError
+from pipeline.domain.errors import ConflictError, LeaseLostError
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.lifecycle import WORKER_EDGES, WorkerEnd, WorkerState, sources
 from pipeline.ports.packs import Interval, Renewal, WorkerRegistration
@@ -25,7 +25,11 @@ _REGISTER = text("""
                          currency, provider, instance_type, region, zone, provider_id)
     VALUES (:worker_id, :pool, :market, :host, :pid, 'booting', CAST(:variants AS jsonb), :effective_micros, :list_micros,
             :contracted_micros, :billed_micros, :on_demand_micros, :currency, :provider, :instance_type, :region, :zone, :provider_id)
-    ON CONFLICT (id) DO NOTHING
+    -- One whose machine the fleet started is here already, and costs since its launch what it cost then.
+    ON CONFLICT (id) DO UPDATE SET host = excluded.host, pid = excluded.pid, variants = excluded.variants, state = 'booting',
+           heartbeat_at = clock_timestamp()
+     WHERE workers.state IN ('requested', 'booting')
+    RETURNING greatest(CAST(extract(epoch FROM clock_timestamp() - started_at) * 1000000 AS bigint), 0) AS age_us
 """)
 
 _NOTE_RATE = text("""
@@ -86,8 +90,11 @@ class WorkerRepository:
         self._database = database
         self._lease_for = lease_for
 
-    def register(self, registration: WorkerRegistration) -> None:
-        """Record a worker that has just started; repeating it changes nothing."""
+    def register(self, registration: WorkerRegistration) -> int:
+        """Record a worker that has just started, and return for how many microseconds its machine has been paid already.
+
+        Repeating it changes nothing. Raises `ConflictError` where the worker was given up before it appeared.
+        """
         arguments = {
             "worker_id": registration.worker_id,
             "pool": registration.pool,
@@ -104,12 +111,17 @@ class WorkerRepository:
             "provider_id": registration.provider_id,
         }
 
-        def work(connection: Connection) -> None:
-            connection.execute(_REGISTER, arguments)
+        def work(connection: Connection) -> int:
+            age_us = connection.execute(_REGISTER, arguments).scalar_one_or_none()
+            if age_us is None:
+                raise ConflictError(
+                    f"worker {registration.worker_id} was given up before it appeared, or has run already"
+                )
             connection.execute(_NOTE_RATE, arguments)
             send_wakeup(connection)
+            return int(age_us)
 
-        self._database.run(work)
+        return self._database.run(work)
 
     def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
         """Record which variants the worker serves from now on."""

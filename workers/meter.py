@@ -16,6 +16,11 @@ class Meter:
         self._born_us = clock.monotonic_us()
         self._cut_at_us = 0
 
+    def backdate(self, age_us: int) -> None:
+        """Let its life have begun so long before: its machine was paid for already."""
+        assert self._cut_at_us == 0, "a life begins before its first span ends"
+        self._born_us -= age_us
+
     def uptime_us(self) -> int:
         """Return microseconds since the worker started."""
         return self._clock.monotonic_us() - self._born_us

@@ -141,7 +141,7 @@ class Worker:
 
     def run(self, must_stop: Callable[[], bool], was_interrupted: Callable[[], bool] = lambda: False) -> None:
         """Live until `must_stop`, or the store says so, or the provider takes the machine; raises what broke the books."""
-        self._workers.register(self._registration)
+        self._meter.backdate(self._workers.register(self._registration))
         self._committer.start()
         self._committer.hand_over(Overhead(self._meter.cut(IntervalKind.BOOT)))
         self._enter(WorkerState.READY)

@@ -11,10 +11,12 @@ from typing import Final
 from pipeline.config import Settings
 from pipeline.domain.costs import catalogue
 from pipeline.domain.costs.prices import Item, Market, Price, PriceSource, PriceUnit
-from pipeline.domain.costs.rate_card import HourlyRates, PriceBook, RateCard
+from pipeline.domain.costs.rate_card import HourlyRates, Offer, PriceBook, RateCard
 from pipeline.domain.errors import UsageError
 from pipeline.ports.prices import PriceFeed, PriceFeedError, PriceQuestion, Refresh
+from storage.database import Database
 from storage.prices import PriceRepository
+from storage.workers import covered_workers
 
 #: Asked again of the time before the last question: histories are told with some delay.
 _OVERLAP: Final = timedelta(hours=1)
@@ -81,6 +83,13 @@ def rates_here(
     names = [] if offer.instance_type is None else [offer.instance_type]
     card = rate_card(settings, repository, now, now, instance_types=names)
     return card.hourly_rates(offer, now, committed_workers=committed_workers)
+
+
+def committed_workers(settings: Settings, database: Database, offer: Offer) -> int:
+    """Return how many live workers the commitments that fit this offer cover already."""
+    fitting = [commitment for commitment in settings.rate_card.committed() if commitment.fits(offer)]
+    covered = covered_workers(database) if fitting else ()
+    return sum(any(commitment.fits(other) for commitment in fitting) for other in covered)
 
 
 def import_catalogue(repository: PriceRepository) -> int:

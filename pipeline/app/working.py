@@ -13,20 +13,20 @@ from typing import Final
 
 from infra.clock import SystemClock
 from pipeline.app.images import image_access
-from pipeline.app.pricing import rates_here
+from pipeline.app.pricing import committed_workers, rates_here
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.tuning import tuned
 from pipeline.config import Settings
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.rate_card import Offer
-from pipeline.domain.ids import new_worker_id
+from pipeline.domain.ids import WorkerId, new_worker_id
 from pipeline.domain.models import DeviceClass, ModelSpec
 from pipeline.ports.engine import Engine
 from pipeline.ports.packs import WorkerRegistration
 from storage.database import Database
 from storage.packs import PackRepository
 from storage.prices import PriceRepository
-from storage.workers import WorkerRepository, covered_workers
+from storage.workers import WorkerRepository
 from workers.catalogue import Catalogue
 from workers.garage import Garage
 from workers.shadow.judge import Reference
@@ -83,7 +83,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         offer, rates = _priced(settings, stack)
         worker = Worker(
             WorkerRegistration(
-                worker_id=new_worker_id(),
+                worker_id=new_worker_id() if settings.worker_id is None else WorkerId(settings.worker_id),
                 pool=settings.pool,
                 market=settings.market,
                 host=socket.gethostname(),
@@ -132,9 +132,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
 def _priced(settings: Settings, stack: Stack) -> tuple[Offer, Amounts]:
     """Return what the worker runs on and what an hour of it costs; raises `PriceUnknownError`: nothing runs unpriced."""
     offer = settings.rate_card.offer_of(settings.pool, settings.market)
-    fitting = [commitment for commitment in settings.rate_card.committed() if commitment.fits(offer)]
-    covered = covered_workers(stack.database) if fitting else ()
-    committed = sum(any(commitment.fits(other) for commitment in fitting) for other in covered)
+    committed = committed_workers(settings, stack.database, offer)
     rates = rates_here(settings, PriceRepository(stack.database), datetime.now(UTC), committed_workers=committed).rates
     return offer, rates
 

@@ -97,6 +97,21 @@ class IntervalKind(StrEnum):
     PROBE = "probe"
 
 
+class RentalState(StrEnum):
+    """Where a machine that we asked for is, whether or not its worker was ever heard of."""
+
+    REQUESTED = "requested"
+    LAUNCHED = "launched"
+    STOPPING = "stopping"
+    GONE = "gone"
+    REFUSED = "refused"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Say whether no edge leaves this state."""
+        return not RENTAL_EDGES[self]
+
+
 class WorkerEnd(StrEnum):
     """Who ended a worker; a provider may bill by it."""
 
@@ -161,7 +176,11 @@ PACK_EDGES: Final[Edges[PackState]] = _edges(
 
 WORKER_EDGES: Final[Edges[WorkerState]] = _edges(
     {
-        WorkerState.REQUESTED: {WorkerState.BOOTING: "process starts", WorkerState.LOST: "never appeared"},
+        WorkerState.REQUESTED: {
+            WorkerState.BOOTING: "process starts",
+            WorkerState.STOPPED: "not needed any more",
+            WorkerState.LOST: "never appeared",
+        },
         WorkerState.BOOTING: {
             WorkerState.READY: "registered",
             WorkerState.LOST: "heartbeat stopped",
@@ -183,9 +202,27 @@ WORKER_EDGES: Final[Edges[WorkerState]] = _edges(
     }
 )
 
+RENTAL_EDGES: Final[Edges[RentalState]] = _edges(
+    {
+        RentalState.REQUESTED: {
+            RentalState.LAUNCHED: "provider started it",
+            RentalState.REFUSED: "provider refused",
+            RentalState.GONE: "not needed any more",
+        },
+        RentalState.LAUNCHED: {
+            RentalState.STOPPING: "its worker ended, or never appeared",
+            RentalState.GONE: "provider has it no more",
+        },
+        RentalState.STOPPING: {RentalState.GONE: "provider has it no more"},
+        RentalState.GONE: {},
+        RentalState.REFUSED: {},
+    }
+)
+
 assert set(BATCH_EDGES) == set(BatchState)
 assert set(PACK_EDGES) == set(PackState)
 assert set(WORKER_EDGES) == set(WorkerState)
+assert set(RENTAL_EDGES) == set(RentalState)
 
 
 def advance(edges: Edges[_State], current: _State, target: _State) -> _State:

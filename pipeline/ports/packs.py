@@ -217,8 +217,11 @@ class PackStore(Protocol):
 class WorkerStore(Protocol):
     """The record of workers and of their time."""
 
-    def register(self, registration: WorkerRegistration) -> None:
-        """Record a worker that has just started; repeating it changes nothing."""
+    def register(self, registration: WorkerRegistration) -> int:
+        """Record a worker that has just started; return for how many microseconds its machine has been paid already.
+
+        Repeating it changes nothing. Raises `ConflictError` where the worker was given up before it appeared.
+        """
 
     def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
         """Record which variants the worker serves from now on."""

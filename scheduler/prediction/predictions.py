@@ -77,6 +77,10 @@ class Predictions:
         """Say whether any pack of the variant has run in the pool."""
         return (variant, pool) in self._paces
 
+    def packs_known(self, variant: str, pool: str) -> float:
+        """Return how many packs of the variant have run in the pool, older ones as the fraction they count for."""
+        return self._pace(variant, pool).weight
+
     def size(self, estimated: WorkSize, *, model: str, template: int) -> WorkSize:
         """Return how much work rows are expected to be that intake estimated so."""
         input_ratio, output_ratio = self._ratios_of(model, template)

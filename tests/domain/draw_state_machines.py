@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.domain.lifecycle import BATCH_EDGES, PACK_EDGES, WORKER_EDGES, to_mermaid
+from pipeline.domain.lifecycle import BATCH_EDGES, PACK_EDGES, RENTAL_EDGES, WORKER_EDGES, to_mermaid
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "state_machines.md"
 
 _TEXT = """\
 # State machines
 
-Three things have states: a batch, a pack and a worker. The states and the edges between them are data, in
+Four things have states: a batch, a pack, a worker and a rental. The states and the edges between them are data, in
 `pipeline/domain/lifecycle.py`, and nowhere else. An edge is labelled with its cause. No edge leaves a terminal
 state.
 
@@ -35,10 +35,18 @@ What the scheduler builds and one worker at a time leases. The token of a lease 
 
 ## Worker
 
-A worker enters the record when it registers, in `booting`; `requested` is for whoever asks a provider for one.
+A worker enters the record when it registers, in `booting`; or in `requested`, from when on its machine is paid, where the
+fleet started that.
 
 ```mermaid
 {worker}```
+
+## Rental
+
+A machine that the fleet asked for. It is written before its provider is asked, so that nothing runs that is not known here.
+
+```mermaid
+{rental}```
 
 ## How this page is kept true
 
@@ -50,7 +58,12 @@ from the edges, while a state cannot be reached, or while a terminal state is no
 
 def render() -> str:
     """Return the document as the edges have it."""
-    return _TEXT.format(batch=to_mermaid(BATCH_EDGES), pack=to_mermaid(PACK_EDGES), worker=to_mermaid(WORKER_EDGES))
+    return _TEXT.format(
+        batch=to_mermaid(BATCH_EDGES),
+        pack=to_mermaid(PACK_EDGES),
+        worker=to_mermaid(WORKER_EDGES),
+        rental=to_mermaid(RENTAL_EDGES),
+    )
 
 
 if __name__ == "__main__":

@@ -295,13 +295,14 @@ class ModelStore(Meter):
 
     # --- workers -------------------------------------------------------------------------------
 
-    def register(self, registration: WorkerRegistration) -> None:
+    def register(self, registration: WorkerRegistration) -> int:
         if registration.worker_id not in self.workers:
             record = WorkerRecord(
                 registration.worker_id, registration.rate_micros_per_hour, self.now_us, tuple(registration.variants)
             )
             self.workers[registration.worker_id] = record
             self.workers_open += 1
+        return 0
 
     def serve(self, worker_id: WorkerId, variants: Mapping[str, str]) -> None:
         self.workers[worker_id].variants = tuple(variants)

@@ -17,7 +17,15 @@ from pipeline.domain.costs.transactions import CostCategory, TransactionKind
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.files import FilePurpose
 from pipeline.domain.gates import GateVerdict
-from pipeline.domain.lifecycle import AttemptOutcome, BatchState, IntervalKind, PackState, WorkerEnd, WorkerState
+from pipeline.domain.lifecycle import (
+    AttemptOutcome,
+    BatchState,
+    IntervalKind,
+    PackState,
+    RentalState,
+    WorkerEnd,
+    WorkerState,
+)
 from pipeline.domain.models import DeviceClass, EngineKind, Recipe
 from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
@@ -28,11 +36,13 @@ from pipeline.domain.tiers import Tier
 from pipeline.domain.uploads import UploadStatus
 from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
+from pipeline.ports.fleet import FleetReason, RefusalKind
 from pipeline.ports.meters import EnergySource
 from storage import cost_tables, price_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.budget_tables import BudgetRow
+from storage.fleet_tables import RentalRow
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
 from storage.settlement_tables import BillRow
@@ -47,6 +57,7 @@ assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
 assert BillRow.metadata is TABLES
 assert BudgetRow.metadata is TABLES
+assert RentalRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {
     "ck_attempts_energy_source": EnergySource,
@@ -75,10 +86,15 @@ ENUMS: dict[str, type[StrEnum]] = {
     "ck_qualifications_tier": Tier,
     "ck_qualifications_verdict": GateVerdict,
     "ck_shadow_samples_state": SampleState,
+    "ck_pools_wanted_reason": FleetReason,
     "ck_recurring_catch_up": CatchUp,
     "ck_recurring_endpoint": Endpoint,
     "ck_recurring_overlap": Overlap,
     "ck_recurring_tier": Tier,
+    "ck_rentals_reason": FleetReason,
+    "ck_rentals_refusal": RefusalKind,
+    "ck_rentals_state": RentalState,
+    "ck_rentals_stop_reason": FleetReason,
     "ck_uploads_purpose": FilePurpose,
     "ck_uploads_status": UploadStatus,
     "ck_variants_device": DeviceClass,
@@ -167,7 +183,7 @@ def test_every_enum_is_checked_by_the_database_word_for_word(migrated: Connectio
         assert sorted(re.findall(r"'([^']*)'", checks[name])) == sorted(words), name
     # What is stored of an enum is checked, in whatever table it is.
     listed = re.compile(
-        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|unit|mark)$|^ck_budgets_period$|^ck_prices?(_refreshes)?_(market|source)$"
+        r"^ck_\w+_(state|reason|tier|endpoint|kind|outcome|energy_source|verdict|recipe|engine|device|promise|overlap|catch_up|split_rule|purpose|status|action|type|category|end_cause|unit|mark|stop_reason|refusal)$|^ck_budgets_period$|^ck_prices?(_refreshes)?_(market|source)$"
     )
     assert {name for name in checks if listed.match(name)} == set(ENUMS)
 

@@ -22,8 +22,8 @@ def up(
 
     from infra.embedded.daemon import bring_up
     from infra.embedded.folder import DataFolder
+    from pipeline.app.children import child_environment, command_of
     from pipeline.config import load_settings
-    from pipeline.entrypoints.cli.local_stack import child_environment, command_of
 
     settings = load_settings()
     count = settings.workers if workers is None else workers

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.app.children import child_environment
 from pipeline.config import Settings
 from pipeline.domain.addresses import Reach
-from pipeline.entrypoints.cli.local_stack import child_environment
 
 
 def test_children_read_the_very_settings_that_their_parent_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

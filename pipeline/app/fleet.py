@@ -1,0 +1,121 @@
+"""The fleet's duty: what the policy decides is written down, and what is written down is brought about."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from pipeline.app.fleet_view import FleetKnowledge, offers_of, view_of
+from pipeline.app.machines import MachineKeeper
+from pipeline.app.policies import policy_of
+from pipeline.app.pricing import committed_workers, rate_card
+from pipeline.app.stack import Stack
+from pipeline.domain.costs.rate_card import Offer, RateCard
+from pipeline.domain.ids import new_worker_id
+from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
+from storage.fleet import FleetRepository
+from storage.prices import PriceRepository
+from storage.rentals import RentalRepository, RentalRequest
+
+_LOG = logging.getLogger(__name__)
+
+#: What offers are worth is learned from requests of so long.
+_RENTED_BACK: Final = timedelta(days=7)
+#: Prices read are good for so long.
+_CARD_GOOD_SECONDS: Final = 300.0
+_PRICES_BACK: Final = timedelta(days=1)
+#: Something outside starts this one's workers.
+_OUTSIDE: Final = "outside"
+
+
+class FleetDuty:
+    """Decides every so often on what is stored, and tends the machines."""
+
+    def __init__(
+        self, stack: Stack, policy: FleetPolicy, providers: Mapping[str, MachineProvider], *, epoch: int
+    ) -> None:
+        """Decide by `policy` and rent from `providers` as the leader of that epoch."""
+        self._stack = stack
+        self._policy = policy
+        self._facts = FleetRepository(stack.database, rented_back=_RENTED_BACK)
+        self._rentals = RentalRepository(stack.database, epoch=epoch)
+        self._offers = {offer.name: offer for offer in offers_of(stack.settings)}
+        self._keeper = MachineKeeper(
+            self._rentals, providers, stack.settings, card=self._card_at, committed=self._committed
+        )
+        self._card: RateCard | None = None
+        self._card_until = 0.0
+        self._next_at = 0.0
+
+    def run_once(self) -> bool:
+        """Decide, and bring it about, unless it is too soon; there is never more at once."""
+        if time.monotonic() < self._next_at:
+            return False
+        self._next_at = time.monotonic() + self._stack.settings.fleet.every_seconds
+        self.decide()
+        self._keeper.tend()
+        return False
+
+    def decide(self) -> FleetPlan:
+        """Decide on what is stored now, and write down what is to be started and stopped."""
+        view = self.view()
+        plan = self._policy.decide(view)
+        requests = [
+            RentalRequest(
+                worker_id=new_worker_id(),
+                pool=self._offers[start.offer].pool,
+                offer=start.offer,
+                provider=self._offers[start.offer].settings.provider,
+                market=self._offers[start.offer].offer.market,
+                reason=start.reason,
+                lifetime=timedelta(hours=self._stack.settings.fleet.lifetime_hours),
+            )
+            for start in plan.starts
+            # Whatever starts workers outside reads how many are wanted.
+            if self._offers[start.offer].settings.provider != _OUTSIDE
+            for _ in range(start.count)
+        ]
+        ours = set(self._stack.settings.fleet.pools)
+        standings = [standing for standing in plan.standings if standing.pool in ours]
+        self._rentals.plan(requests, plan.stops, standings)
+        if requests or plan.stops:
+            _LOG.info(
+                "fleet_decided",
+                extra={
+                    "starts": {start.offer: start.count for start in plan.starts},
+                    "stops": {stop.worker_id: stop.reason for stop in plan.stops},
+                },
+            )
+        return plan
+
+    def view(self) -> FleetView:
+        """Return what the policy sees."""
+        settings = self._stack.settings
+        facts = self._facts.facts(sorted(settings.fleet.pools))
+        known = FleetKnowledge(
+            settings=settings,
+            policy=policy_of(settings),
+            variants=self._stack.variants(),
+            card=self._card_at(facts.now),
+        )
+        return view_of(facts, known)
+
+    def tend(self) -> None:
+        """Bring what was written down about."""
+        self._keeper.tend()
+
+    def _committed(self, offer: Offer) -> int:
+        return committed_workers(self._stack.settings, self._stack.database, offer)
+
+    def _card_at(self, at: datetime) -> RateCard:
+        if self._card is None or time.monotonic() > self._card_until:
+            settings = self._stack.settings
+            names = sorted({offer.offer.instance_type for offer in self._offers.values() if offer.offer.instance_type})
+            self._card = rate_card(
+                settings, PriceRepository(self._stack.database), at - _PRICES_BACK, at, instance_types=names
+            )
+            self._card_until = time.monotonic() + _CARD_GOOD_SECONDS
+        return self._card
