@@ -39,6 +39,7 @@ _REASONS_BY_PRECEDENCE: Final = (
     Reason.TENANT_BUDGET_REACHED,
     Reason.RUNNING,
     Reason.NO_WORKER,
+    Reason.WORKER_COMING,
     Reason.HELD,
     Reason.QUEUED,
     Reason.ALL_PACKED,
@@ -85,7 +86,7 @@ def decide(
     queues: dict[str, FairQueue] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.pool):
         places = np.flatnonzero(is_competing & outlook.is_served(lineup, pool.pool))
-        if len(places):
+        if len(places) and pool.workers > 0:
             queues[pool.pool] = FairQueue(
                 pool,
                 lineup,

@@ -12,7 +12,7 @@ ends within another b. What the right side has over the left is the claim's slac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, overload
 
 import numpy as np
@@ -33,6 +33,9 @@ class Capacity:
     pack_seconds: float
     #: How long before its deadline work is to be done.
     margin_seconds: float = 0.0
+    #: As many as this, instead, from so many seconds on: what the pool can be brought to.
+    workers_later: float = 0.0
+    later_seconds: float = 0.0
 
     @overload
     def seconds_until(self, deadline_at_us: int) -> float: ...
@@ -41,7 +44,28 @@ class Capacity:
 
     def seconds_until(self, deadline_at_us: int | Integers) -> float | Floats:
         """Return the worker-seconds to be had before a deadline; negative once it is too near for a pack."""
-        return self.workers * ((deadline_at_us - self.now_us) / _US - self.lost_seconds)
+        left = (deadline_at_us - self.now_us) / _US - self.lost_seconds
+        # Either those that are there, or those that are waited for: no more is counted on than one of the two gives.
+        return np.maximum(self.workers * left, self.workers_later * (left - self.later_seconds))
+
+    @property
+    def is_any(self) -> bool:
+        """Say whether there are workers, or can be."""
+        return self.workers > 0 or self.workers_later > 0
+
+    def wanted_seconds(self, seconds: Floats) -> Floats:
+        """Return how long from now so many worker-seconds take, all that is lost included."""
+        found = [
+            after + seconds / workers
+            for workers, after in ((self.workers, 0.0), (self.workers_later, self.later_seconds))
+            if workers > 0
+        ]
+        soonest: Floats = np.minimum.reduce(found)
+        return self.lost_seconds + soonest
+
+    def of_share(self, share: float) -> Capacity:
+        """Return the same of a part of the workers."""
+        return replace(self, workers=self.workers * share, workers_later=self.workers_later * share)
 
     @property
     def lost_seconds(self) -> float:
@@ -100,7 +124,7 @@ class Book:
 
     def can_promise(self, place: int, seconds: float) -> bool:
         """Say whether a claim at a place that has none, and all others, can be done in time."""
-        if self._capacity.workers <= 0:
+        if not self._capacity.is_any:
             return False
         # Those due before it lose nothing by it.
         own = float(self._until[place] - self._seconds[:place].sum())
@@ -129,7 +153,7 @@ class Book:
         In microseconds since the Unix epoch; None where there is no worker.
         """
         capacity = self._capacity
-        if capacity.workers <= 0:
+        if not capacity.is_any:
             return None
         short = np.flatnonzero(self._slack < seconds)
         # A claim that the newcomer would make late must be due before it.
@@ -137,7 +161,7 @@ class Book:
         later = first + np.flatnonzero(self._is_claimed[first:])
         # Before each of the claims that are due later, and after them all.
         asked = self._seconds[:first].sum() + np.concatenate(([0.0], np.cumsum(self._seconds[later])))
-        wanted = capacity.lost_seconds + (asked + seconds) / capacity.workers
+        wanted = capacity.wanted_seconds(asked + seconds)
         soonest_us = int(self._deadlines_us[first - 1]) + 1 if first else capacity.now_us
         after_us = np.append(soonest_us, self._deadlines_us[later])
         found_us = np.maximum(after_us, capacity.now_us + np.ceil(wanted * _US).astype(np.int64))

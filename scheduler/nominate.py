@@ -22,6 +22,7 @@ REFUSALS: Final = (
     Reason.PROJECT_BUDGET_REACHED,
     Reason.TENANT_BUDGET_REACHED,
     Reason.NO_WORKER,
+    Reason.WORKER_COMING,
     Reason.ALL_PACKED,
     Reason.HELD,
 )
@@ -32,6 +33,7 @@ def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags,
 
     What is held back competes once it cannot wait.
     """
+    is_coming = lineup.in_lanes((model, tier) in routes.coming for tier, model, _endpoint in lineup.lanes)
     is_served = lineup.in_lanes((model, tier) in routes.served for tier, model, _endpoint in lineup.lanes)
     holds: dict[Reason, Flags] = {
         # Workers drop rows of an overdue batch anyway, so a pack of them is waste.
@@ -41,7 +43,8 @@ def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags,
         Reason.PROJECT_BUDGET_REACHED: purses.is_project_reached,
         Reason.TENANT_BUDGET_REACHED: purses.is_tenant_reached,
         # What is packed waits for a worker too.
-        Reason.NO_WORKER: ~is_served,
+        Reason.NO_WORKER: ~is_served & ~is_coming,
+        Reason.WORKER_COMING: is_coming,
         Reason.ALL_PACKED: lineup.is_packed,
         Reason.HELD: (lineup.hold_until_us > now_us) & can_wait,
     }

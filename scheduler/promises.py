@@ -52,18 +52,19 @@ class Promises:
         """Enter what was promised before, but for batches that cannot run now: their time is no one's to keep."""
         self._lineup = lineup
         self._policy = policy
-        pools = [pool for pool in snapshot.pools if pool.workers > 0]
+        pools = [pool for pool in snapshot.pools if pool.workers_promised_on]
         workers = sum(
-            (outlook.is_served(lineup, pool.pool) * float(pool.workers) for pool in pools), np.zeros(len(lineup))
+            (outlook.is_served(lineup, pool.pool) * float(pool.workers_promised_on) for pool in pools),
+            np.zeros(len(lineup)),
         )
         made = lineup.with_promise(Promise.MADE) & ~lineup.is_paused
         self._pools: dict[str, _Pool] = {}
         self._refused: list[tuple[BatchId, int | None]] = []
         for pool in pools:
             seconds = outlook.seconds_left(lineup, pool.pool)
-            asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
+            asked = seconds * (pool.workers_promised_on / np.where(workers > 0, workers, math.nan))
             capacity = _capacity_of(pool, snapshot.now_us, policy)
-            book = Book(lineup.deadline_at_us, replace(capacity, workers=capacity.workers * policy.promised_share))
+            book = Book(lineup.deadline_at_us, capacity.of_share(policy.promised_share))
             book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
             self._pools[pool.pool] = _Pool(
                 capacity=capacity, packs_pressing=pool.packs_pressing, asked=asked, book=book
@@ -103,7 +104,8 @@ class Promises:
         # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
         # late with the next one that is lost.
         places = held.book.pressing(short_seconds=short_seconds)
-        if held.book.is_short(held.capacity, short_seconds=short_seconds):
+        # Those that it can be brought to are not there yet.
+        if held.book.is_short(replace(held.capacity, workers_later=0.0), short_seconds=short_seconds):
             return Pressing(places=places, packs=math.inf, is_dire=True)
         # While all workers together could still catch up, it goes on at the pace that was promised. A faster one
         # would make room for more promises, and those for more, until nobody else had a turn.
@@ -164,6 +166,8 @@ def _capacity_of(pool: PoolView, now_us: int, policy: Policy) -> Capacity:
     return Capacity(
         now_us=now_us,
         workers=pool.workers,
+        workers_later=0 if pool.reach is None else pool.reach.workers,
+        later_seconds=0.0 if pool.reach is None else pool.reach.after_seconds,
         pack_seconds=policy.pack_seconds_target,
         margin_seconds=policy.promise_margin_seconds,
     )

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     NO_WORKER = "no_worker"
+    WORKER_COMING = "worker_coming"
     USER_PAUSED = "user_paused"
     HELD = "held"
     BUDGET_REACHED = "budget_reached"
@@ -34,6 +35,7 @@ SENTENCES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.QUEUED: "The batch waits for its turn; others may have a better claim on the next worker.",
         Reason.RUNNING: "Packs of this batch are running or about to.",
         Reason.NO_WORKER: "No live worker serves this model; start one with `nightrate up`.",
+        Reason.WORKER_COMING: "No worker serves this model now; the fleet starts some when that pays, and in time for the deadline.",
         Reason.USER_PAUSED: "The batch is paused; `nightrate resume` lets it go on.",
         Reason.HELD: "The batch is held back until the time it names, or until waiting longer would risk its deadline.",
         Reason.BUDGET_REACHED: "The batch's budget is spent, or what is left may not pay for another row; raise it to go on.",

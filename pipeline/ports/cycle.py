@@ -95,6 +95,14 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How many workers a pool can be brought to, on what nobody takes away, and how soon."""
+
+    workers: int
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """One pool, as the cycle sees it."""
 
@@ -112,6 +120,13 @@ class PoolView:
     #: Packs that have not ended, by tenant, of a pack of several the part that each has in it; told of tenants with a
     #: limit.
     packs_of_tenants: Mapping[TenantId, float] = field(default_factory=dict)
+    #: None: nobody starts workers of it.
+    reach: Reach | None = None
+
+    @property
+    def workers_promised_on(self) -> int:
+        """Return how many workers deadlines may be promised on: those there are, or those it can be brought to."""
+        return self.workers if self.reach is None else max(self.workers, self.reach.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,13 +15,14 @@ from pipeline.ports.explain import BatchFacts, Change, Explanation, Scheduling, 
 from scheduler.explain.budgets import over_budget, over_shared_budget
 from scheduler.explain.deadlines import Outcome, changes_for, deadline_note, outcome_of
 from scheduler.explain.forecast import Forecast, Prospect, Turn
-from scheduler.explain.nobody import nobody_serves
+from scheduler.explain.nobody import nobody_serves, some_will_serve
 from scheduler.explain.turns import outranked
 from scheduler.explain.words import about, clock, named, of_tiers, packs, verb, when
 
 #: The reasons of batches that have not ended, in the order in which they want a person's attention.
 WORST_FIRST: Final = (
     Reason.NO_WORKER,
+    Reason.WORKER_COMING,
     Reason.BUDGET_REACHED,
     Reason.PROJECT_BUDGET_REACHED,
     Reason.TENANT_BUDGET_REACHED,
@@ -115,6 +116,8 @@ def _by_reason(case: _Case, reason: Reason) -> Told:  # noqa: C901, PLR0911, PLR
             return _running(case)
         case Reason.NO_WORKER:
             return nobody_serves(case.facts, case.seen)
+        case Reason.WORKER_COMING:
+            return some_will_serve(case.facts, case.seen)
         case Reason.USER_PAUSED:
             return _paused(case)
         case Reason.HELD:

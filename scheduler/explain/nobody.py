@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 from pipeline.domain.figures import counted
 from pipeline.domain.gates import GateVerdict
+from pipeline.domain.lifecycle import WorkerState
 from pipeline.domain.tiers import Tier
 from pipeline.ports.explain import BatchFacts, Candidate, Change, Scheduling, WorkerFacts
-from scheduler.explain.words import named
+from scheduler.explain.words import named, verb
+
+_COMING = frozenset({WorkerState.REQUESTED, WorkerState.BOOTING})
 
 
 def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Change, ...]]:
@@ -37,6 +40,19 @@ def nobody_serves(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Chang
             Change(sentence="which models are known, and of what", command="nightrate models list"),
         ),
     )
+
+
+def some_will_serve(facts: BatchFacts, seen: Scheduling) -> tuple[str, tuple[Change, ...]]:
+    """Return whether workers are on their way to a batch that none serves, and how to see why or why not."""
+    model = ", ".join(facts.view.models) or "its model"
+    coming = [worker for pool in seen.pools for worker in pool.workers if worker.state in _COMING]
+    look = Change(sentence="what the fleet is to have, and why", command="nightrate fleet")
+    if coming:
+        return (
+            f"No worker serves {model} now; {counted(len(coming), 'worker')} {verb(len(coming), 'is', 'are')} starting.",
+            (look,),
+        )
+    return f"No worker serves {model} now; the fleet starts some when that pays, and in time for the deadline.", (look,)
 
 
 def _start(*, has_leader: bool) -> tuple[Change, ...]:

@@ -85,6 +85,8 @@ def _sentence(told: Explanation, facts: BatchFacts, seen: Scheduling, prospect: 
             return _queued(facts, seen, prospect)
         case Reason.NO_WORKER:
             return "No worker that lives now serves it."
+        case Reason.WORKER_COMING:
+            return "No worker serves it now; the fleet starts some when that pays, and in time."
         case Reason.RUNNING | Reason.ALL_PACKED:
             return _under_way(facts)
         case _:

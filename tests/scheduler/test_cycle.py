@@ -10,9 +10,10 @@ import pytest
 from pipeline.domain.endpoints import Endpoint
 from pipeline.domain.ids import TenantId
 from pipeline.domain.limits import PACK_ROWS_MAX, PACK_SLICES_MAX
+from pipeline.domain.promises import Promise
 from pipeline.domain.reasons import Reason
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, PoolView, SliceDraft
+from pipeline.ports.cycle import Backlog, PoolView, Reach, SliceDraft
 from scheduler import cycle, packing
 from scheduler.deadlines import is_overdue
 from scheduler.policy import Policy
@@ -229,3 +230,29 @@ def test_a_deadline_is_over_when_it_is_reached() -> None:
 def test_a_policy_that_no_cycle_can_work_with_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must|may"):
         Policy(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("deadline_hours", "promise"), [(2.0, Promise.MADE), (0.3, Promise.DECLINED)])
+def test_a_deadline_is_promised_on_the_workers_that_a_pool_can_be_brought_to(
+    deadline_hours: float, promise: Promise
+) -> None:
+    """2,000 rows of a second each: with ten workers from a quarter of an hour on that is ten minutes at most, of 0.7 of them."""
+    empty = replace(ONE_WORKER[0], workers=0, reach=Reach(workers=10, after_seconds=900.0))
+    asking = backlog(
+        "batch_a", rows=2_000, promise=Promise.PENDING, deadline_at_us=NOW_US + round(deadline_hours * HOUR_US)
+    )
+
+    plan = plan_of(snapshot([asking], pools=(empty,)))
+
+    assert dict(plan.promises) == {"batch_a": promise}
+    assert plan.packs == ()
+    assert {each.batch_id: each.reason for each in plan.standings} == {"batch_a": Reason.WORKER_COMING}
+
+
+def test_rows_run_where_workers_are_while_another_pool_is_only_within_reach() -> None:
+    empty = replace(ONE_WORKER[0], pool="gpu", workers=0, reach=Reach(workers=10, after_seconds=900.0))
+
+    plan = plan_of(snapshot([backlog("batch_a")], pools=(*ONE_WORKER, empty)))
+
+    assert {pack.pool for pack in plan.packs} == {"cpu"}
+    assert {each.reason for each in plan.standings} == {Reason.RUNNING}

@@ -51,7 +51,12 @@ def test_the_earliest_deadline_is_one_that_can_be_promised_and_none_before_it_ca
     random = Random(1)
     for _ in range(3000):
         capacity = Capacity(
-            now_us=0, workers=random.choice([0.7, 1, 3]), pack_seconds=random.choice([0, 0.5, 2]), margin_seconds=1.0
+            now_us=0,
+            workers=random.choice([0, 0.7, 1, 3]),
+            pack_seconds=random.choice([0, 0.5, 2]),
+            margin_seconds=1.0,
+            workers_later=random.choice([2, 5]),
+            later_seconds=random.choice([0, 3, 10]),
         )
         claims = [(random.randint(1, 40), 8 * random.random()) for _ in range(random.randint(0, 5))]
         seconds = 6 * random.random()

@@ -14,6 +14,12 @@ _REASONS = (
     "deadline, forecast, warm, cheap, floor, idle, surplus, replaced, lifetime, no_work, slack, quota, capacity, spend"
 )
 
+_WHY_BATCHES_WAIT = (
+    "queued, running, no_worker, worker_coming, user_paused, held, budget_reached, project_budget_reached, "
+    "tenant_budget_reached, all_packed, bad_input, quota_reached, deadline_passed, user_cancelled, all_committed, "
+    "results_lost, promise_declined"
+)
+
 
 def _one_of(column: str, words: str) -> str:
     listed = ", ".join(f"'{word}'" for word in words.split(", "))
@@ -38,6 +44,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pool", name=op.f("pk_pools_wanted")),
         schema="nightrate",
     )
+    for table in ("batches", "decisions"):
+        name = op.f(f"ck_{table}_reason")
+        op.drop_constraint(name, table, schema="nightrate")
+        op.create_check_constraint(name, table, _one_of("reason", _WHY_BATCHES_WAIT), schema="nightrate")
     # What a scaler outside reads, such as KEDA: stable, whatever becomes of the tables.
     op.execute("CREATE VIEW nightrate.workers_wanted AS SELECT pool, wanted FROM nightrate.pools_wanted")
 
