@@ -341,3 +341,37 @@ class MachineProvider(Protocol):
 
     def machines(self) -> list[Machine]:
         """Return all machines with our mark that are not gone, those that nobody remembers included."""
+
+
+# --- what a machine hears of its end ------------------------------------------------------------
+
+
+class NoticeKind(StrEnum):
+    """What a provider says of a machine's end before it comes."""
+
+    #: It will be taken.
+    INTERRUPTION = "interruption"
+    #: It is likelier than others to be taken.
+    REBALANCE = "rebalance"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What was said."""
+
+    kind: NoticeKind
+    #: When the machine goes; None: nobody said.
+    at: datetime | None = None
+
+
+class Watcher(Protocol):
+    """Listens for what is said of the machine it runs on."""
+
+    def notice(self) -> Notice | None:
+        """Return what was heard so far, an interruption before anything else; never waits."""
+
+    def look(self) -> Notice | None:
+        """Look once more before answering, for seconds at most: whether an end that has begun was the provider's."""
+
+    def close(self) -> None:
+        """Stop listening."""
