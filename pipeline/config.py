@@ -21,7 +21,7 @@ from pipeline.domain.plans import BUILT_IN, PLAN_NAME, Plan, PlanBook, TenantTer
 from pipeline.domain.rates import PER_MINUTE_MAX
 from pipeline.domain.tiers import DEFAULT_WINDOWS, Tier
 from pipeline.domain.windows import parse_window
-from pipeline.fleet_settings import FleetSettings
+from pipeline.fleet_settings import FleetSettings, Watch
 from pipeline.price_settings import Multiplier, TariffSettings, TokenPriceSettings, ppm_of, tariff_of
 from pipeline.rate_settings import RateCardSettings
 
@@ -163,6 +163,10 @@ class Settings(BaseSettings):
     interruption_notice: Path | None = Field(
         default=None,
         description="A file that is there once the provider takes this machine: workers drain, and say so.",
+    )
+    watch_interruptions: Watch | None = Field(
+        default=None,
+        description="Whose word is waited for that this machine is taken: aws, gcp, azure or kubernetes. Workers drain, and say so.",
     )
     share_overhead: SharingRule = Field(
         default=SharingRule.NONE,

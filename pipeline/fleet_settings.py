@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -20,6 +21,15 @@ _Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 #: What is built in to rent from; the others are tables of `[fleet.scripts]`.
 BUILT_IN_PROVIDERS: Final = ("local", "ec2", "kubernetes", "outside")
+
+
+class Watch(StrEnum):
+    """Whose word workers wait for that their machine is taken."""
+
+    AWS = "aws"
+    GCP = "gcp"
+    AZURE = "azure"
+    KUBERNETES = "kubernetes"
 
 
 class _Table(BaseModel):
@@ -77,37 +87,50 @@ class FleetPoolSettings(_Table):
         return self
 
 
+_Labels = dict[str, str]
+
+
 class Ec2Settings(_Table):
-    """How machines are started on EC2."""
+    """How machines are started on EC2, in one region."""
 
     region: _Word
-    image_id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]{8,17}$")]
-    subnets: dict[_Word, Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]] = Field(
-        description="By zone; offers without a zone take any of them."
+    image_id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]{8,17}$")] = Field(
+        description="With cloud-init, curl, systemd, and what `command` needs."
+    )
+    subnets: Annotated[dict[_Word, Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]], Field(min_length=1)] = (
+        Field(description="By zone; an offer that names no zone may go to any of them.")
     )
     security_groups: tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-f]{8,17}$")], ...] = ()
     instance_profile: str | None = None
     key_name: str | None = None
-    #: Runs the worker; what it is to know is in its environment.
-    command: str = "nightrate worker"
-    volume_gb: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    command: _Command = Field(default=["nightrate", "worker"], description="Starts a worker and ends with it.")
+    boot_script: str = Field(default="", description="Shell lines before it; see docs/machines.md.")
+    withheld: tuple[str, ...] = Field(default=(), description="Variables that boot_script fetches itself.")
+    alternatives: dict[_Word, tuple[_Word, ...]] = Field(
+        default_factory=dict, description="Instance types that are as good, by instance type."
+    )
+    metadata_hops: Literal[1, 2] = 1
+    volume_gigabytes: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    tags: _Labels = Field(default_factory=dict)
     endpoint_url: str | None = None
 
 
 class KubernetesSettings(_Table):
-    """How pods are started, one for each worker."""
+    """How Pods are started, one for each worker."""
 
+    image: Annotated[str, Field(min_length=1)]
     namespace: _Word = "default"
-    image: str
-    #: A secret whose keys are environment variables: where the databases are.
-    secret: str | None = None
+    command: list[str] = Field(default_factory=list, description="Default: the image's own.")
+    resources: _Labels = Field(default_factory=dict, description='Limits of one, such as {"nvidia.com/gpu" = "1"}.')
+    environment_from: str | None = Field(default=None, description="A Secret whose entries all workers have.")
+    node_labels: _Labels = Field(default_factory=dict)
+    spot_labels: _Labels = Field(default={"karpenter.sh/capacity-type": "spot"})
+    on_demand_labels: _Labels = Field(default={"karpenter.sh/capacity-type": "on-demand"})
+    tolerations: tuple[_Labels, ...] = ()
+    grace_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    labels: _Labels = Field(default_factory=dict)
     service_account: str | None = None
-    gpu: Annotated[int, Field(ge=0, le=16)] = 1
-    #: Resources asked for besides, such as {memory = "32Gi"}.
-    resources: dict[str, str] = Field(default_factory=dict)
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    #: Default: from inside the cluster.
-    api_url: str | None = None
+    api_url: str | None = Field(default=None, description="Default: of the cluster that the scheduler runs in.")
     token_file: Path | None = None
     ca_file: Path | None = None
 
@@ -117,8 +140,9 @@ class ScriptSettings(_Table):
 
     start: _Command
     stop: _Command
-    list: _Command
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    list: _Command | None = Field(default=None, description="Default: what was started and not stopped is remembered.")
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    watch: Watch | None = Field(default=None, description="How its workers hear that their machine is taken.")
 
 
 class FleetSettings(_Table):
@@ -136,6 +160,7 @@ class FleetSettings(_Table):
     deployment: Annotated[str, Field(pattern=_POOL)] = Field(
         default="nightrate", description="Marks our machines; two installations that share an account need two."
     )
+    local_workers_max: Annotated[int, Field(ge=0, le=64)] = Field(default=4, description="Of `local`, at once.")
     ec2: Ec2Settings | None = None
     kubernetes: KubernetesSettings | None = None
     scripts: dict[_Word, ScriptSettings] = Field(default_factory=dict)
@@ -162,6 +187,19 @@ class FleetSettings(_Table):
     def spend_micros_per_hour_max(self) -> int | None:
         """Return the limit in micro-units."""
         return None if self.spend_per_hour_max is None else int(self.spend_per_hour_max * MICROS_PER_UNIT)
+
+
+def watch_of(fleet: FleetSettings, provider: str) -> Watch | None:
+    """Return whose word workers wait for that were rented there."""
+    match provider:
+        case "ec2":
+            return Watch.AWS
+        case "kubernetes":
+            return Watch.KUBERNETES
+        case "local" | "outside":
+            return None
+        case _:
+            return fleet.scripts[provider].watch
 
 
 def offer_name(pool: str, offer: OfferSettings) -> str:

@@ -34,7 +34,7 @@ _REQUEST = text("""
 _OPEN = text("""
     SELECT rentals.worker_id, rentals.pool, rentals.offer, rentals.provider, rentals.market, rentals.state,
            rentals.requested_at, rentals.launched_at, rentals.ends_by, rentals.provider_id, rentals.stop_reason,
-           workers.state AS worker_state, clock_timestamp() AS now
+           workers.state AS worker_state, CASE WHEN workers.state <> 'requested' THEN heartbeat_at END AS heard_at, clock_timestamp() AS now
       FROM rentals LEFT JOIN workers ON workers.id = rentals.worker_id
      WHERE rentals.state NOT IN ('gone', 'refused') ORDER BY requested_at, worker_id
 """)
@@ -134,6 +134,8 @@ class Rental:
     stop_reason: FleetReason | None
     #: None: it has not cost anything yet.
     worker_state: WorkerState | None
+    #: Its worker's last sign of life; None: there was none.
+    heard_at: datetime | None
     #: By the database's clock, when this was read.
     now: datetime
 
@@ -277,5 +279,6 @@ def _rental_of(row: Row[tuple[object, ...]]) -> Rental:
         provider_id=row.provider_id,
         stop_reason=row.stop_reason and FleetReason(row.stop_reason),
         worker_state=row.worker_state and WorkerState(row.worker_state),
+        heard_at=row.heard_at,
         now=row.now,
     )

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from pipeline.app.fleet_reach import pools_within_reach
 from pipeline.app.fleet_view import FleetKnowledge, offers_of, view_of
 from pipeline.app.machines import MachineKeeper
 from pipeline.app.policies import policy_of
 from pipeline.app.pricing import committed_workers, rate_card
+from pipeline.app.providers import providers_of
 from pipeline.app.stack import Stack
 from pipeline.domain.costs.rate_card import Offer, RateCard
 from pipeline.domain.ids import new_worker_id
+from pipeline.ports.cycle import Snapshot
 from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
+from scheduler.fleet.policies import FLEET_POLICIES
+from scheduler.fleet.terms import FleetTerms
 from storage.fleet import FleetRepository
 from storage.prices import PriceRepository
 from storage.rentals import RentalRepository, RentalRequest
@@ -46,6 +52,7 @@ class FleetDuty:
         self._keeper = MachineKeeper(
             self._rentals, providers, stack.settings, card=self._card_at, committed=self._committed
         )
+        self._view: FleetView | None = None
         self._card: RateCard | None = None
         self._card_until = 0.0
         self._next_at = 0.0
@@ -61,7 +68,7 @@ class FleetDuty:
 
     def decide(self) -> FleetPlan:
         """Decide on what is stored now, and write down what is to be started and stopped."""
-        view = self.view()
+        view = self._view = self.view()
         plan = self._policy.decide(view)
         requests = [
             RentalRequest(
@@ -103,6 +110,10 @@ class FleetDuty:
         )
         return view_of(facts, known)
 
+    def with_reach(self, seen: Snapshot) -> Snapshot:
+        """Return what the cycle sees, and to how many workers each pool can be brought."""
+        return seen if self._view is None else replace(seen, pools=pools_within_reach(seen.pools, self._view))
+
     def tend(self) -> None:
         """Bring what was written down about."""
         self._keeper.tend()
@@ -119,3 +130,16 @@ class FleetDuty:
             )
             self._card_until = time.monotonic() + _CARD_GOOD_SECONDS
         return self._card
+
+
+def fleet_duty_of(stack: Stack, *, epoch: int) -> FleetDuty | None:
+    """Return the duty of the settings' fleet; None where the scheduler is to fill no pool.
+
+    Raises:
+        UsageError: a provider cannot be asked as it is described.
+    """
+    if not stack.settings.fleet.pools:
+        return None
+    terms = FleetTerms(step_seconds=stack.settings.fleet.every_seconds)
+    policy = FLEET_POLICIES[stack.settings.fleet.policy](terms)
+    return FleetDuty(stack, policy, providers_of(stack.settings), epoch=epoch)

@@ -14,24 +14,24 @@ from pipeline.app.fleet_view import RentableOffer, offers_of
 from pipeline.config import Settings
 from pipeline.domain.costs.rate_card import Offer, RateCard
 from pipeline.domain.lifecycle import IntervalKind, RentalState, WorkerEnd, WorkerState
+from pipeline.fleet_settings import watch_of
 from pipeline.ports.fleet import (
     FleetReason,
     Launch,
     Launched,
-    Machine,
     MachineProvider,
-    MachineState,
     ProviderUnavailableError,
     RefusalKind,
     Refused,
     Stop,
 )
+from scheduler.fleet.orphans import KnownWorker, Memory, sweep
 from storage.rentals import Rental, RentalRepository
 
 _LOG = logging.getLogger(__name__)
 
-#: A machine that is not in its provider's list is gone only so long after its launch: lists are late.
-_LIST_LATE: Final = timedelta(seconds=60)
+#: Longer than a launch takes to be listed and recorded.
+_GRACE: Final = timedelta(seconds=60)
 #: A machine's worker is told to leave so long before the machine is.
 _LEAVE_BEFORE: Final = timedelta(minutes=5)
 #: Machines asked for in one go.
@@ -74,8 +74,8 @@ class MachineKeeper:
         self._card = card
         self._committed = committed
         self._offers = {offer.name: offer for offer in offers_of(settings)}
-        #: By provider: machines that nobody knew of at the last look.
-        self._unknown: dict[str, frozenset[str]] = {}
+        #: By provider: what the last look found.
+        self._memories: dict[str, Memory] = {}
 
     def tend(self) -> Tended:
         """Start, stop and look after machines once; a provider that cannot be asked leaves the others alone."""
@@ -96,7 +96,7 @@ class MachineKeeper:
         launched, refused = self._launch(provider, [each for each in rentals if each.state is RentalState.REQUESTED])
         held = [each for each in rentals if each.state is not RentalState.REQUESTED]
         stopped = self._release(provider, held)
-        gone, orphans = self._look(provider, rentals)
+        gone, orphans = self._look(provider)
         return Tended(launched=launched, refused=refused, stopped=stopped, gone=gone, orphans=orphans)
 
     # --- starting ------------------------------------------------------------------------------
@@ -129,6 +129,13 @@ class MachineKeeper:
             market=rental.market,
             is_here=rental.provider == "local",
         )
+        if rental.provider == "local":
+            # A drill: what makes this file has the worker told that its machine is taken.
+            notice = self._settings.home_folder.absolute() / "fleet" / f"{rental.worker_id}.notice"
+            environment["NIGHTRATE_INTERRUPTION_NOTICE"] = str(notice)
+        watch = watch_of(self._settings.fleet, rental.provider)
+        if watch is not None:
+            environment["NIGHTRATE_WATCH_INTERRUPTIONS"] = watch
         return Launch(
             worker_id=rental.worker_id,
             pool=rental.pool,
@@ -197,43 +204,42 @@ class MachineKeeper:
 
     # --- looking after -------------------------------------------------------------------------
 
-    def _look(self, provider: MachineProvider, rentals: Sequence[Rental]) -> tuple[int, int]:
+    def _look(self, provider: MachineProvider) -> tuple[int, int]:
         """Note which machines are gone; stop those that nobody knows of."""
         machines = provider.machines()
+        # Read after the machines were listed: what is listed was written down before it was asked for.
+        rentals = [each for each in self._rentals.open() if each.provider == provider.name]
+        found = sweep(
+            machines,
+            [_known(each) for each in rentals],
+            provider=provider.name,
+            now=max((each.now for each in rentals), default=datetime.now(UTC)),
+            grace=_GRACE,
+            memory=self._memories.get(provider.name),
+        )
+        self._memories[provider.name] = found.memory
+        if found.stops:
+            _LOG.warning("machines_orphaned", extra={"provider": provider.name, "machines": list(found.stops)})
+            provider.stop(found.stops)
         listed = {machine.provider_id for machine in machines}
         gone = [
-            each
-            for each in rentals
-            if each.provider_id is not None
-            and each.provider_id not in listed
-            and each.launched_at is not None
-            and (each.state is RentalState.STOPPING or each.now - each.launched_at > _LIST_LATE)
+            each.worker_id for each in rentals if each.state is RentalState.STOPPING and each.provider_id not in listed
         ]
-        for each in gone:
+        for worker_id in found.lost:
             # It was taken before its worker was heard of; one that was heard of falls silent, and is lost by that.
-            self._rentals.end_worker(each.worker_id, IntervalKind.LOST, WorkerEnd.LOST)
+            self._rentals.end_worker(worker_id, IntervalKind.LOST, WorkerEnd.LOST)
+        gone += found.lost
         if gone:
-            self._rentals.gone([each.worker_id for each in gone])
-        return len(gone), self._reap(provider, machines)
+            self._rentals.gone(gone)
+        return len(gone), len(found.stops)
 
-    def _reap(self, provider: MachineProvider, machines: Sequence[Machine]) -> int:
-        """Stop the machines with our mark that no open rental knows, once they have been so for two looks and a while."""
-        # Read after the machines were listed: what is listed was written down before it was asked for.
-        known = {each.worker_id: each.provider_id for each in self._rentals.open()}
-        unknown = {
-            machine.provider_id: machine
-            for machine in machines
-            if machine.state is not MachineState.STOPPING
-            and (machine.worker_id not in known or known[machine.worker_id] not in {None, machine.provider_id})
-        }
-        before, self._unknown[provider.name] = self._unknown.get(provider.name, frozenset()), frozenset(unknown)
-        now = datetime.now(UTC)
-        orphans = [
-            provider_id
-            for provider_id, machine in unknown.items()
-            if provider_id in before and (machine.launched_at is None or now - machine.launched_at > _LIST_LATE)
-        ]
-        if orphans:
-            _LOG.warning("machines_orphaned", extra={"provider": provider.name, "machines": orphans})
-            provider.stop(orphans)
-        return len(orphans)
+
+def _known(rental: Rental) -> KnownWorker:
+    return KnownWorker(
+        worker_id=rental.worker_id,
+        state=rental.worker_state or WorkerState.REQUESTED,
+        provider=rental.provider,
+        provider_id=rental.provider_id,
+        launched_at=rental.launched_at,
+        heard_at=rental.heard_at,
+    )

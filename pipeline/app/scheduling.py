@@ -15,6 +15,7 @@ from pipeline.app.allocating import Allocator
 from pipeline.app.batches import finalize_claimed, take_in_claimed
 from pipeline.app.bills import bills_of, object_prices_at
 from pipeline.app.cost_exports import EXPORT_EVERY_SECONDS, SUM_EVERY_SECONDS, CostKeeper
+from pipeline.app.fleet import fleet_duty_of
 from pipeline.app.keeping import EVERY_SECONDS as KEEP_EVERY_SECONDS
 from pipeline.app.keeping import Keeper
 from pipeline.app.policies import policy_of
@@ -141,11 +142,18 @@ class _Duties:
         )
         self._webhooks = Webhooks.of(stack)
         self._costs = CostKeeper(stack, now=stack.recurring.now)
+        self._fleet = fleet_duty_of(stack, epoch=leadership.epoch)
 
     def doers(self) -> list[Doer]:
         """Return the duties with how often each is looked to."""
         settings = self._stack.settings
+        fleet = self._fleet
         return [
+            *(
+                []
+                if fleet is None
+                else [Doer(name="fleet", every_seconds=settings.fleet.every_seconds, run_once=fleet.run_once)]
+            ),
             Doer(name="cycle", every_seconds=settings.cycle_seconds, run_once=self.cycle),
             Doer(
                 name="rescue",
@@ -182,7 +190,9 @@ class _Duties:
             self._predictions = Predictions.recalled(self._cycles.predictions())
         known, self._predictions = self._predictions, None
         try:
-            self._cycles.dispatch(epoch, decide(self._cycles.snapshot(), self._policy, new_pack_id, known))
+            seen = self._cycles.snapshot()
+            seen = seen if self._fleet is None else self._fleet.with_reach(seen)
+            self._cycles.dispatch(epoch, decide(seen, self._policy, new_pack_id, known))
         except ConflictError:
             return True
         # Only now: what a plan learned that was not stored would be learned again.

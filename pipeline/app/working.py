@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from infra.clock import SystemClock
+from infra.cloud.notices import watcher_of
 from pipeline.app.images import image_access
 from pipeline.app.pricing import committed_workers, rates_here
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
@@ -22,6 +24,7 @@ from pipeline.domain.costs.rate_card import Offer
 from pipeline.domain.ids import WorkerId, new_worker_id
 from pipeline.domain.models import DeviceClass, ModelSpec
 from pipeline.ports.engine import Engine
+from pipeline.ports.fleet import NoticeKind, Watcher
 from pipeline.ports.packs import WorkerRegistration
 from storage.database import Database
 from storage.packs import PackRepository
@@ -124,9 +127,17 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
         collect_seldom()
-        notice = settings.interruption_notice
-        worker.run(must_stop.is_set, lambda: notice is not None and notice.exists())
+        watch = settings.watch_interruptions
+        watcher = watcher_of(None if watch is None else str(watch), file=settings.interruption_notice)
+        worker.run(must_stop.is_set, partial(_was_interrupted, watcher, must_stop))
+        watcher.close()
         listener.stop()
+
+
+def _was_interrupted(watcher: Watcher, must_stop: threading.Event) -> bool:
+    """Say whether the provider takes the machine, as far as is known; of an end that has begun it is asked once more."""
+    notice = watcher.look() if must_stop.is_set() else watcher.notice()
+    return notice is not None and notice.kind is NoticeKind.INTERRUPTION
 
 
 def _priced(settings: Settings, stack: Stack) -> tuple[Offer, Amounts]:
