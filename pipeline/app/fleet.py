@@ -33,6 +33,9 @@ _RENTED_BACK: Final = timedelta(days=7)
 #: Prices read are good for so long.
 _CARD_GOOD_SECONDS: Final = 300.0
 _PRICES_BACK: Final = timedelta(days=1)
+#: What a worker may take to leave, and a little more.
+_LEAVE_SECONDS: Final = 40.0
+_LOOK_SECONDS: Final = 0.2
 #: Something outside starts this one's workers.
 _OUTSIDE: Final = "outside"
 
@@ -49,6 +52,7 @@ class FleetDuty:
         self._facts = FleetRepository(stack.database, rented_back=_RENTED_BACK)
         self._rentals = RentalRepository(stack.database, epoch=epoch)
         self._offers = {offer.name: offer for offer in offers_of(stack.settings)}
+        self._providers = providers
         self._keeper = MachineKeeper(
             self._rentals, providers, stack.settings, card=self._card_at, committed=self._committed
         )
@@ -113,6 +117,17 @@ class FleetDuty:
     def with_reach(self, seen: Snapshot) -> Snapshot:
         """Return what the cycle sees, and to how many workers each pool can be brought."""
         return seen if self._view is None else replace(seen, pools=pools_within_reach(seen.pools, self._view))
+
+    def leave(self) -> None:
+        """Have this machine's workers hand back what they have, and wait for that: the stores may be stopped next."""
+        here = self._providers.get("local")
+        ids = [] if here is None else [machine.provider_id for machine in here.machines()]
+        if here is None or not ids:
+            return
+        here.stop(ids)
+        give_up_at = time.monotonic() + _LEAVE_SECONDS
+        while here.machines() and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_SECONDS)
 
     def tend(self) -> None:
         """Bring what was written down about."""

@@ -77,11 +77,13 @@ def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
             with leadership:
                 term_over = threading.Event()
                 _end_with(must_stop, term_over)
-                _lead(stack, leadership, sender, term_over)
+                _lead(stack, leadership, sender, term_over, must_stop)
         sender.close()
 
 
-def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event) -> None:
+def _lead(
+    stack: Stack, leadership: Leadership, sender: HintSender, term_over: threading.Event, must_stop: threading.Event
+) -> None:
     alarm = Alarm()
     listener = WakeupListener(stack.database.url, alarm.ring)
     listener.start()
@@ -90,7 +92,7 @@ def _lead(stack: Stack, leadership: Leadership, sender: HintSender, term_over: t
         run_doers(duties.doers(), term_over, alarm)
     finally:
         listener.stop()
-        duties.close()
+        duties.close(is_leaving=must_stop.is_set())
 
 
 def _end_with(must_stop: threading.Event, term_over: threading.Event) -> None:
@@ -174,9 +176,11 @@ class _Duties:
             Doer(name="cost_exports", every_seconds=EXPORT_EVERY_SECONDS, run_once=self._costs.export_days),
         ]
 
-    def close(self) -> None:
-        """End what was started on threads of its own."""
+    def close(self, *, is_leaving: bool) -> None:
+        """End what was started on threads of its own, and, where the process itself leaves, what runs beside it."""
         self._webhooks.close()
+        if is_leaving and self._fleet is not None:
+            self._fleet.leave()
 
     def cycle(self) -> bool:
         if not self._leadership.is_held():

@@ -6,13 +6,15 @@ from typing import Final
 
 from infra.embedded.folder import DataFolder, ServiceUrls
 from infra.embedded.supervisor import Supervisor
-from infra.processes import ProcessSpec
+from infra.processes import STOP_GRACE_SECONDS, ProcessSpec
 from pipeline.app.children import absolute, child_environment, command_of
 from pipeline.config import Settings
 from pipeline.entrypoints.cli.connection import note_settings, short_database
 
 #: A worker may finish what is in flight before it leaves.
 _WORKER_GRACE_SECONDS: Final = 30.0
+#: A scheduler that started workers here waits for them.
+_FLEET_GRACE_SECONDS: Final = 50.0
 #: Requests under way may finish.
 _API_GRACE_SECONDS: Final = 30.0
 
@@ -21,7 +23,14 @@ def supervisor_of(settings: Settings, *, workers: int, with_api: bool = False) -
     """Return a supervisor of the servers that have no URL, a scheduler, `workers` workers and the API where it is wanted."""
     settings = absolute(settings)
     environment = child_environment(settings.model_copy(update={"workers": max(1, workers)}))
-    commands = [ProcessSpec(name="scheduler", command=command_of("scheduler"), env=environment)]
+    commands = [
+        ProcessSpec(
+            name="scheduler",
+            command=command_of("scheduler"),
+            env=environment,
+            grace_seconds=_FLEET_GRACE_SECONDS if settings.fleet.pools else STOP_GRACE_SECONDS,
+        )
+    ]
     commands += [
         ProcessSpec(
             name=f"worker-{number}",

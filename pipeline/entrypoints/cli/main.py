@@ -20,6 +20,7 @@ from pipeline.entrypoints.cli import (
     database,
     doctor,
     explain,
+    fleet,
     keys,
     listing,
     models,
@@ -72,6 +73,7 @@ def build_app() -> typer.Typer:
     app.command("resume")(steering.resume)
     app.command("change")(steering.change)
     app.command("retry")(retrying.retry)
+    app.command("fleet")(fleet.fleet)
     app.command("doctor")(doctor.doctor)
     app.add_typer(cost.app, name="cost")
     app.command("config")(config_command.config)
