@@ -19,6 +19,7 @@ from infra.cloud.ec2_terms import Ec2Terms, connect
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import WorkerId
+from pipeline.domain.lifecycle import WorkerState
 from pipeline.ports.fleet import (
     Launch,
     Launched,
@@ -28,6 +29,7 @@ from pipeline.ports.fleet import (
     RefusalKind,
     Refused,
 )
+from scheduler.fleet.orphans import KnownWorker, sweep
 from tests.infra.cloud.ec2_server import IMAGE, Ec2Server, running_ec2, scores, subnets_of
 
 if TYPE_CHECKING:
@@ -439,6 +441,34 @@ def test_what_cannot_be_asked_at_all_is_told_as_such(ec2: Ec2Server, provider: E
     ec2.troubles["TerminateInstances"] = [(400, "OperationNotPermitted")]
     with pytest.raises(ProviderUnavailableError, match="OperationNotPermitted"):
         provider.stop(["i-00000000000000000"])
+
+
+def test_machines_that_nobody_knows_are_stopped_and_workers_without_one_are_lost(
+    provider: Ec2Provider, client: EC2Client
+) -> None:
+    """A scheduler that died after a launch left an orphan; EC2 took a spot machine back; the third is as it should be."""
+    orphan, taken, kept = started(provider.start([launch(number) for number in (1, 2, 3)]))
+    client.terminate_instances(InstanceIds=[taken.provider_id])
+    known = [
+        KnownWorker(
+            worker_id=each.worker_id,
+            state=WorkerState.BOOTING,
+            provider="ec2",
+            provider_id=each.provider_id,
+            launched_at=each.launched_at,
+        )
+        for each in (taken, kept)
+    ]
+    grace = timedelta(minutes=5)
+    now = datetime.now(UTC)
+
+    early = sweep(provider.machines(), known, provider="ec2", now=now, grace=grace)
+    late = sweep(provider.machines(), known, provider="ec2", now=now + 2 * grace, grace=grace, memory=early.memory)
+    provider.stop(late.stops)
+
+    assert (early.stops, early.lost) == ((), ())
+    assert (late.stops, late.lost) == ((orphan.provider_id,), (taken.worker_id,))
+    assert [machine.provider_id for machine in provider.machines()] == [kept.provider_id]
 
 
 def test_placement_scores_come_best_first(ec2: Ec2Server, provider: Ec2Provider) -> None:
