@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -478,6 +479,26 @@ def test_placement_scores_come_best_first(ec2: Ec2Server, provider: Ec2Provider)
         PlacementScore(region=REGION, zone_id="use1-az4", score=9),
         PlacementScore(region=REGION, zone_id="use1-az1", score=3),
     ]
+
+
+def test_the_rights_in_the_documentation_are_those_that_are_used(ec2: Ec2Server, terms: Ec2Terms) -> None:
+    started(Ec2Provider(terms).start([launch(1, environment={"A": "1"})]))
+    later = Ec2Provider(terms, now=lambda: datetime.now(UTC) + timedelta(days=2))
+    later.start([launch(2, environment={"A": "2"})])
+    later.stop([machine.provider_id for machine in later.machines()])
+    ec2.answers["GetSpotPlacementScores"] = [scores()]
+    later.placement_scores(["m5.large"])
+    text = (Path(__file__).resolve().parents[3] / "docs" / "machines.md").read_text()
+    policy = json.loads(text.partition("```json")[2].partition("```")[0])
+
+    rights = {
+        right
+        for statement in policy["Statement"]
+        for right in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+
+    used = {f"ec2:{asked['Action']}" for asked in ec2.asked} - {"ec2:DescribeSubnets"}
+    assert rights == used | {"ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"}
 
 
 def test_terms_that_no_machine_could_be_started_on_are_refused(terms: Ec2Terms) -> None:
