@@ -508,5 +508,7 @@ def test_terms_that_no_machine_could_be_started_on_are_refused(terms: Ec2Terms) 
         replace(terms, subnets={})
     with pytest.raises(UsageError, match="not yours to set"):
         replace(terms, tags={"nightrate:worker": "x"})
+    with pytest.raises(UsageError, match="metadata cannot serve the tag 'cost centre'"):
+        replace(terms, tags={"cost centre": "7"})
     with pytest.raises(UsageError, match="EC2 cannot be asked"):
         connect(replace(terms, endpoint_url="no url"))

@@ -26,6 +26,7 @@ TERMS = Ec2Terms(
     command=("run-worker", "--name", "it's", "{environment}"),
     lifetime_seconds_max=7200,
 )
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 #: What a launch may say that a shell could trip over.
 ODD = "a 'b' \"c\" $HOME `id` \\ %s\nnightrate-worker\nend"
 
@@ -38,6 +39,9 @@ case "$last" in
   */nightrate:worker) [ -f "$PLACE/no-tags" ] || echo wrk_1 ;;
   *) exit 22 ;;
 esac
+"""
+DATE = f"""#!/bin/sh
+echo {int(NOW.timestamp())}
 """
 SAYS = """#!/bin/sh
 echo "${0##*/} $*" >>"$PLACE/said"
@@ -58,6 +62,7 @@ told = {{"argv": sys.argv[1:], "environment": dict(os.environ)}}
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     programs = {
+        "date": DATE,
         "curl": CURL,
         "shutdown": SAYS,
         "systemd-run": SYSTEMD_RUN,
@@ -76,7 +81,7 @@ def launch(**environment: str) -> Launch:
         pool="large",
         offer="aws/spot",
         market=Market.SPOT,
-        ends_by=datetime.now(UTC) + timedelta(hours=1),
+        ends_by=NOW + timedelta(hours=1),
         environment=environment,
     )
 
@@ -101,14 +106,14 @@ def told(place: Path) -> dict[str, dict[str, str]]:
 
 
 def test_a_machine_sets_its_end_before_it_starts_its_worker_and_goes_after_it(place: Path) -> None:
-    said = boot(place, user_data(TERMS, launch(), root=str(place)), ends_at=datetime.now(UTC) + timedelta(minutes=61))
+    said = boot(place, user_data(TERMS, launch(), root=str(place)), ends_at=NOW + timedelta(minutes=60, seconds=59))
 
     assert said == ["shutdown -h +120", "shutdown -h +60", "systemd-run", "shutdown -h now"]
     assert told(place)["argv"] == ["--name", "it's", "--env", "NIGHTRATE_INSTANCE_ID"]
 
 
 def test_a_machine_that_starts_again_sets_its_end_again(place: Path) -> None:
-    ends_at = datetime.now(UTC) + timedelta(seconds=1)
+    ends_at = NOW + timedelta(seconds=1)
     boot(place, user_data(TERMS, launch(), root=str(place)), ends_at=ends_at)
     (place / "said").unlink()
 
@@ -138,7 +143,7 @@ def test_what_is_withheld_is_not_sent_and_can_be_fetched_by_the_machine(place: P
     )
     script = user_data(terms, launch(NIGHTRATE_DATABASE_URL="postgresql://of:secret@host/db"), root=str(place))
 
-    boot(place, script, ends_at=datetime.now(UTC) + timedelta(hours=1))
+    boot(place, script, ends_at=NOW + timedelta(hours=1))
 
     assert "of:secret" not in script
     assert told(place)["environment"]["NIGHTRATE_DATABASE_URL"] == "fetched"
@@ -156,7 +161,7 @@ def test_workers_of_the_same_settings_have_the_same_script() -> None:
 def test_a_machine_that_does_not_know_which_worker_it_is_ends(place: Path) -> None:
     (place / "no-tags").touch()
 
-    said = boot(place, user_data(TERMS, launch(), root=str(place)), ends_at=datetime.now(UTC))
+    said = boot(place, user_data(TERMS, launch(), root=str(place)), ends_at=NOW)
 
     assert said == ["shutdown -h +120", "shutdown -h now"]
     assert not (place / "worker").exists()

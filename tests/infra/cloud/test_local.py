@@ -27,7 +27,7 @@ WORKER = """
 import os, pathlib, signal, sys, time
 place = pathlib.Path(os.environ["PLACE"])
 signal.signal(signal.SIGTERM, lambda *_: ((place / "asked").touch(), sys.exit(0)))
-(place / f"up.{os.getpid()}").write_text(os.environ["GREETING"])
+(place / f"up.{os.getpid()}").write_text(os.environ["GREETING"] + " from " + os.getcwd())
 while True: time.sleep(0.05)
 """
 STUBBORN = WORKER.replace("sys.exit(0)", "None")
@@ -76,7 +76,7 @@ def test_a_worker_runs_with_what_its_launch_says(terms: LocalTerms) -> None:
 
     assert isinstance(answer, Launched)
     up(terms)
-    eventually(lambda: ups(terms)[0].read_text() == "good morning")
+    eventually(lambda: ups(terms)[0].read_text() == f"good morning from {Path.cwd()}")
     (machine,) = provider.machines()
     assert (machine.provider_id, machine.worker_id) == (answer.provider_id, launch().worker_id)
     assert machine.state is MachineState.RUNNING
@@ -189,7 +189,7 @@ def test_a_process_without_a_record_starts_no_worker(terms: LocalTerms) -> None:
 
     from infra import leash
 
-    assert leash.main([str(record), "0", "1", *terms.command]) == leash.EXIT_UNKNOWN
+    assert leash.main([str(record), "/", "0", "1", *terms.command]) == leash.EXIT_UNKNOWN
     record.unlink()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -222,7 +222,7 @@ def test_records_of_processes_that_ended_long_ago_are_forgotten(terms: LocalTerm
 
     LocalProvider(terms, now=lambda: datetime.now(UTC) + timedelta(days=2)).machines()
 
-    assert not list(terms.folder.glob("*.json"))
+    assert not list(terms.folder.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_told(terms: LocalTerms, tmp_path: Path) -> None:
