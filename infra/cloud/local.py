@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -229,6 +230,6 @@ def _replace(path: Path, record: _Record) -> None:
 
 
 def _draft(path: Path, record: _Record) -> Path:
-    draft = path.with_name(f".{path.stem}.{os.getpid()}")
+    draft = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")
     draft.write_text(json.dumps(record.model_dump(mode="json")))
     return draft

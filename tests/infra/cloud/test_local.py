@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -100,6 +101,22 @@ def test_another_scheduler_finds_what_was_started_and_starts_none_of_it_again(te
     assert again == [first[1], first[0]]
     assert len(LocalProvider(terms).machines()) == 2
     assert len(ups(terms)) == 2
+
+
+def test_of_two_schedulers_that_start_the_same_worker_at_once_one_does(terms: LocalTerms) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: LocalProvider(terms).start([launch()]), range(4)))
+
+    assert answers == [answers[0]] * 4
+    up(terms)
+    # The others have seen that they are not the one.
+    eventually(lambda: _leashes(terms) == 1)
+    assert len(ups(terms)) == 1
+
+
+def _leashes(terms: LocalTerms) -> int:
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return sum(any(str(terms.folder) in word for word in line) for line in lines)
 
 
 def test_a_worker_that_is_stopped_leaves_in_its_own_time(terms: LocalTerms, tmp_path: Path) -> None:
