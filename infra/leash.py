@@ -45,12 +45,14 @@ def is_remembered(record: Path) -> bool:
     return False
 
 
-def hold(command: Sequence[str], *, ends_by: float, grace_seconds: float) -> int:
-    """Run a command until it ends, or a signal or `ends_by` (seconds since 1970) ends it; return its status."""
+def hold(command: Sequence[str], *, folder: str, ends_by: float, grace_seconds: float) -> int:
+    """Run a command in a folder until it ends, or a signal or `ends_by` (seconds since 1970) ends it; return its status."""
     shim = Path(__file__).with_name("shim.py")
     # It is killed when we are, and leads a session of its own, so that its children go with it.
     start = (sys.executable, "-I", "-S", str(shim), "child", str(os.getpid()), str(int(signal.SIGKILL)), "-", "-")
-    child = subprocess.Popen([*start, *command], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+    child = subprocess.Popen(  # noqa: S603 - a list, no shell; the settings chose the program
+        [*start, *command], cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         return _watch(child, ends_by=ends_by, grace_seconds=grace_seconds)
     finally:
@@ -75,13 +77,13 @@ def _watch(child: subprocess.Popen[bytes], *, ends_by: float, grace_seconds: flo
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `RECORD ENDS_BY GRACE_SECONDS COMMAND…`."""
-    record, ends_by, grace_seconds, *command = arguments
+    """Run `RECORD FOLDER ENDS_BY GRACE_SECONDS COMMAND…`."""
+    record, folder, ends_by, grace_seconds, *command = arguments
     signal.signal(signal.SIGTERM, _call)
     try:
         if not is_remembered(Path(record)):
             return EXIT_UNKNOWN
-        return hold(command, ends_by=float(ends_by), grace_seconds=float(grace_seconds))
+        return hold(command, folder=folder, ends_by=float(ends_by), grace_seconds=float(grace_seconds))
     except _Called:
         return EXIT_UNKNOWN
 

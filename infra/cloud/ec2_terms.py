@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,8 @@ _TRIES_MAX: Final = 3
 REQUESTS_AT_ONCE: Final = 8
 _HOPS_MAX: Final = 64
 _PREFIX: Final = "nightrate:"
+#: Names of tags that metadata can serve: with another one, EC2 would start nothing.
+_TAG: Final = re.compile(r"[A-Za-z0-9+=.,_:@-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class Ec2Terms:
         for name in self.tags:
             if name.startswith((_PREFIX, "aws:")):
                 raise UsageError(f"the tag {name!r} is not yours to set", hint=f"not {_PREFIX}… or aws:…")
+            if not _TAG.fullmatch(name):
+                raise UsageError(f"metadata cannot serve the tag {name!r}", hint="letters, digits and + - = . , _ : @")
 
 
 def connect(terms: Ec2Terms) -> EC2Client:

@@ -114,7 +114,10 @@ class ApiClient:
         try:
             if self._server.token_file is not None:
                 headers["Authorization"] = f"Bearer {self._server.token_file.read_text().strip()}"
-            response = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
+            # No redirection: the token is for this server.
+            response = self._pool.request(
+                method, url, body=body, headers=headers, redirect=False, preload_content=False
+            )
             try:
                 content = response.read(_ANSWER_BYTES_MAX)
             finally:
@@ -122,6 +125,9 @@ class ApiClient:
         except (HTTPError, OSError) as error:
             raise ProviderUnavailableError(f"the API server at {self._server.url} cannot be asked: {error}") from error
         answer = _document(content)
+        if response.status in _OK and answer is None:
+            raise ProviderUnavailableError(f"the answer of {self._server.url} cannot be read")
+        answer = answer or {}
         if response.status not in _OK:
             message = str(answer.get("message") or content[:200].decode(errors="replace") or "no reason given")
             raise ApiError(response.status, str(answer.get("reason", "")), f"{response.status}: {message}")
@@ -243,7 +249,10 @@ class KubernetesProvider:
         pods: list[Document] = []
         for _ in range(_PAGES_MAX):
             page = self._client.ask("GET", self._pods, query=query)
-            pods += page.get("items", [])
+            if page.get("kind") != "PodList":
+                # Half a list would make workers look lost.
+                raise ProviderUnavailableError("Kubernetes answers no list of Pods")
+            pods += page.get("items") or []
             following = page.get("metadata", {}).get("continue")
             if not following:
                 return pods
@@ -251,12 +260,12 @@ class KubernetesProvider:
         raise ProviderUnavailableError(f"Kubernetes lists more than {_PAGES_MAX * _PAGE} Pods")
 
 
-def _document(content: bytes) -> Document:
+def _document(content: bytes) -> Document | None:
     try:
-        answer = json.loads(content) if content else {}
+        answer = json.loads(content)
     except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _kind_of(error: ApiError) -> RefusalKind:

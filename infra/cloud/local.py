@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ class LocalTerms:
         folder: private to us; records of processes, and their logs, by worker.
         workers_max: at once; None: no limit.
         environment: what workers have beside what we have.
+        working_folder: of the workers; ours, unless given.
     """
 
     command: tuple[str, ...]
@@ -53,6 +55,7 @@ class LocalTerms:
     workers_max: int | None = None
     grace_seconds: float = GRACE_SECONDS
     environment: Mapping[str, str] = field(default_factory=dict)
+    working_folder: Path = field(default_factory=Path.cwd)
 
     def __post_init__(self) -> None:
         """Refuse terms that nothing could be started on."""
@@ -120,6 +123,7 @@ class LocalProvider:
                     found.append(_machine(record))
                 elif self._now().timestamp() - path.stat().st_mtime > _KEPT.total_seconds():
                     path.unlink(missing_ok=True)
+                    self._log(record.worker_id).unlink(missing_ok=True)
             return found
 
     def _start(self, asked: Launch) -> Launched | Refused:
@@ -146,7 +150,7 @@ class LocalProvider:
         grace = str(self._terms.grace_seconds)
         command = [
             *(sys.executable, "-I", "-S", str(Path(leash.__file__).resolve())),
-            *(str(path), str(asked.ends_by.timestamp()), grace, *self._terms.command),
+            *(str(path), str(self._terms.working_folder), str(asked.ends_by.timestamp()), grace, *self._terms.command),
         ]
         environment = {**os.environ, **self._terms.environment, **asked.environment}
         pid = launch_detached(command, env=environment, log_path=self._log(asked.worker_id))
@@ -226,6 +230,6 @@ def _replace(path: Path, record: _Record) -> None:
 
 
 def _draft(path: Path, record: _Record) -> Path:
-    draft = path.with_name(f".{path.stem}.{os.getpid()}")
+    draft = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")
     draft.write_text(json.dumps(record.model_dump(mode="json")))
     return draft

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from infra.cloud.ec2_terms import Ec2Terms, connect
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import WorkerId
+from pipeline.domain.lifecycle import WorkerState
 from pipeline.ports.fleet import (
     Launch,
     Launched,
@@ -28,6 +30,7 @@ from pipeline.ports.fleet import (
     RefusalKind,
     Refused,
 )
+from scheduler.fleet.orphans import KnownWorker, sweep
 from tests.infra.cloud.ec2_server import IMAGE, Ec2Server, running_ec2, scores, subnets_of
 
 if TYPE_CHECKING:
@@ -441,6 +444,34 @@ def test_what_cannot_be_asked_at_all_is_told_as_such(ec2: Ec2Server, provider: E
         provider.stop(["i-00000000000000000"])
 
 
+def test_machines_that_nobody_knows_are_stopped_and_workers_without_one_are_lost(
+    provider: Ec2Provider, client: EC2Client
+) -> None:
+    """A scheduler that died after a launch left an orphan; EC2 took a spot machine back; the third is as it should be."""
+    orphan, taken, kept = started(provider.start([launch(number) for number in (1, 2, 3)]))
+    client.terminate_instances(InstanceIds=[taken.provider_id])
+    known = [
+        KnownWorker(
+            worker_id=each.worker_id,
+            state=WorkerState.BOOTING,
+            provider="ec2",
+            provider_id=each.provider_id,
+            launched_at=each.launched_at,
+        )
+        for each in (taken, kept)
+    ]
+    grace = timedelta(minutes=5)
+    now = datetime.now(UTC)
+
+    early = sweep(provider.machines(), known, provider="ec2", now=now, grace=grace)
+    late = sweep(provider.machines(), known, provider="ec2", now=now + 2 * grace, grace=grace, memory=early.memory)
+    provider.stop(late.stops)
+
+    assert (early.stops, early.lost) == ((), ())
+    assert (late.stops, late.lost) == ((orphan.provider_id,), (taken.worker_id,))
+    assert [machine.provider_id for machine in provider.machines()] == [kept.provider_id]
+
+
 def test_placement_scores_come_best_first(ec2: Ec2Server, provider: Ec2Provider) -> None:
     ec2.answers["GetSpotPlacementScores"] = [scores((REGION, "use1-az1", 3), (REGION, "use1-az4", 9))]
 
@@ -450,6 +481,26 @@ def test_placement_scores_come_best_first(ec2: Ec2Server, provider: Ec2Provider)
     ]
 
 
+def test_the_rights_in_the_documentation_are_those_that_are_used(ec2: Ec2Server, terms: Ec2Terms) -> None:
+    started(Ec2Provider(terms).start([launch(1, environment={"A": "1"})]))
+    later = Ec2Provider(terms, now=lambda: datetime.now(UTC) + timedelta(days=2))
+    later.start([launch(2, environment={"A": "2"})])
+    later.stop([machine.provider_id for machine in later.machines()])
+    ec2.answers["GetSpotPlacementScores"] = [scores()]
+    later.placement_scores(["m5.large"])
+    text = (Path(__file__).resolve().parents[3] / "docs" / "machines.md").read_text()
+    policy = json.loads(text.partition("```json")[2].partition("```")[0])
+
+    rights = {
+        right
+        for statement in policy["Statement"]
+        for right in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+
+    used = {f"ec2:{asked['Action']}" for asked in ec2.asked} - {"ec2:DescribeSubnets"}
+    assert rights == used | {"ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"}
+
+
 def test_terms_that_no_machine_could_be_started_on_are_refused(terms: Ec2Terms) -> None:
     with pytest.raises(UsageError, match="cannot name a deployment"):
         replace(terms, deployment="a b")
@@ -457,5 +508,7 @@ def test_terms_that_no_machine_could_be_started_on_are_refused(terms: Ec2Terms) 
         replace(terms, subnets={})
     with pytest.raises(UsageError, match="not yours to set"):
         replace(terms, tags={"nightrate:worker": "x"})
+    with pytest.raises(UsageError, match="metadata cannot serve the tag 'cost centre'"):
+        replace(terms, tags={"cost centre": "7"})
     with pytest.raises(UsageError, match="EC2 cannot be asked"):
         connect(replace(terms, endpoint_url="no url"))

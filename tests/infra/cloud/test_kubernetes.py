@@ -136,6 +136,14 @@ def test_pods_are_listed_page_by_page_and_long_ended_ones_deleted(tmp_path: Path
         ]
 
 
+def test_what_is_no_list_is_not_an_empty_one(tmp_path: Path) -> None:
+    with (
+        cluster("no_list", tmp_path) as (provider, _),
+        pytest.raises(ProviderUnavailableError, match="no list of Pods"),
+    ):
+        provider.machines()
+
+
 def test_a_token_that_was_renewed_is_used(tmp_path: Path) -> None:
     with cluster("list_twice", tmp_path) as (provider, replay):
         provider.machines()

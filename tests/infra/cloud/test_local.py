@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ WORKER = """
 import os, pathlib, signal, sys, time
 place = pathlib.Path(os.environ["PLACE"])
 signal.signal(signal.SIGTERM, lambda *_: ((place / "asked").touch(), sys.exit(0)))
-(place / f"up.{os.getpid()}").write_text(os.environ["GREETING"])
+(place / f"up.{os.getpid()}").write_text(os.environ["GREETING"] + " from " + os.getcwd())
 while True: time.sleep(0.05)
 """
 STUBBORN = WORKER.replace("sys.exit(0)", "None")
@@ -76,7 +77,7 @@ def test_a_worker_runs_with_what_its_launch_says(terms: LocalTerms) -> None:
 
     assert isinstance(answer, Launched)
     up(terms)
-    eventually(lambda: ups(terms)[0].read_text() == "good morning")
+    eventually(lambda: ups(terms)[0].read_text() == f"good morning from {Path.cwd()}")
     (machine,) = provider.machines()
     assert (machine.provider_id, machine.worker_id) == (answer.provider_id, launch().worker_id)
     assert machine.state is MachineState.RUNNING
@@ -100,6 +101,22 @@ def test_another_scheduler_finds_what_was_started_and_starts_none_of_it_again(te
     assert again == [first[1], first[0]]
     assert len(LocalProvider(terms).machines()) == 2
     assert len(ups(terms)) == 2
+
+
+def test_of_two_schedulers_that_start_the_same_worker_at_once_one_does(terms: LocalTerms) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: LocalProvider(terms).start([launch()]), range(4)))
+
+    assert answers == [answers[0]] * 4
+    up(terms)
+    # The others have seen that they are not the one.
+    eventually(lambda: _leashes(terms) == 1)
+    assert len(ups(terms)) == 1
+
+
+def _leashes(terms: LocalTerms) -> int:
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return sum(any(str(terms.folder) in word for word in line) for line in lines)
 
 
 def test_a_worker_that_is_stopped_leaves_in_its_own_time(terms: LocalTerms, tmp_path: Path) -> None:
@@ -189,7 +206,7 @@ def test_a_process_without_a_record_starts_no_worker(terms: LocalTerms) -> None:
 
     from infra import leash
 
-    assert leash.main([str(record), "0", "1", *terms.command]) == leash.EXIT_UNKNOWN
+    assert leash.main([str(record), "/", "0", "1", *terms.command]) == leash.EXIT_UNKNOWN
     record.unlink()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -222,7 +239,7 @@ def test_records_of_processes_that_ended_long_ago_are_forgotten(terms: LocalTerm
 
     LocalProvider(terms, now=lambda: datetime.now(UTC) + timedelta(days=2)).machines()
 
-    assert not list(terms.folder.glob("*.json"))
+    assert not list(terms.folder.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_told(terms: LocalTerms, tmp_path: Path) -> None:
