@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.domain.tiers import Tier
+
 
 class SpotRule(StrEnum):
     """By what rule a pool's shares wait, take spot, or go on demand."""
@@ -37,10 +39,14 @@ class FleetTerms:
     arrivals_quantile: float = 0.5
     #: Starts may cost this share of the work that they are for, where deadlines leave the choice.
     overhead_max: float = 0.1
+    #: Work of these tiers starts at once, however little it is.
+    hurried_tiers: frozenset[Tier] = frozenset({Tier.URGENT})
     #: Work is not spread thinner than this over new workers.
     share_seconds_min: float = 60.0
     #: Work that a spot worker loses when it is taken.
     lost_seconds: float = 60.0
+    #: What was not promised may rely on spot for as long as nine runs of ten last. What was promised never does.
+    counts_spot: bool = False
     spot_rule: SpotRule = SpotRule.DECISION_TABLE
     idle_rule: IdleRule = IdleRule.SKI_RENTAL
     #: Idle at least this long before it is stopped, whatever a start costs.
@@ -54,6 +60,8 @@ class FleetTerms:
     probe_seconds: float = 600.0
     #: What is dearer to place than the cheapest pool by less than this stays where workers are.
     placement_margin: float = 0.1
+    #: Work of several models and pools is mixed anew, by integer programme, this often; None: each goes where it costs least.
+    mixing_seconds: float | None = None
     #: Of `always_on`: workers of each pool.
     always_on_workers: int = 1
     #: Of `queue_length` and `keda_lag`: worker-seconds of queue for each worker.
