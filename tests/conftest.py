@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import fresh_database, has_migrations, make_template, running_postgres, running_valkey
+from tests.services import fresh_database, has_migrations, make_template, quick_folder, running_postgres, running_valkey
 
 
 @pytest.fixture(scope="session")
-def services_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("services") / "home"
+def services_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers of this process keep their data: in memory, if it has room."""
+    with quick_folder(tmp_path_factory.mktemp("services")) as folder:
+        yield folder / "home"
 
 
 @pytest.fixture(scope="session")
