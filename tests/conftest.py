@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
 from tests.services import fresh_database, has_migrations, make_template, quick_folder, running_postgres, running_valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _aws_is_described_once() -> Iterator[None]:
+    """Keep what boto3 reads of AWS's interfaces, megabytes of JSON, which it reads again for each of our stores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(create_loader))
+        yield
 
 
 @pytest.fixture(scope="session")
