@@ -4,6 +4,8 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
+# Tests run in so many processes, each with servers of its own; a file's tests stay together.
+PROCESSES ?= 2
 SEEDS ?= 20000
 SEED ?= 1
 ROWS ?= 1000000
@@ -83,8 +85,8 @@ types: .venv/.dev  ## Mypy, strict
 contracts: .venv/.dev  ## Who may import whom
 	$(BIN)/lint-imports
 
-unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and faults included
-	$(RUN) -m pytest -q -m 'not long'
+unit: .venv/.dev .venv-openai2/.run  ## The tests, short forms of simulation and faults included (PROCESSES=n)
+	$(RUN) -m pytest -q -m 'not long' -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/.dev  ## The API against its own document, 10,000 cases and more (SEED=n)
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),250) SEED=$(SEED) $(RUN) -m pytest -q tests/pipeline/http/test_schema.py

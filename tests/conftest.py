@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
-from tests.services import fresh_database, has_migrations, make_template, running_postgres, running_valkey
+from tests.services import fresh_database, has_migrations, make_template, quick_folder, running_postgres, running_valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _aws_is_described_once() -> Iterator[None]:
+    """Keep what boto3 reads of AWS's interfaces, megabytes of JSON, which it reads again for each of our stores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(create_loader))
+        yield
 
 
 @pytest.fixture(scope="session")
-def services_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("services") / "home"
+def services_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers of this process keep their data: in memory, if it has room."""
+    with quick_folder(tmp_path_factory.mktemp("services")) as folder:
+        yield folder / "home"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ a whole stack, where a scheduler and a worker do."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -30,10 +29,13 @@ def quiet(template_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
             yield api
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The API with a scheduler and a worker, as `nightrate up` has them; one for the run."""
-    home: Path = tmp_path_factory.mktemp("whole")
+    """The API with a scheduler and a worker, as `nightrate up` has them; one for this folder's tests.
+
+    Its processes look for work five times a second, so it ends with the folder (which is a package for that).
+    """
     quick = {"cycle_seconds": 0.2, "poll_seconds": 0.2, "commit_seconds": 0.2}
+    home = tmp_path_factory.mktemp("whole")
     with running_stack(home, workers=1, webhook_hosts=["127.0.0.1"], **quick) as stack, served(stack) as api:
         yield api

@@ -7,7 +7,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUCKET: Final = "nightrate"
 START_SECONDS_MAX: Final = 30.0
+START_TRIES_MAX: Final = 3
 POLL_SECONDS: Final = 0.1
 PORTS: Final = (
     "master.port",
@@ -50,31 +51,47 @@ class S3Server:
 @contextmanager
 def running_weed(folder: Path) -> Iterator[S3Server]:
     """Run a server on the empty `folder` with fresh keys and the bucket `BUCKET`; kill it at the end."""
-    ports = free_ports(len(PORTS))
+    process, server = _started(folder)
+    try:
+        yield server
+    finally:
+        server.client.close()
+        process.kill()
+        process.wait()
+
+
+def _started(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
+    """Start it on free ports; between finding them and their use someone else may take one, so it is tried again."""
     credentials = S3Credentials(access_key_id=f"AK{secrets.token_hex(8)}", secret_access_key=secrets.token_hex(20))
-    endpoint_url = f"http://127.0.0.1:{ports[PORTS.index('s3.port')]}"
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "AWS_ACCESS_KEY_ID": credentials.access_key_id,
         "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
     }
-    (folder / "data").mkdir()
-    command = [str(_weed()), "mini", "-dir", str(folder / "data"), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
-    command += [f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
-    command += ["-s3.port.iceberg=0", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
-    command += ["-volume.preStopSeconds=0"]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    client = _raw_client(endpoint_url, credentials)
-    try:
-        _await_bucket(process, client, log)
-        yield S3Server(endpoint_url=endpoint_url, credentials=credentials, client=client)
-    finally:
+    for number in range(1, START_TRIES_MAX + 1):
+        data, log = folder / f"data-{number}", folder / f"log-{number}"
+        data.mkdir()
+        ports = free_ports(len(PORTS))
+        endpoint_url = f"http://127.0.0.1:{ports[PORTS.index('s3.port')]}"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _command(data, ports), cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        client = _raw_client(endpoint_url, credentials)
+        if _makes_bucket(process, client):
+            return process, S3Server(endpoint_url=endpoint_url, credentials=credentials, client=client)
         client.close()
         process.kill()
         process.wait()
+    raise AssertionError(f"weed did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _command(data: Path, ports: Sequence[int]) -> list[str]:
+    command = [str(_weed()), "mini", "-dir", str(data), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
+    command += [f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    command += ["-s3.port.iceberg=0", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+    return [*command, "-volume.preStopSeconds=0"]
 
 
 def _weed() -> Path:
@@ -104,14 +121,14 @@ def _raw_client(endpoint_url: str, credentials: S3Credentials) -> S3Client:
     )
 
 
-def _await_bucket(process: subprocess.Popen[bytes], client: S3Client, log: Path) -> None:
+def _makes_bucket(process: subprocess.Popen[bytes], client: S3Client) -> bool:
+    """Wait until the server has made the bucket; False: it ended, or did not in time."""
     deadline = time.monotonic() + START_SECONDS_MAX
-    while True:
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             client.create_bucket(Bucket=BUCKET)
         except (ClientError, BotoCoreError):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"weed did not start: {log.read_text(errors='replace')[-2000:]}") from None
             time.sleep(POLL_SECONDS)
         else:
-            return
+            return True
+    return False

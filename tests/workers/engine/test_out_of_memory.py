@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.ports.engine import EngineRequest
+from pipeline.domain.models import EngineKind, ModelSpec, Recipe
+from pipeline.ports.engine import EngineRequest, EngineResult
 from tests.workers.engine.driving import answers, completion, drained, prompts, text
+from workers.engine.registry import load_engine
 from workers.engine.torch_chat.decoder import Decoder, Prefill
 from workers.engine.torch_chat.memory import ADVANCE, CLEAN_PASSES, MemoryLimit, is_out_of_memory
 
@@ -59,11 +61,18 @@ def seldom(seed: int) -> Callable[[int, int], bool]:
     return fails
 
 
+@pytest.fixture(scope="module")
+def undisturbed(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, EngineResult]:
+    spec = ModelSpec(
+        name="tiny", source=str(llama_folder), engine=EngineKind.TORCH, recipe=Recipe.FLOAT32, options={"slots": 5}
+    )
+    return answers(load_engine(spec, cache_dir=tmp_path_factory.mktemp("undisturbed"), device="cpu"), rows(16))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_memory_that_runs_out_at_any_point_changes_no_answer_and_loses_no_row(
-    seed: int, load: Load, llama_folder: Path
+    seed: int, load: Load, llama_folder: Path, undisturbed: dict[int, EngineResult]
 ) -> None:
-    undisturbed = answers(load(llama_folder, slots=5), rows(16))
     engine = load(llama_folder, slots=5)
     engine._decoder = short = ShortDecoder(engine._decoder, seldom(seed))
 
