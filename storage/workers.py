@@ -28,18 +28,6 @@ _REGISTER = text("""
     ON CONFLICT (id) DO NOTHING
 """)
 
-_NOTE_RATE = text("""
-    -- The rate card keeps a row for each change, so that a past bill can be read with the rate it had.
-    INSERT INTO rates (pool, market, rate_micros_per_hour, currency)
-    SELECT pool, market, rate_micros_per_hour, currency FROM workers
-     WHERE id = :worker_id AND NOT EXISTS (
-        SELECT FROM (SELECT rate_micros_per_hour, currency FROM rates
-                      WHERE rates.pool = workers.pool AND rates.market = workers.market
-                      ORDER BY effective_at DESC LIMIT 1) AS latest
-         WHERE latest.rate_micros_per_hour = workers.rate_micros_per_hour AND latest.currency = workers.currency)
-    ON CONFLICT DO NOTHING
-""")
-
 _BEAT = text("""
     UPDATE workers SET heartbeat_at = clock_timestamp(), uptime_us = greatest(uptime_us, :uptime_us)
      WHERE id = :worker_id AND state NOT IN ('stopped', 'lost')
@@ -106,7 +94,6 @@ class WorkerRepository:
 
         def work(connection: Connection) -> None:
             connection.execute(_REGISTER, arguments)
-            connection.execute(_NOTE_RATE, arguments)
             send_wakeup(connection)
 
         self._database.run(work)

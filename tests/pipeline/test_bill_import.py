@@ -12,14 +12,13 @@ from infra.bills.tables import sha256_of
 from pipeline.app.bill_import import BillFile, BillImporter, Import
 from pipeline.domain.costs.adjusting import Agreement
 from pipeline.domain.costs.bill_lines import BillFormatError
-from pipeline.domain.costs.bills import FlatBills
 from pipeline.domain.costs.transactions import Transaction
 from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
 from storage.bills import BillRepository
 from tests.infra.bills.cur_file import line, write_csv
-from tests.storage.bills import HOUR_US, SteppedBills
+from tests.storage.bills import HOUR_US, FlatBills, SteppedBills
 from tests.storage.test_settlements import balances, end
 from tests.storage.world import World, open_world
 

@@ -23,7 +23,6 @@ from pipeline.domain.costs.transactions import (
     of_overhead,
     of_revenue,
     of_supplier,
-    reversal,
 )
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.money import split_by_weight
@@ -316,6 +315,34 @@ class _Writer:
             ),
         )
         post(connection, reversal(posted, found.id, key=f"reversal:{self.seed}:{number}"))
+
+
+def reversal(posted: Transaction, transaction_id: int, *, key: str) -> Transaction:
+    """Return what undoes a posted transaction, line by line: what an operator may have posted by hand."""
+    return Transaction(
+        key=key,
+        kind=TransactionKind.REVERSAL,
+        category=posted.category,
+        period_start=posted.period_start,
+        period_stop=posted.period_stop,
+        currency=posted.currency,
+        entries=tuple(
+            Entry(
+                account=entry.account,
+                amounts=-entry.amounts,
+                row_count=-entry.row_count,
+                input_tokens=-entry.input_tokens,
+                output_tokens=-entry.output_tokens,
+            )
+            for entry in posted.entries
+        ),
+        worker_id=posted.worker_id,
+        pack_id=posted.pack_id,
+        lease_token=posted.lease_token,
+        reverses_id=transaction_id,
+        method=posted.method,
+        source=posted.source,
+    )
 
 
 def _json(labels: dict[str, str]) -> str:

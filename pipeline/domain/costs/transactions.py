@@ -147,31 +147,3 @@ def of_supplier(pool: str) -> Account:
 def of_revenue(tier: Tier) -> Account:
     """Return the account that what is charged is credited to."""
     return Account(f"revenue:{tier}")
-
-
-def reversal(posted: Transaction, transaction_id: int, *, key: str) -> Transaction:
-    """Return what undoes a posted transaction, line by line."""
-    return Transaction(
-        key=key,
-        kind=TransactionKind.REVERSAL,
-        category=posted.category,
-        period_start=posted.period_start,
-        period_stop=posted.period_stop,
-        currency=posted.currency,
-        entries=tuple(
-            Entry(
-                account=entry.account,
-                amounts=-entry.amounts,
-                row_count=-entry.row_count,
-                input_tokens=-entry.input_tokens,
-                output_tokens=-entry.output_tokens,
-            )
-            for entry in posted.entries
-        ),
-        worker_id=posted.worker_id,
-        pack_id=posted.pack_id,
-        lease_token=posted.lease_token,
-        reverses_id=transaction_id,
-        method=posted.method,
-        source=posted.source,
-    )

@@ -36,27 +36,42 @@ def reconcile(
         str, typer.Option("--within", metavar="PERCENT", help="What is near enough to be no alarm.")
     ] = "1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, and post nothing.")] = False,
+    sum_again: Annotated[
+        bool, typer.Option("--sum-again", help="Where sums for analysts are not the journal's, make them again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Check the journal against workers' lives and their bills, or against a provider's bill, which it is adjusted to."""
+    from pipeline.domain.errors import UsageError
+
     if not bill:
-        return _check(as_json=as_json)
+        return _check(sum_again=sum_again, as_json=as_json)
+    if sum_again:
+        raise UsageError("--sum-again is of the journal by itself, --bill of an invoice", hint="ask for one of them")
     return _import(bill, bill_format, _month_of(month), _percent_of(within), is_dry=dry_run, as_json=as_json)
 
 
-def _check(*, as_json: bool) -> int:
+def _check(*, sum_again: bool, as_json: bool) -> int:
     from pipeline.app.bills import bills_of
     from pipeline.app.reconciling import reconcile as look
     from pipeline.entrypoints.cli.connection import connected
-    from pipeline.entrypoints.cli.cost_reconcile_views import books_document, print_books
+    from pipeline.entrypoints.cli.cost_reconcile_views import books_document, print_books, print_sums
+    from storage.cost_sums import CostSums
 
     with connected() as stack:
         books = look(stack.database, bills_of(stack))
-    is_good = all(pool.is_good for pool in books)
+        sums = CostSums(stack.database)
+        wrong = sums.differences()
+        if wrong and sum_again:
+            sums.start_again()
+    is_good = all(pool.is_good for pool in books) and not wrong
     if as_json:
-        print_document({"ok": is_good, "pools": [books_document(pool) for pool in books]})
+        is_again = bool(wrong) and sum_again
+        pools = [books_document(pool) for pool in books]
+        print_document({"ok": is_good, "pools": pools, "wrong_sums": wrong, "summed_again": is_again})
     else:
         print_books(books)
+        print_sums(wrong, is_again=sum_again)
     return ExitCode.OK if is_good else ExitCode.FAILED
 
 

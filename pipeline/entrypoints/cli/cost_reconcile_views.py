@@ -76,6 +76,19 @@ def print_books(books: Sequence[PoolBooks]) -> None:
         say(f"{counted(waiting, 'worker')} live or ended just now: settled within the hour.")
 
 
+def print_sums(wrong: int, *, is_again: bool) -> None:
+    """Show how many sums of the views are not the journal's."""
+    if not wrong:
+        return
+    print_line(
+        f"✗ {counted(wrong, 'sum')} of the schema `cost` {'is' if wrong == 1 else 'are'} not what the journal says"
+    )
+    if is_again:
+        say("They are made again: views read the journal until the leading scheduler has done so.")
+    else:
+        say("`nightrate cost reconcile --sum-again` has them made again.")
+
+
 def import_document(found: Import) -> dict[str, object]:
     """Return what came of a bill."""
     from pipeline.domain.costs.bill_lines import micros
