@@ -35,7 +35,7 @@ from storage.base import SCHEMA
 from storage.budget_tables import BudgetRow
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
-from storage.settlement_tables import BillRow
+from storage.settlement_tables import InvoiceRow
 from storage.upload_tables import UploadRow
 from storage.webhook_tables import WebhookRow
 from tests.services import fresh_database
@@ -45,7 +45,7 @@ TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
-assert BillRow.metadata is TABLES
+assert InvoiceRow.metadata is TABLES
 assert BudgetRow.metadata is TABLES
 
 ENUMS: dict[str, type[StrEnum]] = {

@@ -93,7 +93,7 @@ class Entry:
     @property
     def batch_id(self) -> BatchId | None:
         """Return the batch whose account it is."""
-        return BatchId(self.account.removeprefix(_BATCH)) if self.account.startswith(_BATCH) else None
+        return BatchId(self.account.removeprefix(_BATCH)) if is_of_batch(self.account) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +127,11 @@ class Transaction:
         assert self.entries, f"{self.key} has no entries"
         assert not Amounts.total(entry.amounts for entry in self.entries), f"{self.key} does not balance"
         assert self.period_start <= self.period_stop
+
+
+def is_of_batch(account: Account) -> bool:
+    """Say whether it is a batch's."""
+    return account.startswith(_BATCH)
 
 
 def of_batch(batch_id: BatchId) -> Account:

@@ -1,4 +1,4 @@
-"""`nightrate cost reconcile`: the journal beside workers' lives, and beside a provider's bill."""
+"""`nightrate cost reconcile`: the journal beside workers' lives, and beside a provider's invoice."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def reconcile(
         typer.Option(
             "--bill",
             metavar="FILE",
-            help="A provider's bill: .csv, .csv.gz, .parquet. Repeat it for a bill in several files.",
+            help="A provider's invoice: .csv, .csv.gz, .parquet. Repeat it for one in several files.",
         ),
     ] = None,
     bill_format: Annotated[
-        str, typer.Option("--format", help="What the bill is: cur-2.0 (AWS Data Exports).")
+        str, typer.Option("--format", help="What the invoice is: cur-2.0 (AWS Data Exports).")
     ] = "cur-2.0",
     month: Annotated[
-        str | None, typer.Option("--month", metavar="YYYY-MM", help="Of the bill, this month alone.")
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Of the invoice, this month alone.")
     ] = None,
     within: Annotated[
         str, typer.Option("--within", metavar="PERCENT", help="What is near enough to be no alarm.")
@@ -41,7 +41,7 @@ def reconcile(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Check the journal against workers' lives and their bills, or against a provider's bill, which it is adjusted to."""
+    """Check the journal against workers' lives and their bills, or against a provider's invoice, which it is adjusted to."""
     from pipeline.domain.errors import UsageError
 
     if not bill:
@@ -78,25 +78,25 @@ def _check(*, sum_again: bool, as_json: bool) -> int:
 def _import(
     paths: list[Path], bill_format: str, month: date | None, within_percent: Decimal, *, is_dry: bool, as_json: bool
 ) -> int:
-    from infra.bills import cur
-    from infra.bills.tables import sha256_of
-    from pipeline.app.bill_import import BillFile, BillImporter
+    from infra.invoices import cur
+    from infra.invoices.tables import sha256_of
     from pipeline.app.bills import bills_of
+    from pipeline.app.invoice_import import InvoiceFile, InvoiceImporter
     from pipeline.domain.costs.adjusting import Agreement
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.cost_reconcile_views import import_document, print_import
 
     if bill_format != cur.FORMAT:
-        raise UsageError(f"{bill_format!r} is no format of bills that is known here", hint=cur.FORMAT)
+        raise UsageError(f"{bill_format!r} is no format of invoices that is known here", hint=cur.FORMAT)
     for path in paths:
         if not path.is_file():
             raise UsageError(f"{path} is no file")
-    file = BillFile(
+    file = InvoiceFile(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
     with connected() as stack:
-        importer = BillImporter(stack.database, bills_of(stack), stack.settings.currency)
+        importer = InvoiceImporter(stack.database, bills_of(stack), stack.settings.currency)
         found = importer.run(file, within_percent=within_percent, is_dry=is_dry)
     if as_json:
         print_document({**import_document(found), "dry_run": is_dry})

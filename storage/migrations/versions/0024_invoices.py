@@ -1,4 +1,4 @@
-"""Drop the rates that nothing reads."""
+"""Drop the rates that nothing reads, and call what providers send invoices."""
 
 from __future__ import annotations
 
@@ -13,3 +13,12 @@ depends_on = None
 def upgrade() -> None:
     # What a worker costs an hour is on its own row, and what things cost at a moment is in `prices`.
     op.drop_table("rates", schema="nightrate")
+    _rename_bills()
+
+
+def _rename_bills() -> None:
+    op.rename_table("bills", "invoices", schema="nightrate")
+    for name in ("pk_{}", "ck_{}_digest", "ck_{}_period", "ck_{}_lines"):
+        renamed = f"{name.format('bills')} TO {name.format('invoices')}"
+        op.execute(f"ALTER TABLE nightrate.invoices RENAME CONSTRAINT {renamed}")
+    op.execute("ALTER TRIGGER bills_append_only ON nightrate.invoices RENAME TO invoices_append_only")

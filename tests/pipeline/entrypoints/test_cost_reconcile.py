@@ -12,8 +12,8 @@ from pipeline.domain.lifecycle import IntervalKind
 from pipeline.entrypoints.cli.main import main
 from storage.cost_sums import CostSums
 from storage.settlements import SettlementRepository
-from tests.infra.bills.cur_file import line, write_csv
-from tests.pipeline.test_bill_import import START, hourly, machine
+from tests.infra.invoices.cur_file import line, write_csv
+from tests.pipeline.test_invoice_import import START, hourly, machine
 from tests.storage.bills import HOUR_US, FlatBills
 from tests.storage.test_settlements import end
 from tests.storage.world import World, open_world
@@ -118,7 +118,7 @@ def test_a_bill_is_compared_and_then_posted(world: World, tmp_path: Path, capsys
     assert "✗ what was invoiced is not what was expected" in shown.out
     assert "No worker explains $0.30" in shown.out
     assert "Nothing was posted" in shown.err
-    assert world.scalars("SELECT 1 FROM bills") == []
+    assert world.scalars("SELECT 1 FROM invoices") == []
 
     assert run("--bill", str(path), "--within", "30", "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -136,7 +136,7 @@ def test_a_bill_is_compared_and_then_posted(world: World, tmp_path: Path, capsys
     ("arguments", "said"),
     [
         (["--bill", "none.csv"], "none.csv is no file"),
-        (["--bill", "bill.csv", "--format", "focus"], "'focus' is no format of bills"),
+        (["--bill", "bill.csv", "--format", "focus"], "'focus' is no format of invoices"),
         (["--bill", "bill.csv", "--month", "november"], "'november' is no month"),
         (["--bill", "bill.csv", "--within", "many"], "'many' is no share"),
         (["--bill", "bill.csv"], "bill.csv has no column"),

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from infra.bills import cur
-from infra.bills.tables import sha256_of
-from pipeline.app.bill_import import BillFile, BillImporter, Import
+from infra.invoices import cur
+from infra.invoices.tables import sha256_of
+from pipeline.app.invoice_import import Import, InvoiceFile, InvoiceImporter
 from pipeline.domain.costs.adjusting import Agreement
-from pipeline.domain.costs.bill_lines import BillFormatError
+from pipeline.domain.costs.invoices import InvoiceFormatError
 from pipeline.domain.costs.transactions import Transaction
 from pipeline.domain.errors import StoreUnavailableError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
-from storage.bills import BillRepository
-from tests.infra.bills.cur_file import line, write_csv
+from storage.invoices import InvoiceRepository
+from tests.infra.invoices.cur_file import line, write_csv
 from tests.storage.bills import HOUR_US, FlatBills, SteppedBills
 from tests.storage.test_settlements import balances, end
 from tests.storage.world import World, open_world
@@ -32,16 +32,16 @@ def world(database_url: str) -> Iterator[World]:
         yield opened
 
 
-def bill_of(*paths: Path, month: date | None = None) -> BillFile:
-    return BillFile(
+def invoice_of(*paths: Path, month: date | None = None) -> InvoiceFile:
+    return InvoiceFile(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
 
 
 def take(world: World, folder: Path, lines: Sequence[Mapping[str, str]], *, is_dry: bool = False) -> Import:
     path = write_csv(folder / "bill.csv", lines)
-    importer = BillImporter(world.database, FlatBills(), "USD")
-    return importer.run(bill_of(path), within_percent=Decimal(1), is_dry=is_dry)
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    return importer.run(invoice_of(path), within_percent=Decimal(1), is_dry=is_dry)
 
 
 def machine(world: World, *, hours: int = 4, instance: str = "i-0abc", is_over: bool = True) -> WorkerId:
@@ -87,7 +87,7 @@ def test_a_bill_that_says_what_the_journal_says_posts_nothing(world: World, tmp_
         ("2026-11-20", 2_000_000),
         ("2026-11-21", 2_000_000),
     ]
-    assert world.scalars("SELECT lines FROM bills") == [4]
+    assert world.scalars("SELECT lines FROM invoices") == [4]
 
 
 def test_what_is_invoiced_otherwise_is_adjusted_on_its_day_and_on_its_accounts(world: World, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_dry_run_posts_nothing(world: World, tmp_path: Path) -> None:
 
     assert (found.verdict, found.posted) == (Agreement.OFF, 0)
     assert world.scalars("SELECT count(*) FROM transactions") == before
-    assert world.scalars("SELECT count(*) FROM bills") == [0]
+    assert world.scalars("SELECT count(*) FROM invoices") == [0]
 
 
 def test_near_enough_is_told_from_off(world: World, tmp_path: Path) -> None:
@@ -255,16 +255,16 @@ def test_files_given_together_are_one_bill_in_any_order(world: World, tmp_path: 
     worker = machine(world)
     lines = hourly(["2"] * 4, resource="i-0abc")
     one, two = write_csv(tmp_path / "a.csv", lines[:2]), write_csv(tmp_path / "b.csv.gz", lines[2:])
-    importer = BillImporter(world.database, FlatBills(), "USD")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
 
-    first = importer.run(bill_of(one, two), within_percent=Decimal(1))
-    again = importer.run(bill_of(two, one), within_percent=Decimal(1))
+    first = importer.run(invoice_of(one, two), within_percent=Decimal(1))
+    again = importer.run(invoice_of(two, one), within_percent=Decimal(1))
 
     assert billed(world, worker) == 8_000_000
     assert (first.posted, again.posted, again.digest) == (2, 0, first.digest)
 
 
-class _Failing(BillRepository):
+class _Failing(InvoiceRepository):
     """Posts once, and is gone."""
 
     def post(self, transactions: Iterable[Transaction]) -> int:
@@ -275,13 +275,13 @@ class _Failing(BillRepository):
 def test_an_import_that_was_broken_off_is_finished_by_the_next(world: World, tmp_path: Path) -> None:
     worker = machine(world)
     path = write_csv(tmp_path / "bill.csv", hourly(["2"] * 4, resource="i-0abc"))
-    importer = BillImporter(world.database, FlatBills(), "USD")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
     importer._repository = _Failing(world.database)
     with pytest.raises(StoreUnavailableError):
-        importer.run(bill_of(path), within_percent=Decimal(1))
+        importer.run(invoice_of(path), within_percent=Decimal(1))
     assert billed(world, worker) == 6_000_000
 
-    found = BillImporter(world.database, FlatBills(), "USD").run(bill_of(path), within_percent=Decimal(1))
+    found = InvoiceImporter(world.database, FlatBills(), "USD").run(invoice_of(path), within_percent=Decimal(1))
 
     assert (billed(world, worker), found.posted, found.imported_at) == (8_000_000, 1, None)
 
@@ -299,10 +299,10 @@ def test_a_bill_that_cannot_be_compared_is_refused(
 ) -> None:
     machine(world, hours=1)
 
-    with pytest.raises(BillFormatError, match=said):
+    with pytest.raises(InvoiceFormatError, match=said):
         take(world, tmp_path, lines)
 
-    assert world.scalars("SELECT count(*) FROM bills") == [0]
+    assert world.scalars("SELECT count(*) FROM invoices") == [0]
 
 
 def test_a_later_price_is_trued_up_by_the_same_bill(world: World, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_later_price_is_trued_up_by_the_same_bill(world: World, tmp_path: Path
     bills = SteppedBills()
     bills.change(worker, [(0, (3_000_000,) * 5)])
     for _ in range(2):
-        BillImporter(world.database, bills, "USD").run(bill_of(path), within_percent=Decimal(1))
+        InvoiceImporter(world.database, bills, "USD").run(invoice_of(path), within_percent=Decimal(1))
 
     assert billed(world, worker) == 4_000_000
     keys = world.scalars("SELECT split_part(key, ':', 5) FROM transactions WHERE kind = 'adjustment' ORDER BY id")

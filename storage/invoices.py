@@ -1,4 +1,4 @@
-"""Imported bills in Postgres: which there were, what their lines can be matched with, and what was adjusted to them."""
+"""Imported invoices in Postgres: which there were, what their lines can be matched with, and what was adjusted to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
-from pipeline.domain.costs.bill_lines import Known
+from pipeline.domain.costs.invoices import Known
 from pipeline.domain.costs.transactions import CostCategory, Transaction
 from pipeline.domain.ids import WorkerId
 from storage.database import Database
@@ -29,11 +29,11 @@ ADJUSTED: Final = text("""
      WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop
 """)
 
-_IMPORTED: Final = text("SELECT imported_at FROM bills WHERE digest = :digest")
+_IMPORTED: Final = text("SELECT imported_at FROM invoices WHERE digest = :digest")
 
 
 _ADD: Final = text("""
-    INSERT INTO bills (digest, name, provider, format, currency, period_start, period_stop, lines, totals)
+    INSERT INTO invoices (digest, name, provider, format, currency, period_start, period_stop, lines, totals)
     VALUES (:digest, :name, :provider, :format, :currency, :period_start, :period_stop, :lines, CAST(:totals AS jsonb))
     ON CONFLICT (digest) DO NOTHING
 """)
@@ -41,7 +41,7 @@ _ADD: Final = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjusted:
-    """What was adjusted to bills before."""
+    """What was adjusted to invoices before."""
 
     #: Of workers by day.
     workers: dict[tuple[WorkerId, date, CostCategory], Amounts]
@@ -52,8 +52,8 @@ class Adjusted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedBill:
-    """A bill as it is kept."""
+class ImportedInvoice:
+    """An invoice as it is kept."""
 
     digest: str
     name: str
@@ -66,15 +66,15 @@ class ImportedBill:
     totals: dict[str, Any]
 
 
-class BillRepository:
-    """Bills and what was adjusted to them. Safe to share between threads."""
+class InvoiceRepository:
+    """Invoices and what was adjusted to them. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Keep them in that database."""
         self._database = database
 
     def known(self) -> Known:
-        """Return all workers and their machines, by the names that bills may have for them."""
+        """Return all workers and their machines, by the names that invoices may have for them."""
         rows = self._database.run(lambda connection: connection.execute(_KNOWN).all())
         machines: dict[str, list[str]] = {}
         for row in rows:
@@ -105,7 +105,7 @@ class BillRepository:
         return adjusted
 
     def imported_at(self, digest: str) -> datetime | None:
-        """Return when a bill was imported first; None: never, or not to its end."""
+        """Return when an invoice was imported first; None: never, or not to its end."""
         found: datetime | None = self._database.run(
             lambda connection: connection.execute(_IMPORTED, {"digest": digest}).scalar_one_or_none()
         )
@@ -120,17 +120,17 @@ class BillRepository:
 
         return self._database.run(work)
 
-    def add(self, bill: ImportedBill) -> None:
-        """Note that the bill was imported to its end; repeating it changes nothing."""
+    def add(self, invoice: ImportedInvoice) -> None:
+        """Note that the invoice was imported to its end; repeating it changes nothing."""
         arguments = {
-            "digest": bill.digest,
-            "name": bill.name,
-            "provider": bill.provider,
-            "format": bill.format,
-            "currency": bill.currency,
-            "period_start": bill.period_start,
-            "period_stop": bill.period_stop,
-            "lines": bill.lines,
-            "totals": orjson.dumps(bill.totals).decode(),
+            "digest": invoice.digest,
+            "name": invoice.name,
+            "provider": invoice.provider,
+            "format": invoice.format,
+            "currency": invoice.currency,
+            "period_start": invoice.period_start,
+            "period_stop": invoice.period_stop,
+            "lines": invoice.lines,
+            "totals": orjson.dumps(invoice.totals).decode(),
         }
         self._database.run(lambda connection: connection.execute(_ADD, arguments))
