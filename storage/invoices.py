@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.invoices import Known
 from pipeline.domain.costs.transactions import CostCategory, Transaction
+from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import WorkerId
 from storage.database import Database
 from storage.journal import post
@@ -20,13 +21,24 @@ from storage.journal import post
 _KNOWN: Final = text("SELECT id, provider_id, host FROM workers")
 
 ADJUSTED: Final = text("""
-    SELECT transactions.key, transactions.worker_id, (transactions.period_start AT TIME ZONE 'UTC')::date AS day,
+    SELECT transactions.id, transactions.key, transactions.worker_id,
+           -- Those of before providers were noted are of the only one whose invoices could be read.
+           coalesce(transactions.detail ->> 'provider', 'aws') AS provider, (transactions.period_start AT TIME ZONE 'UTC')::date AS day,
            transactions.category, transactions.detail ->> 'line' AS line, -list_micros AS list_micros,
            -contracted_micros AS contracted_micros, -effective_micros AS effective_micros,
            -billed_micros AS billed_micros, -on_demand_micros AS on_demand_micros,
            EXISTS (SELECT FROM transactions AS undone WHERE undone.reverses_id = transactions.id) AS is_undone
       FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
      WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop
+""")
+
+#: One at a time: what an invoice is compared with is what the one before has posted.
+_ALONE: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('nightrate.adjustments', 0))")
+#: Of adjustments of a time, one that came after a number and is not among those keys.
+FOREIGN: Final = text("""
+    SELECT key FROM transactions
+     WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop AND id > :after
+       AND key <> ALL(CAST(:keys AS text[])) ORDER BY id LIMIT 1
 """)
 
 _IMPORTED: Final = text("SELECT imported_at FROM invoices WHERE digest = :digest")
@@ -41,13 +53,18 @@ _ADD: Final = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjusted:
-    """What was adjusted to invoices before."""
+    """What was adjusted to invoices of a provider before, of a time."""
+
+    start: datetime
+    stop: datetime
+    #: Of the last adjustment, whoever's, of that time.
+    number: int
 
     #: Of workers by day.
     workers: dict[tuple[WorkerId, date, CostCategory], Amounts]
     #: Of lines that no worker explains, by the first of the month.
     lines: dict[tuple[date, str], Amounts]
-    #: Of all that was posted, with what was undone since.
+    #: Of all that was posted, with what was undone since; other providers', too.
     keys: set[str]
 
 
@@ -86,14 +103,21 @@ class InvoiceRepository:
             machines={name: tuple(ids) for name, ids in machines.items()},
         )
 
-    def adjusted(self, start: datetime, stop: datetime) -> Adjusted:
-        """Return what was adjusted for that time."""
+    def adjusted(self, provider: str, start: datetime, stop: datetime) -> Adjusted:
+        """Return what was adjusted to that provider's invoices for that time."""
         rows = self._database.run(
             lambda connection: connection.execute(ADJUSTED, {"start": start, "stop": stop}).all(), is_look=True
         )
-        adjusted = Adjusted(workers={}, lines={}, keys={row.key for row in rows})
+        adjusted = Adjusted(
+            start=start,
+            stop=stop,
+            number=max((row.id for row in rows), default=0),
+            workers={},
+            lines={},
+            keys={row.key for row in rows},
+        )
         for row in rows:
-            if row.is_undone:
+            if row.is_undone or row.provider != provider:
                 continue
             amounts = Amounts(**{name: int(getattr(row, name)) for name in COST_NAMES})
             if row.worker_id is None:
@@ -111,11 +135,23 @@ class InvoiceRepository:
         )
         return found
 
-    def post(self, transactions: Iterable[Transaction]) -> int:
-        """Post adjustments; return how many were new."""
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        """Post adjustments that were worked out beside those; return how many were new.
+
+        `keys` are those that the same import has posted so far. Raises `ConflictError`, and posts nothing, where another
+        import has posted something for the same time meanwhile.
+        """
         posting = list(transactions)
+        own = [*keys, *(transaction.key for transaction in posting)]
+        arguments = {"start": beside.start, "stop": beside.stop, "after": beside.number, "keys": own}
 
         def work(connection: Connection) -> int:
+            connection.execute(_ALONE)
+            if posting and connection.execute(FOREIGN, arguments).first() is not None:
+                raise ConflictError(
+                    "another invoice of that time was imported meanwhile",
+                    hint="import this one again: it goes on from there",
+                )
             return sum(post(connection, transaction) is not None for transaction in posting)
 
         return self._database.run(work)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.app.pricing import rate_card
 from pipeline.app.stack import Stack, objects_url_of
 from pipeline.config import Settings
 from pipeline.domain.costs import billing
+from pipeline.domain.costs.adjusting import midnight
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.bills import BillSource, WorkerLife
 from pipeline.domain.costs.keeping import ObjectPrices
@@ -18,8 +19,9 @@ from pipeline.domain.costs.rate_card import Offer, PriceUnknownError, RateCard, 
 from pipeline.domain.lifecycle import WorkerEnd
 from storage.prices import PriceRepository
 
-#: All that was ever said of an instance type, and all that is to come.
-_EVER: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+#: Lives are nearly all of a few days and a few kinds of machines.
+_CARDS_MAX: Final = 64
+_DAY: Final = timedelta(days=1)
 _NOT_COVERED: Final = 2**31
 
 
@@ -91,7 +93,7 @@ class PricedBills:
         self._settings = settings
         self._prices = prices
         self._revision = -1
-        self._cards: dict[str, RateCard] = {}
+        self._cards: dict[tuple[str, datetime, datetime], RateCard] = {}
 
     def revision(self) -> int:
         """Return a number that is another one once any price is; from then on that price counts."""
@@ -100,6 +102,11 @@ class PricedBills:
             self._revision = found
             self._cards.clear()
         return found
+
+    @property
+    def is_of_prices(self) -> bool:
+        """Say that it is."""
+        return True
 
     def bill(self, life: WorkerLife) -> PricedBill:
         """Return the bill of that life."""
@@ -129,7 +136,7 @@ class PricedBills:
         )
         # One that a commitment covered when it came stays covered.
         committed = 0 if life.rates.billed_micros == 0 < life.rates.effective_micros else _NOT_COVERED
-        card = self._card(life.instance_type)
+        card = self._card(life.instance_type, life.started_at, life.stopped_at)
         try:
             steps = card.steps(offer, life.started_at, life.stopped_at, committed_workers=committed)
             source = card.hourly_rates(offer, life.started_at, committed_workers=committed).source
@@ -137,11 +144,16 @@ class PricedBills:
             return registered, None
         return steps, source
 
-    def _card(self, instance_type: str) -> RateCard:
-        card = self._cards.get(instance_type)
+    def _card(self, instance_type: str, start: datetime, stop: datetime) -> RateCard:
+        """Return the prices of those days."""
+        first, last = midnight(start.astimezone(UTC).date()), midnight(stop.astimezone(UTC).date()) + _DAY
+        key = instance_type, first, last
+        card = self._cards.get(key)
         if card is None:
-            card = rate_card(self._settings, self._prices, *_EVER, instance_types=[instance_type])
-            self._cards[instance_type] = card
+            if len(self._cards) >= _CARDS_MAX:
+                self._cards.clear()
+            card = rate_card(self._settings, self._prices, first, last, instance_types=[instance_type])
+            self._cards[key] = card
         return card
 
 

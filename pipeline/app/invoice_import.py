@@ -118,6 +118,7 @@ class InvoiceImporter:
 
         Raises:
             InvoiceFormatError: It cannot be read, has no lines, or is in another currency.
+            ConflictError: Another was imported meanwhile; doing it again goes on from there.
         """
         known = self._repository.known()
         read = InvoiceDigest(currency=self._currency)
@@ -128,7 +129,7 @@ class InvoiceImporter:
             raise InvoiceFormatError(f"{file.name} has no lines" + (f" of {file.month:%Y-%m}" if file.month else ""))
         first = read.start.date().replace(day=1)
         stop = max(read.stop, read.start + DAY)
-        adjusted = self._repository.adjusted(midnight(first), stop)
+        adjusted = self._repository.adjusted(file.provider, midnight(first), stop)
         looked = _Look(self._settlements, self._bills, is_dry=is_dry)
         sums, unmatched = looked.by_worker(read, known.machines)
         for (month, name), amounts in unmatched.items():
@@ -149,7 +150,7 @@ class InvoiceImporter:
             missing=looked.missing(read.start, stop, {day.worker_id for day in days}, file.provider),
             within_percent=within_percent,
             imported_at=self._repository.imported_at(digest),
-            posted=0 if is_dry else self._post(looked, days, others, file, digest, adjusted.keys),
+            posted=0 if is_dry else self._post(looked, days, others, file, digest, adjusted),
         )
         if not is_dry:
             self._repository.add(_kept(imported, file))
@@ -162,9 +163,10 @@ class InvoiceImporter:
         others: Iterable[NamedLine],
         file: InvoiceFile,
         digest: str,
-        taken: set[str],
+        beside: Adjusted,
     ) -> int:
-        posted = 0
+        posted, taken = 0, beside.keys
+        keys: list[str] = []
         waiting: list[Transaction] = []
         differing: list[WorkerDay | NamedLine] = [*days, *others]
         for each in differing:
@@ -174,7 +176,14 @@ class InvoiceImporter:
                 suffix = "" if each.category is CostCategory.COMPUTE else f":{each.category}"
                 key = _free(f"bill:{digest}:{each.worker_id}:{each.day}{suffix}", taken)
                 waiting.append(
-                    adjustment(each, looked.spans(each), key=key, invoice_name=file.name, currency=self._currency)
+                    adjustment(
+                        each,
+                        looked.spans(each),
+                        key=key,
+                        provider=file.provider,
+                        invoice_name=file.name,
+                        currency=self._currency,
+                    )
                 )
             else:
                 named = hashlib.sha256(each.name.encode()).hexdigest()[:16]
@@ -183,9 +192,10 @@ class InvoiceImporter:
                     unexplained(each, key=key, provider=file.provider, invoice_name=file.name, currency=self._currency)
                 )
             if len(waiting) == _POSTED_AT_ONCE:
-                posted += self._repository.post(waiting)
+                posted += self._repository.post(waiting, beside=beside, keys=keys)
+                keys += [transaction.key for transaction in waiting]
                 waiting = []
-        return posted + self._repository.post(waiting)
+        return posted + self._repository.post(waiting, beside=beside, keys=keys)
 
 
 class _Look:

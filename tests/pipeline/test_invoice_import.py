@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,10 +14,11 @@ from pipeline.app.invoice_import import Import, InvoiceFile, InvoiceImporter
 from pipeline.domain.costs.adjusting import Agreement
 from pipeline.domain.costs.invoices import InvoiceFormatError
 from pipeline.domain.costs.transactions import Transaction
-from pipeline.domain.errors import StoreUnavailableError
+from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
-from storage.invoices import InvoiceRepository
+from storage.database import Database
+from storage.invoices import Adjusted, InvoiceRepository
 from tests.infra.invoices.cur_file import line, write_csv
 from tests.storage.bills import HOUR_US, FlatBills, SteppedBills
 from tests.storage.test_settlements import balances, end
@@ -267,9 +269,67 @@ def test_files_given_together_are_one_bill_in_any_order(world: World, tmp_path: 
 class _Failing(InvoiceRepository):
     """Posts once, and is gone."""
 
-    def post(self, transactions: Iterable[Transaction]) -> int:
-        super().post(list(transactions)[:1])
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        super().post(list(transactions)[:1], beside=beside, keys=keys)
         raise StoreUnavailableError
+
+
+class _Late(InvoiceRepository):
+    """Lets another import come in between."""
+
+    def __init__(self, database: Database, other: Callable[[], object]) -> None:
+        super().__init__(database)
+        self._other = other
+
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        self._other()
+        return super().post(transactions, beside=beside, keys=keys)
+
+
+@pytest.mark.parametrize("is_posted_before", [True, False])
+def test_of_two_imports_at_once_one_is_told_to_come_again(
+    world: World, tmp_path: Path, *, is_posted_before: bool
+) -> None:
+    worker = machine(world)
+    path = write_csv(tmp_path / "mine.csv", [*hourly(["2"] * 4, resource="i-0abc"), line("7", kind="Tax", start=START)])
+    other = hourly(["3"] * 4, resource="i-0abc")
+    if is_posted_before:
+        take(world, tmp_path, hourly(["1.5"] * 4, resource="i-0abc"))
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer._repository = _Late(world.database, lambda: take(world, tmp_path, other))
+
+    with pytest.raises(ConflictError, match="imported meanwhile"):
+        importer.run(invoice_of(path), within_percent=Decimal(1))
+    assert billed(world, worker) == 12_000_000
+
+    again = InvoiceImporter(world.database, FlatBills(), "USD").run(invoice_of(path), within_percent=Decimal(1))
+    assert (billed(world, worker), again.imported_at) == (8_000_000, None)
+
+
+def test_two_imports_of_the_same_invoice_at_once_post_it_once(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+    lines = hourly(["2"] * 4, resource="i-0abc")
+    path = write_csv(tmp_path / "bill.csv", lines)
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer._repository = _Late(world.database, lambda: take(world, tmp_path, lines))
+
+    assert importer.run(invoice_of(path), within_percent=Decimal(1)).posted == 0
+    assert billed(world, worker) == 8_000_000
+
+
+def test_an_invoice_undoes_nothing_of_another_provider(world: World, tmp_path: Path) -> None:
+    theirs, ours = machine(world), machine(world, instance="i-0def")
+    world.execute("UPDATE workers SET provider = 'gcp' WHERE id = :id", id=theirs)
+    lines = [*hourly(["2"] * 4, resource="i-0abc"), line("7", kind="Tax", start=START)]
+    first = replace(invoice_of(write_csv(tmp_path / "theirs.csv", lines)), provider="gcp")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer.run(first, within_percent=Decimal(1))
+
+    found = take(world, tmp_path, hourly(["1.5"] * 4, resource="i-0def"))
+
+    assert (billed(world, theirs), billed(world, ours)) == (8_000_000, 6_000_000)
+    assert balances(world, "billed_micros")["supplier:gcp"] == -7_000_000
+    assert {day.worker_id for day in found.days} == {ours}
 
 
 def test_an_import_that_was_broken_off_is_finished_by_the_next(world: World, tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ class SteppedBills:
         self.steps[worker_id] = steps
         self.number += 1
 
+    @property
+    def is_of_prices(self) -> bool:
+        return False
+
     def revision(self) -> int:
         return self.number
 
@@ -105,6 +109,10 @@ class FlatBill:
 
 class FlatBills:
     """Bills without price histories or rules."""
+
+    @property
+    def is_of_prices(self) -> bool:
+        return False
 
     def revision(self) -> int:
         return 0

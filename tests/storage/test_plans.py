@@ -353,6 +353,15 @@ CASES = (
         start=datetime.now(UTC) - timedelta(days=30),
         stop=NOW,
     ),
+    case(
+        "adjustments that came in between",
+        invoices.FOREIGN,
+        "ix_transactions_adjustments",
+        start=datetime.now(UTC) - timedelta(days=30),
+        stop=NOW,
+        after=0,
+        keys=["bill:1"],
+    ),
     case("expired leases", rescue._EXPIRED, "ix_packs_leased"),
     case("leases of a silent worker", rescue._HELD, "ix_packs_lease_worker", worker_id="wrk_3"),
     case(

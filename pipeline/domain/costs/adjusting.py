@@ -112,7 +112,7 @@ def midnight(day: date) -> datetime:
 
 
 def adjustment(
-    worker_day: WorkerDay, spans: Iterable[AccruedSpan], *, key: str, invoice_name: str, currency: str
+    worker_day: WorkerDay, spans: Iterable[AccruedSpan], *, key: str, provider: str, invoice_name: str, currency: str
 ) -> Transaction:
     """Return what brings the journal to what was invoiced for a worker's day.
 
@@ -141,6 +141,7 @@ def adjustment(
         method=BY_ACCRUAL if accrued else None,
         source=invoice_name,
         detail={
+            "provider": provider,
             "expected_billed_micros": worker_day.expected.billed_micros,
             "invoiced_billed_micros": worker_day.invoiced.billed_micros,
         },
@@ -179,5 +180,5 @@ def unexplained(line: NamedLine, *, key: str, provider: str, invoice_name: str, 
             Entry(account=of_supplier(provider), amounts=-line.to_post),
         ),
         source=invoice_name,
-        detail={"line": line.name},
+        detail={"provider": provider, "line": line.name},
     )

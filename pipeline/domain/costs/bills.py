@@ -74,6 +74,10 @@ class BillSource(Protocol):
     def revision(self) -> int:
         """Return a number that is another one once any price is: what was settled before is then looked at again."""
 
+    @property
+    def is_of_prices(self) -> bool:
+        """Say whether that is the number of the last price in the database, which concerns the workers that it is of."""
+
     def bill(self, life: WorkerLife) -> Bill:
         """Return the bill of that life."""
 
