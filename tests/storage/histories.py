@@ -25,6 +25,7 @@ from pipeline.domain.costs.transactions import Overhead, SharingRule
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerEnd, WorkerState
+from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.packs import PackLease
 from storage.allocations import AllocationRepository
 from storage.database import Database
@@ -130,7 +131,8 @@ class History:
                 commit = self.world.work(worker, lease, *rows, duration_us=self.chance.randrange(1, 10**9))
                 self.say(partial(self.world.packs.commit, worker, commit))
             if all(self.done[piece.batch_id] == _ROWS for piece in lease.slices):
-                self.world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
+                used = AttemptMeters(tokens_cached=self.chance.choice([None, 0, 7, 10**4]))
+                self.world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED, None, used)
                 del self.leases[worker]
 
     def lease(self, worker: WorkerId) -> PackLease:

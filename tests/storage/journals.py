@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.charging import ChargeTerms
 from pipeline.domain.costs.hourly import metered
+from pipeline.domain.costs.reusing import CACHE_CREDIT
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -153,6 +154,8 @@ class _Writer:
             self._interval(connection, batch_ids)
         elif kind < 0.85:
             self._plain(connection, number, batch_ids)
+        elif kind < 0.88:
+            self._reuse(connection, number, batch_ids)
         elif kind < 0.93:
             self._settlement(connection, number)
         else:
@@ -260,6 +263,29 @@ class _Writer:
                 method="proportional_v1" if is_shared else None,
                 detail={"pool": "base"} if is_shared else {},
                 source="a price list",
+            ),
+        )
+
+    def _reuse(self, connection: Connection, number: int, batch_ids: Sequence[BatchId]) -> None:
+        """Input tokens from a cache, and their credit."""
+        at, value = self._moment(), Amounts.cost(self.random.randint(1, 9_999))
+        lines = [
+            Entry(account=of_batch(batch_id), amounts=each)
+            for batch_id in self.random.sample(list(batch_ids), 2)
+            for each in (value, -value)
+        ]
+        post(
+            connection,
+            Transaction(
+                key=f"cache:{self.seed}:{number}",
+                kind=TransactionKind.ACCRUAL,
+                category=CostCategory.COMPUTE,
+                period_start=at,
+                period_stop=at,
+                currency="USD",
+                entries=tuple(lines),
+                worker_id=WorkerId(self.random.choice(list(self.lives))),
+                method=CACHE_CREDIT,
             ),
         )
 

@@ -39,6 +39,7 @@ from storage import (
     rescue,
     reservations,
     retries,
+    reuse,
     settlements,
     snapshots,
     uploads,
@@ -362,6 +363,7 @@ CASES = (
         after=0,
         keys=["bill:1"],
     ),
+    case("what an attempt had", reuse.WORKED, "ix_transactions_pack_id", pack_id=LIVE_PACK, lease_token=1),
     case("expired leases", rescue._EXPIRED, "ix_packs_leased"),
     case("leases of a silent worker", rescue._HELD, "ix_packs_lease_worker", worker_id="wrk_3"),
     case(

@@ -1,7 +1,10 @@
-"""Drop the rates that nothing reads, and call what providers send invoices."""
+"""Drop rates that nothing reads, call what providers send invoices, and tell what was reused."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0024"
@@ -9,11 +12,15 @@ down_revision = "0023"
 branch_labels = None
 depends_on = None
 
+_VIEWS = Path(__file__).resolve().parents[2] / "views"
+
 
 def upgrade() -> None:
     # What a worker costs an hour is on its own row, and what things cost at a moment is in `prices`.
     op.drop_table("rates", schema="nightrate")
     _rename_bills()
+    for name in ("lines_v2", "utilisation_v2", "kinds_v2"):
+        op.execute(sa.text((_VIEWS / f"{name}.sql").read_text(encoding="utf-8").replace(":", r"\:")))
 
 
 def _rename_bills() -> None:
