@@ -5,12 +5,14 @@ Rosters and tables of refusals have no size there and are not counted; nor is wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from pipeline.domain.costs.keeping import Kept, ObjectPrices, request_accrual, storage_accrual
+from pipeline.domain.costs.transactions import Transaction
 from pipeline.domain.ids import BatchId, TenantId
 from storage.database import Database
 from storage.journal import post
@@ -87,19 +89,28 @@ class KeepingRepository:
     def accrue(self, day: date, prices: ObjectPrices, *, currency: str) -> int:
         """Post what the day cost; return how many transactions that took. Repeating it changes nothing."""
         keys = [f"objects:storage:{day}", f"objects:requests:{day}"]
-        posted = self._database.run(lambda connection: connection.execute(_POSTED, {"keys": keys}).scalars().all())
+        posted = self.posted(keys)
         wanted = []
         if keys[0] not in posted and prices.gb_month_picos:
             wanted.append(storage_accrual(day, self.kept(day), prices, currency=currency))
         if keys[1] not in posted and (prices.put_picos or prices.get_picos):
             puts, gets = self.requests(day)
             wanted.append(request_accrual(day, puts=puts, gets=gets, prices=prices, currency=currency))
-        transactions = [each for each in wanted if each is not None]
+        return self.post(each for each in wanted if each is not None)
+
+    def posted(self, keys: Iterable[str]) -> set[str]:
+        """Return which of those keys are taken."""
+        arguments = {"keys": list(keys)}
+        return self._database.run(lambda connection: set(connection.execute(_POSTED, arguments).scalars()))
+
+    def post(self, accruals: Iterable[Transaction]) -> int:
+        """Post what a day cost; return how many were new."""
+        posting = list(accruals)
 
         def work(connection: Connection) -> int:
-            return sum(post(connection, transaction) is not None for transaction in transactions)
+            return sum(post(connection, accrual) is not None for accrual in posting)
 
-        return self._database.run(work) if transactions else 0
+        return self._database.run(work) if posting else 0
 
 
 def _bounds(day: date) -> dict[str, datetime]:

@@ -1,10 +1,10 @@
-"""Keeping: accrues what yesterday's objects cost, where the object store bills for them."""
+"""Keeping: accrues what yesterday's objects cost, where the object store bills for them, and what else goes by the day."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from pipeline.domain.costs.keeping import ObjectPrices
@@ -27,13 +27,15 @@ class Keeper:
         *,
         currency: str,
         now: Callable[[], datetime],
+        also: Sequence[Callable[[date], object]] = (),
         every_seconds: float = 0.0,
     ) -> None:
-        """Accrue at `prices` of the time, not sooner than `every_seconds` after the last time."""
+        """Accrue at `prices` of the time, and `also` days of other things, not sooner than `every_seconds` later."""
         self._repository = repository
         self._prices = prices
         self._currency = currency
         self._now = now
+        self._also = also
         self._every_seconds = every_seconds
         self._look_at = time.monotonic()
 
@@ -47,5 +49,7 @@ class Keeper:
             prices = self._prices(datetime.combine(day, datetime.min.time(), self._now().tzinfo))
             if not prices.is_free:
                 self._repository.accrue(day, prices, currency=self._currency)
+            for accrue in self._also:
+                accrue(day)
         self._look_at = time.monotonic() + self._every_seconds
         return False
