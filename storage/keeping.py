@@ -11,10 +11,18 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from pipeline.domain.costs.keeping import Kept, ObjectPrices, request_accrual, storage_accrual
+from pipeline.domain.costs.keeping import (
+    Kept,
+    ObjectPrices,
+    egress_accrual,
+    egress_key,
+    request_accrual,
+    storage_accrual,
+)
 from pipeline.domain.costs.transactions import Transaction
 from pipeline.domain.ids import BatchId, TenantId
 from storage.database import Database
+from storage.egress import EgressRepository
 from storage.journal import post
 
 _KEPT: Final = text("""
@@ -64,6 +72,7 @@ class KeepingRepository:
     def __init__(self, database: Database) -> None:
         """Accrue in that database."""
         self._database = database
+        self._egress = EgressRepository(database)
 
     def kept(self, day: date) -> list[Kept]:
         """Return what was kept that day for batches that lived, and for tenants."""
@@ -88,7 +97,7 @@ class KeepingRepository:
 
     def accrue(self, day: date, prices: ObjectPrices, *, currency: str) -> int:
         """Post what the day cost; return how many transactions that took. Repeating it changes nothing."""
-        keys = [f"objects:storage:{day}", f"objects:requests:{day}"]
+        keys = [f"objects:storage:{day}", f"objects:requests:{day}", egress_key(day)]
         posted = self.posted(keys)
         wanted = []
         if keys[0] not in posted and prices.gb_month_picos:
@@ -96,7 +105,13 @@ class KeepingRepository:
         if keys[1] not in posted and (prices.put_picos or prices.get_picos):
             puts, gets = self.requests(day)
             wanted.append(request_accrual(day, puts=puts, gets=gets, prices=prices, currency=currency))
+        if keys[2] not in posted and prices.egress_picos:
+            wanted.append(egress_accrual(day, self._egress.sent(day), prices, currency=currency))
         return self.post(each for each in wanted if each is not None)
+
+    def forget_egress(self, before: datetime) -> int:
+        """Forget single downloads of before a moment; return how many that were."""
+        return self._egress.forget(before)
 
     def posted(self, keys: Iterable[str]) -> set[str]:
         """Return which of those keys are taken."""

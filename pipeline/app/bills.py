@@ -36,7 +36,7 @@ def object_prices_at(stack: Stack, at: datetime) -> ObjectPrices:
     regions = {pool.region for pool in settings.rate_card.pools.values() if pool.region is not None}
     if not objects_url_of(settings).startswith("s3://") or settings.s3_endpoint_url or len(regions) != 1:
         return ObjectPrices()
-    names = ("s3_standard", "s3_standard.put", "s3_standard.get")
+    names = ("s3_standard", "s3_standard.put", "s3_standard.get", "internet")
     book = rate_card(settings, PriceRepository(stack.database), at, at, instance_types=names).book
     (region,) = regions
 
@@ -44,11 +44,12 @@ def object_prices_at(stack: Stack, at: datetime) -> ObjectPrices:
         return book.price(Item(provider="aws", name=name, unit=unit, region=region), at, settings.currency)
 
     kept = price(names[0], PriceUnit.GB_MONTH)
-    put, get = (price(name, PriceUnit.REQUEST) for name in names[1:])
+    put, get = (price(name, PriceUnit.REQUEST) for name in names[1:3])
     return ObjectPrices(
         gb_month_picos=_picos(kept),
         put_picos=_picos(put),
         get_picos=_picos(get),
+        egress_picos=_picos(price(names[3], PriceUnit.GB)),
         source=None if kept is None else f"{kept.source} {kept.as_of:%Y-%m-%dT%H:%M:%SZ} {kept.origin}",
     )
 

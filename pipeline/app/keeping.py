@@ -13,6 +13,8 @@ from storage.keeping import KeepingRepository
 EVERY_SECONDS: Final = 3600.0
 #: Days that were missed are made up for.
 _DAYS_BACK: Final = 3
+#: Downloads are told of singly until they are long posted.
+_EGRESS_KEPT: Final = timedelta(days=30)
 #: What was written in the last hour of a day may be told a little later.
 _MARGIN: Final = timedelta(hours=1)
 
@@ -51,5 +53,6 @@ class Keeper:
                 self._repository.accrue(day, prices, currency=self._currency)
             for accrue in self._also:
                 accrue(day)
+        self._repository.forget_egress(self._now() - _EGRESS_KEPT)
         self._look_at = time.monotonic() + self._every_seconds
         return False

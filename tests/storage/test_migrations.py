@@ -29,7 +29,7 @@ from pipeline.domain.uploads import UploadStatus
 from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.meters import EnergySource
-from storage import cost_tables, price_tables, quota_tables  # noqa: F401 -- importing declares
+from storage import cost_tables, egress_tables, price_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.budget_tables import BudgetRow
