@@ -88,6 +88,8 @@ def test_what_was_reused_is_credited_beside_what_was_paid_once_for_an_attempt(wo
     assert (paid[f"batch:{large}"], paid[f"batch:{small}"]) == (750, 250)
     assert world.scalars("SELECT sum(effective_micros) FROM entries WHERE batch_id = :id", id=large) == [750]
     assert world.scalars("SELECT kind FROM cost.utilisation") == ["work"]
+    told = world.rows("SELECT effective_cost, cache_credit FROM cost.batches ORDER BY effective_cost")
+    assert [tuple(map(str, row)) for row in told] == [("0.000250", "0.000062"), ("0.000750", "0.000187")]
 
 
 def test_an_attempt_that_reused_nothing_is_credited_nothing(world: World) -> None:

@@ -20,7 +20,7 @@ def upgrade() -> None:
     op.drop_table("rates", schema="nightrate")
     _rename_bills()
     _create_egress()
-    for name in ("lines_v2", "utilisation_v2", "kinds_v2"):
+    for name in ("lines_v2", "utilisation_v2", "kinds_v2", "batches_v2"):
         op.execute(sa.text((_VIEWS / f"{name}.sql").read_text(encoding="utf-8").replace(":", r"\:")))
 
 
