@@ -1,7 +1,8 @@
-"""`[rate_card]` in nightrate.toml: what is contracted with providers, and what pools are made of."""
+"""`[rate_card]` in nightrate.toml: what is contracted with providers, what pools are made of, which disks are kept."""
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.domain.costs.billing_rules import BILLING_RULES, BillingRule, rule_of
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import Commitment, Discount, Offer
+from pipeline.domain.costs.volumes import Volume
 from pipeline.domain.limits import RATE_MICROS_PER_HOUR_MAX
 from pipeline.domain.money import MICROS_PER_UNIT
 
@@ -68,12 +70,30 @@ class PoolSettings(_Table):
         return self
 
 
+class VolumeSettings(_Table):
+    """A disk that is paid for whether a machine runs on it or not."""
+
+    provider: _Provider
+    kind: _Word = Field(description="Its class, as the provider prices it, such as gp3.")
+    gb: Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=3)] = Field(description="Of 2^30 bytes each.")
+    region: _Word | None = None
+    since: date = Field(description="The first day that it is paid for, UTC.")
+    until: date | None = Field(default=None, description="The first day without it. Default: it is kept.")
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> VolumeSettings:
+        if self.until is not None and self.until < self.since:
+            raise ValueError("until comes before since")
+        return self
+
+
 class RateCardSettings(_Table):
     """Contracts with providers, and pools."""
 
     discounts: tuple[DiscountSettings, ...] = ()
     commitments: tuple[CommitmentSettings, ...] = ()
     pools: dict[Annotated[str, Field(pattern=_POOL)], PoolSettings] = Field(default_factory=dict)
+    volumes: dict[Annotated[str, Field(pattern=_POOL)], VolumeSettings] = Field(default_factory=dict)
 
     def contracted(self) -> list[Discount]:
         """Return what was negotiated."""
@@ -98,6 +118,21 @@ class RateCardSettings(_Table):
                 rate_micros_per_hour=int(each.rate_per_hour * MICROS_PER_UNIT),
             )
             for each in self.commitments
+        ]
+
+    def kept_volumes(self) -> list[Volume]:
+        """Return the volumes, by name."""
+        return [
+            Volume(
+                name=name,
+                provider=each.provider,
+                kind=each.kind,
+                region=each.region,
+                size_bytes=int(each.gb * 1024**3),
+                since=each.since,
+                until=each.until,
+            )
+            for name, each in sorted(self.volumes.items())
         ]
 
     def offer_of(self, pool: str, market: str) -> Offer:

@@ -63,6 +63,8 @@ _FOCUS: Final = text("""
       FROM cost_lines AS lines
       LEFT JOIN batches ON batches.id = lines.batch_id LEFT JOIN tenants ON tenants.id = batches.tenant_id
      WHERE lines.period_start >= :first AND lines.period_start < :until
+       -- What was reused is no charge, nor is its credit.
+       AND lines.kind NOT IN ('reused', 'cache_credit')
      GROUP BY lines.hour, lines.currency, lines.category, lines.kind, lines.transaction_kind, lines.method, lines.pool,
               lines.provider, lines.market, lines.instance_type, lines.region, lines.zone, lines.worker_id, lines.model,
               lines.variant, batches.tenant_id, tenants.name, batches.project_id, 20

@@ -37,8 +37,10 @@ _KEYS: Final = {
 def _report(key: str) -> TextClause:
     return text(f"""
         SELECT {key} AS key, sums.currency, {_SUMS},
-               CAST(coalesce(sum(effective_micros) FILTER (WHERE kind NOT IN ('work', 'shared')), 0) AS bigint)
-                   AS waste_micros
+               CAST(coalesce(sum(effective_micros) FILTER (WHERE kind NOT IN ('work', 'shared', 'reused', 'cache_credit')), 0) AS bigint)
+                   AS waste_micros,
+               CAST(coalesce(-sum(effective_micros) FILTER (WHERE kind = 'cache_credit'), 0) AS bigint)
+                   AS cache_credit_micros
           FROM cost_day_sums AS sums LEFT JOIN batches ON batches.id = sums.batch_id
          WHERE sums.day >= :first AND sums.day < :until
            AND (CAST(:tenant_id AS text) IS NULL OR batches.tenant_id = :tenant_id)
@@ -51,6 +53,7 @@ _UTILISATION: Final = text("""
     SELECT kind, CAST(sum(worker_us) AS bigint) AS worker_us, CAST(sum(effective_micros) AS bigint) AS effective_micros,
            currency
       FROM cost_day_sums WHERE day >= :first AND day < :until AND category = 'compute'
+       AND kind NOT IN ('reused', 'cache_credit')
      GROUP BY kind, currency ORDER BY 3 DESC, kind
 """)
 _CHARGE_KEYS: Final = {

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
+from pipeline.domain.costs.amounts import NAMES
 from storage.base import Base
 from storage.journal_tables import TransactionRow
 from storage.tables import BatchRow
@@ -32,42 +33,15 @@ DIMENSIONS = (
     "currency",
 )
 #: Of these, what the sums by day are kept apart by.
-DAY_DIMENSIONS = (
-    "day",
-    "batch_id",
-    "kind",
-    "pool",
-    "market",
-    "provider",
-    "instance_type",
-    "region",
-    "model",
-    "variant",
-    "tier",
-    "category",
-    "currency",
-)
+DAY_DIMENSIONS = tuple(name for name in DIMENSIONS if name not in {"hour", "zone", "transaction_kind", "method"})
 #: What is summed up.
-MEASURES = (
-    "list_micros",
-    "contracted_micros",
-    "effective_micros",
-    "billed_micros",
-    "on_demand_micros",
-    "charged_micros",
-    "row_count",
-    "input_tokens",
-    "output_tokens",
-    "worker_us",
-)
+MEASURES = (*NAMES, "row_count", "input_tokens", "output_tokens", "worker_us")
 
 
-class CostHourRow(Base):
-    """Lines of the journal that have all but their figures in common, of one hour."""
+class _Sums:
+    """What sums by the hour and by the day have in common."""
 
-    __tablename__ = "cost_hours"
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    hour: Mapped[datetime]
     day: Mapped[date]
     batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
     kind: Mapped[str]
@@ -76,14 +50,11 @@ class CostHourRow(Base):
     provider: Mapped[str | None]
     instance_type: Mapped[str | None]
     region: Mapped[str | None]
-    zone: Mapped[str | None]
     model: Mapped[str | None]
     variant: Mapped[str | None]
     #: That of the packs; None: there were none.
     tier: Mapped[str | None]
     category: Mapped[str]
-    transaction_kind: Mapped[str]
-    method: Mapped[str | None]
     currency: Mapped[str]
     list_micros: Mapped[int]
     contracted_micros: Mapped[int]
@@ -95,6 +66,16 @@ class CostHourRow(Base):
     input_tokens: Mapped[int]
     output_tokens: Mapped[int]
     worker_us: Mapped[int]
+
+
+class CostHourRow(_Sums, Base):
+    """Lines of the journal that have all but their figures in common, of one hour."""
+
+    __tablename__ = "cost_hours"
+    hour: Mapped[datetime]
+    zone: Mapped[str | None]
+    transaction_kind: Mapped[str]
+    method: Mapped[str | None]
     __table_args__ = (
         UniqueConstraint(*DIMENSIONS, name="uq_cost_hours", postgresql_nulls_not_distinct=True),
         Index("ix_cost_hours_day", "day"),
@@ -102,34 +83,10 @@ class CostHourRow(Base):
     )
 
 
-class CostDayRow(Base):
+class CostDayRow(_Sums, Base):
     """Lines of the journal that have all but their figures and hours in common, of one day: what most is asked of."""
 
     __tablename__ = "cost_days"
-    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    day: Mapped[date]
-    batch_id: Mapped[str | None] = mapped_column(ForeignKey(BatchRow.id))
-    kind: Mapped[str]
-    pool: Mapped[str | None]
-    market: Mapped[str | None]
-    provider: Mapped[str | None]
-    instance_type: Mapped[str | None]
-    region: Mapped[str | None]
-    model: Mapped[str | None]
-    variant: Mapped[str | None]
-    tier: Mapped[str | None]
-    category: Mapped[str]
-    currency: Mapped[str]
-    list_micros: Mapped[int]
-    contracted_micros: Mapped[int]
-    effective_micros: Mapped[int]
-    billed_micros: Mapped[int]
-    on_demand_micros: Mapped[int]
-    charged_micros: Mapped[int]
-    row_count: Mapped[int]
-    input_tokens: Mapped[int]
-    output_tokens: Mapped[int]
-    worker_us: Mapped[int]
     __table_args__ = (
         UniqueConstraint(*DAY_DIMENSIONS, name="uq_cost_days", postgresql_nulls_not_distinct=True),
         Index("ix_cost_days_batch_id", "batch_id"),

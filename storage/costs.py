@@ -66,7 +66,7 @@ class BatchCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overhead:
+class OverheadTime:
     """What one kind of time that no batch pays for has cost."""
 
     kind: IntervalKind
@@ -105,11 +105,11 @@ class CostRepository:
         row = self._database.run(lambda connection: connection.execute(_BATCH_COST, {"batch_id": batch_id}).one())
         return BatchCost(amount_micros=int(row.amount_micros), tokens=int(row.tokens), currency=row.currency)
 
-    def overhead_since(self, since: datetime | None) -> list[Overhead]:
+    def overhead_since(self, since: datetime | None) -> list[OverheadTime]:
         """Return what the time that no batch pays for has cost since then, or ever, the dearest kind first."""
         rows = self._database.run(lambda connection: connection.execute(_OVERHEAD, {"since": since}).all())
         return [
-            Overhead(
+            OverheadTime(
                 kind=IntervalKind(row.kind),
                 duration_us=int(row.duration_us),
                 amount_micros=int(row.amount_micros),

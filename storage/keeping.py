@@ -5,14 +5,24 @@ Rosters and tables of refusals have no size there and are not counted; nor is wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from pipeline.domain.costs.keeping import Kept, ObjectPrices, request_accrual, storage_accrual
+from pipeline.domain.costs.keeping import (
+    Kept,
+    ObjectPrices,
+    egress_accrual,
+    egress_key,
+    request_accrual,
+    storage_accrual,
+)
+from pipeline.domain.costs.transactions import Transaction
 from pipeline.domain.ids import BatchId, TenantId
 from storage.database import Database
+from storage.egress import EgressRepository
 from storage.journal import post
 
 _KEPT: Final = text("""
@@ -62,6 +72,7 @@ class KeepingRepository:
     def __init__(self, database: Database) -> None:
         """Accrue in that database."""
         self._database = database
+        self._egress = EgressRepository(database)
 
     def kept(self, day: date) -> list[Kept]:
         """Return what was kept that day for batches that lived, and for tenants."""
@@ -86,20 +97,35 @@ class KeepingRepository:
 
     def accrue(self, day: date, prices: ObjectPrices, *, currency: str) -> int:
         """Post what the day cost; return how many transactions that took. Repeating it changes nothing."""
-        keys = [f"objects:storage:{day}", f"objects:requests:{day}"]
-        posted = self._database.run(lambda connection: connection.execute(_POSTED, {"keys": keys}).scalars().all())
+        keys = [f"objects:storage:{day}", f"objects:requests:{day}", egress_key(day)]
+        posted = self.posted(keys)
         wanted = []
         if keys[0] not in posted and prices.gb_month_picos:
             wanted.append(storage_accrual(day, self.kept(day), prices, currency=currency))
         if keys[1] not in posted and (prices.put_picos or prices.get_picos):
             puts, gets = self.requests(day)
             wanted.append(request_accrual(day, puts=puts, gets=gets, prices=prices, currency=currency))
-        transactions = [each for each in wanted if each is not None]
+        if keys[2] not in posted and prices.egress_picos:
+            wanted.append(egress_accrual(day, self._egress.sent(day), prices, currency=currency))
+        return self.post(each for each in wanted if each is not None)
+
+    def forget_egress(self, before: datetime) -> int:
+        """Forget single downloads of before a moment; return how many that were."""
+        return self._egress.forget(before)
+
+    def posted(self, keys: Iterable[str]) -> set[str]:
+        """Return which of those keys are taken."""
+        arguments = {"keys": list(keys)}
+        return self._database.run(lambda connection: set(connection.execute(_POSTED, arguments).scalars()))
+
+    def post(self, accruals: Iterable[Transaction]) -> int:
+        """Post what a day cost; return how many were new."""
+        posting = list(accruals)
 
         def work(connection: Connection) -> int:
-            return sum(post(connection, transaction) is not None for transaction in transactions)
+            return sum(post(connection, accrual) is not None for accrual in posting)
 
-        return self._database.run(work) if transactions else 0
+        return self._database.run(work) if posting else 0
 
 
 def _bounds(day: date) -> dict[str, datetime]:

@@ -84,8 +84,11 @@ class _Meter:
             rates=rates_of(row),
         )
 
-    def charged(self, interval: Interval, entries: Sequence[Entry], **more: Any) -> Transaction:  # noqa: ANN401 -- fields of a transaction
-        cost = metered(self.rates, interval.start_us, interval.stop_us)
+    def cost(self, interval: Interval) -> Amounts:
+        """Return what that span of its life costs."""
+        return metered(self.rates, interval.start_us, interval.stop_us)
+
+    def charged(self, interval: Interval, cost: Amounts, entries: Sequence[Entry], **more: Any) -> Transaction:  # noqa: ANN401 -- fields of a transaction
         return Transaction(
             key=f"interval:{self.worker_id}:{interval.start_us}",
             kind=TransactionKind.ACCRUAL,
@@ -118,19 +121,21 @@ def record_work(connection: Connection, worker_id: WorkerId, commit: WorkCommit,
     assert interval.kind is IntervalKind.WORK
     meter = _Meter.locked(connection, worker_id)
     works = commit.works()
+    cost = meter.cost(interval)
     _add_interval(
         connection,
         meter,
         interval,
+        cost,
         pack_id=commit.pack_id,
         lease_token=commit.lease_token,
         tokens=sum(inputs + outputs for _, inputs, outputs in works.values()),
         split_rule=SplitRule.PREDICTED_COST,
     )
-    cost = metered(meter.rates, interval.start_us, interval.stop_us)
     entries = _work_entries(connection, works, _shares(cost, works, unit_costs))
     charged = meter.charged(
         interval,
+        cost,
         entries,
         pack_id=commit.pack_id,
         lease_token=commit.lease_token,
@@ -208,15 +213,16 @@ def record_overhead(connection: Connection, worker_id: WorkerId, interval: Inter
         if interval.kind is not IntervalKind.LATE:
             raise LeaseLostError(f"worker {worker_id} was declared lost")
         interval = replace(interval, start_us=max(interval.start_us, meter.metered_until_us))
-    _add_interval(connection, meter, interval)
-    cost = metered(meter.rates, interval.start_us, interval.stop_us)
-    post(connection, meter.charged(interval, [Entry(account=of_overhead(Overhead(interval.kind)), amounts=cost)]))
+    cost = meter.cost(interval)
+    _add_interval(connection, meter, interval, cost)
+    post(connection, meter.charged(interval, cost, [Entry(account=of_overhead(Overhead(interval.kind)), amounts=cost)]))
 
 
 def _add_interval(
     connection: Connection,
     meter: _Meter,
     interval: Interval,
+    cost: Amounts,
     *,
     pack_id: str | None = None,
     lease_token: int | None = None,
@@ -234,7 +240,7 @@ def _add_interval(
             "lease_token": lease_token,
             "tokens": tokens,
             "rate_micros_per_hour": meter.rates.effective_micros,
-            "cost_micros": metered(meter.rates, interval.start_us, interval.stop_us).effective_micros,
+            "cost_micros": cost.effective_micros,
             "split_rule": split_rule,
         },
     )

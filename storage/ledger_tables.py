@@ -51,21 +51,6 @@ class IntervalRow(Base):
     )
 
 
-class RateRow(Base):
-    """What an hour of a pool's worker costs from an instant on."""
-
-    __tablename__ = "rates"
-    pool: Mapped[str] = mapped_column(primary_key=True)
-    market: Mapped[str] = mapped_column(primary_key=True)
-    effective_at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.now())
-    rate_micros_per_hour: Mapped[int]
-    currency: Mapped[str]
-    __table_args__ = (
-        CheckConstraint("market IN ('spot', 'on_demand')", name="market"),
-        CheckConstraint("rate_micros_per_hour >= 0", name="rate"),
-    )
-
-
 class LeadershipRow(Base):
     """Which scheduler leads; each write of a scheduler names the epoch it leads in."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.ids import BatchId, PackId
 from pipeline.ports.meters import AttemptMeters, BatchMeters
 from storage.database import Database
+from storage.reuse import credit_reuse
 
 _RECORD = text("""
     UPDATE attempts
@@ -86,7 +87,7 @@ class MeterRepository:
 
 
 def record_meters(connection: Connection, pack_id: PackId, lease_token: int, meters: AttemptMeters) -> None:
-    """Write what an attempt used; the same again changes nothing."""
+    """Write what an attempt used, and the credit of what it reused; the same again changes nothing."""
     identity = meters.identity
     figures = asdict(meters)
     del figures["identity"]
@@ -99,3 +100,5 @@ def record_meters(connection: Connection, pack_id: PackId, lease_token: int, met
         "device": identity and identity.device,
     }
     connection.execute(_RECORD, named | figures)
+    if meters.tokens_cached:
+        credit_reuse(connection, pack_id, lease_token, meters.tokens_cached)

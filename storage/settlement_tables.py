@@ -1,4 +1,4 @@
-"""The tables of what became of the journal afterwards: settled workers, shared hours, imported bills."""
+"""The tables of what became of the journal afterwards: settled workers, shared hours, imported invoices."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class AllocationHourRow(Base):
     )
 
 
-class BillRow(Base):
-    """A provider's bill that was imported; append-only."""
+class InvoiceRow(Base):
+    """A provider's invoice that was imported; append-only."""
 
-    __tablename__ = "bills"
+    __tablename__ = "invoices"
     #: SHA-256 of the file.
     digest: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]

@@ -38,6 +38,22 @@ _DUE: Final = text(f"""{_LIFE} LEFT JOIN settlements ON worker_id = workers.id
      ORDER BY coalesce(settled_at, started_at), workers.id LIMIT :limit
 """)
 
+#: Workers that ended are not looked at again for prices that are not of their machine, place and time. Prices are numbered
+#: in the order in which they become known.
+PASS_OVER: Final = text("""
+    UPDATE settlements SET revision = :revision WHERE worker_id IN (
+        SELECT worker_id FROM settlements AS looked JOIN workers ON workers.id = worker_id
+         WHERE is_final AND revision < :revision AND NOT EXISTS (
+               SELECT FROM prices
+                WHERE (prices.name, prices.provider, prices.currency) =
+                      (workers.instance_type, workers.provider, workers.currency)
+                  AND unit = 'hour' AND prices.market IN (workers.market, 'on_demand')
+                  AND prices.region IN ('', workers.region) AND prices.zone IN ('', workers.zone)
+                  AND prices.id > looked.revision AND prices.id <= :revision
+                  AND effective_at < greatest(ended_at, started_at + metered_until_us * interval '1 microsecond'))
+         LIMIT :limit)
+""")
+
 _LIVES: Final = text(f"""{_LIFE}
      WHERE CAST(:worker_ids AS text[]) IS NULL OR workers.id = ANY(CAST(:worker_ids AS text[])) ORDER BY workers.id
 """)
@@ -128,6 +144,11 @@ class SettlementRepository:
         """Return workers whose bill may differ from what is posted, those looked at longest ago first."""
         arguments = {"revision": revision, "limit": limit}
         return self._database.run(lambda connection: [life_of(row) for row in connection.execute(_DUE, arguments)])
+
+    def pass_over(self, *, revision: int, limit: int) -> int:
+        """Note of workers that ended that no price up to that one concerns them; return of how many, at most `limit`."""
+        arguments = {"revision": revision, "limit": limit}
+        return self._database.run(lambda connection: connection.execute(PASS_OVER, arguments).rowcount)
 
     def lives(self, worker_ids: Iterable[WorkerId] | None = None) -> list[WorkerLife]:
         """Return those workers, or all there ever were; one that is not there is left out."""

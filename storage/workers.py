@@ -32,18 +32,6 @@ _REGISTER = text("""
     RETURNING greatest(CAST(extract(epoch FROM clock_timestamp() - started_at) * 1000000 AS bigint), 0) AS age_us
 """)
 
-_NOTE_RATE = text("""
-    -- The rate card keeps a row for each change, so that a past bill can be read with the rate it had.
-    INSERT INTO rates (pool, market, rate_micros_per_hour, currency)
-    SELECT pool, market, rate_micros_per_hour, currency FROM workers
-     WHERE id = :worker_id AND NOT EXISTS (
-        SELECT FROM (SELECT rate_micros_per_hour, currency FROM rates
-                      WHERE rates.pool = workers.pool AND rates.market = workers.market
-                      ORDER BY effective_at DESC LIMIT 1) AS latest
-         WHERE latest.rate_micros_per_hour = workers.rate_micros_per_hour AND latest.currency = workers.currency)
-    ON CONFLICT DO NOTHING
-""")
-
 _BEAT = text("""
     UPDATE workers SET heartbeat_at = clock_timestamp(), uptime_us = greatest(uptime_us, :uptime_us)
      WHERE id = :worker_id AND state NOT IN ('stopped', 'lost')
@@ -117,7 +105,6 @@ class WorkerRepository:
                 raise ConflictError(
                     f"worker {registration.worker_id} was given up before it appeared, or has run already"
                 )
-            connection.execute(_NOTE_RATE, arguments)
             send_wakeup(connection)
             return int(age_us)
 

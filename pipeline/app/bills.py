@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.app.pricing import rate_card
 from pipeline.app.stack import Stack, objects_url_of
 from pipeline.config import Settings
 from pipeline.domain.costs import billing
+from pipeline.domain.costs.adjusting import midnight
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.bills import BillSource, WorkerLife
 from pipeline.domain.costs.keeping import ObjectPrices
@@ -18,8 +19,9 @@ from pipeline.domain.costs.rate_card import Offer, PriceUnknownError, RateCard, 
 from pipeline.domain.lifecycle import WorkerEnd
 from storage.prices import PriceRepository
 
-#: All that was ever said of an instance type, and all that is to come.
-_EVER: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+#: Lives are nearly all of a few days and a few kinds of machines.
+_CARDS_MAX: Final = 64
+_DAY: Final = timedelta(days=1)
 _NOT_COVERED: Final = 2**31
 
 
@@ -34,7 +36,7 @@ def object_prices_at(stack: Stack, at: datetime) -> ObjectPrices:
     regions = {pool.region for pool in settings.rate_card.pools.values() if pool.region is not None}
     if not objects_url_of(settings).startswith("s3://") or settings.s3_endpoint_url or len(regions) != 1:
         return ObjectPrices()
-    names = ("s3_standard", "s3_standard.put", "s3_standard.get")
+    names = ("s3_standard", "s3_standard.put", "s3_standard.get", "internet")
     book = rate_card(settings, PriceRepository(stack.database), at, at, instance_types=names).book
     (region,) = regions
 
@@ -42,11 +44,12 @@ def object_prices_at(stack: Stack, at: datetime) -> ObjectPrices:
         return book.price(Item(provider="aws", name=name, unit=unit, region=region), at, settings.currency)
 
     kept = price(names[0], PriceUnit.GB_MONTH)
-    put, get = (price(name, PriceUnit.REQUEST) for name in names[1:])
+    put, get = (price(name, PriceUnit.REQUEST) for name in names[1:3])
     return ObjectPrices(
         gb_month_picos=_picos(kept),
         put_picos=_picos(put),
         get_picos=_picos(get),
+        egress_picos=_picos(price(names[3], PriceUnit.GB)),
         source=None if kept is None else f"{kept.source} {kept.as_of:%Y-%m-%dT%H:%M:%SZ} {kept.origin}",
     )
 
@@ -91,7 +94,7 @@ class PricedBills:
         self._settings = settings
         self._prices = prices
         self._revision = -1
-        self._cards: dict[str, RateCard] = {}
+        self._cards: dict[tuple[str, datetime, datetime], RateCard] = {}
 
     def revision(self) -> int:
         """Return a number that is another one once any price is; from then on that price counts."""
@@ -100,6 +103,11 @@ class PricedBills:
             self._revision = found
             self._cards.clear()
         return found
+
+    @property
+    def is_of_prices(self) -> bool:
+        """Say that it is."""
+        return True
 
     def bill(self, life: WorkerLife) -> PricedBill:
         """Return the bill of that life."""
@@ -129,7 +137,7 @@ class PricedBills:
         )
         # One that a commitment covered when it came stays covered.
         committed = 0 if life.rates.billed_micros == 0 < life.rates.effective_micros else _NOT_COVERED
-        card = self._card(life.instance_type)
+        card = self._card(life.instance_type, life.started_at, life.stopped_at)
         try:
             steps = card.steps(offer, life.started_at, life.stopped_at, committed_workers=committed)
             source = card.hourly_rates(offer, life.started_at, committed_workers=committed).source
@@ -137,11 +145,16 @@ class PricedBills:
             return registered, None
         return steps, source
 
-    def _card(self, instance_type: str) -> RateCard:
-        card = self._cards.get(instance_type)
+    def _card(self, instance_type: str, start: datetime, stop: datetime) -> RateCard:
+        """Return the prices of those days."""
+        first, last = midnight(start.astimezone(UTC).date()), midnight(stop.astimezone(UTC).date()) + _DAY
+        key = instance_type, first, last
+        card = self._cards.get(key)
         if card is None:
-            card = rate_card(self._settings, self._prices, *_EVER, instance_types=[instance_type])
-            self._cards[instance_type] = card
+            if len(self._cards) >= _CARDS_MAX:
+                self._cards.clear()
+            card = rate_card(self._settings, self._prices, first, last, instance_types=[instance_type])
+            self._cards[key] = card
         return card
 
 

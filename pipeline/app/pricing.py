@@ -59,8 +59,11 @@ def rate_card(
 ) -> RateCard:
     """Return the rate card with all prices in force from `start` to `stop`, of those instance types or of everything."""
     said = repository.in_force(start, stop, names=instance_types)
+    known = catalogue.load().prices
+    if instance_types is not None:
+        known = tuple(price for price in known if price.item.name in instance_types)
     return RateCard(
-        book=PriceBook([*catalogue.load().prices, *said]),
+        book=PriceBook([*known, *said]),
         currency=settings.currency,
         flat_micros_per_hour=settings.rate_micros_per_hour,
         discounts=settings.rate_card.contracted(),

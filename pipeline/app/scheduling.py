@@ -25,6 +25,7 @@ from pipeline.app.settling import Settler
 from pipeline.app.stack import Stack, collect_seldom, open_stack, required
 from pipeline.app.sweeping import EVERY_SECONDS as SWEEP_EVERY_SECONDS
 from pipeline.app.sweeping import Sweeper
+from pipeline.app.volumes import Volumes
 from pipeline.app.webhooks import Webhooks
 from pipeline.config import Settings
 from pipeline.domain.costs.transactions import Overhead
@@ -40,6 +41,7 @@ from storage.cycles import CycleRepository, Leadership
 from storage.firings import FiringRepository
 from storage.keeping import KeepingRepository
 from storage.packs import PackRepository
+from storage.prices import PriceRepository
 from storage.settlements import SettlementRepository
 from storage.wakeups import WakeupListener
 
@@ -135,11 +137,13 @@ class _Duties:
             [Overhead(kind) for kind in stack.settings.share_overhead_kinds],
             every_seconds=ALLOCATE_EVERY_SECONDS,
         )
+        kept = KeepingRepository(stack.database)
         self._keeper = Keeper(
-            KeepingRepository(stack.database),
+            kept,
             lambda at: object_prices_at(stack, at),
             currency=stack.settings.currency,
             now=stack.recurring.now,
+            also=[Volumes(stack.settings, kept, PriceRepository(stack.database)).accrue],
             every_seconds=KEEP_EVERY_SECONDS,
         )
         self._webhooks = Webhooks.of(stack)

@@ -15,6 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 EVERY_SECONDS: Final = 60.0
 _WORKERS_AT_ONCE: Final = 50
+_PASSED_OVER_AT_ONCE: Final = 1000
 
 
 class Settler:
@@ -26,12 +27,14 @@ class Settler:
         self._bills = bills
         self._every_seconds = every_seconds
         self._settle_at = time.monotonic()
+        self._passed_over = -1
 
     def run_once(self) -> bool:
         """Settle some of what is due; True when there may be more."""
         if time.monotonic() < self._settle_at:
             return False
         revision = self._bills.revision()
+        self._pass_over(revision)
         due = self._repository.due(revision=revision, limit=_WORKERS_AT_ONCE)
         posted = sum(self.settle(life, revision=revision) for life in due)
         if posted:
@@ -40,6 +43,13 @@ class Settler:
         if not has_more:
             self._settle_at = time.monotonic() + self._every_seconds
         return has_more
+
+    def _pass_over(self, revision: int) -> None:
+        if not self._bills.is_of_prices or revision == self._passed_over:
+            return
+        while self._repository.pass_over(revision=revision, limit=_PASSED_OVER_AT_ONCE) == _PASSED_OVER_AT_ONCE:
+            pass
+        self._passed_over = revision
 
     def settle(self, life: WorkerLife, *, revision: int | None = None) -> int:
         """Bring what is posted of a life to its bill; return how many transactions that took."""

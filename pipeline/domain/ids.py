@@ -119,6 +119,11 @@ def new_budget_id() -> BudgetId:
     return BudgetId(_new("budget"))
 
 
+def new_download_id() -> str:
+    """Return a new id for a download."""
+    return _new("dl")
+
+
 def new_top_up_id() -> str:
     """Return an id for what is added to a budget."""
     return _new("topup")

@@ -62,6 +62,8 @@ class ReportLine:
     charged_micros: int
     #: Of `effective_micros`, what no batch had the use of.
     waste_micros: int
+    #: What input tokens that were taken from a cache would have cost on top.
+    cache_credit_micros: int
     row_count: int
     input_tokens: int
     output_tokens: int
@@ -102,6 +104,7 @@ SUMMED: Final = (
     "on_demand_micros",
     "charged_micros",
     "waste_micros",
+    "cache_credit_micros",
     "row_count",
     "input_tokens",
     "output_tokens",

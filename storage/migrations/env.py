@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 import storage.audit_tables  # noqa: F401 -- a table that no other refers to
-from storage import cost_tables, quota_tables  # noqa: F401 -- importing declares
+from storage import cost_tables, egress_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.base import SCHEMA
 from storage.recurring_tables import FiringRow
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,83 @@ def test_a_spot_price_that_changed_in_between_is_settled_and_one_that_is_learned
     for _ in range(2):
         settler.run_once()
     assert balances(world)["supplier:local"] == -(100_000 + 200_000 + 300_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_due"),
+    [
+        ({}, True),
+        ({"market": Market.ON_DEMAND}, True),
+        ({"region": None}, True),
+        ({"region": "eu-west-1"}, False),
+        ({"zone": "use1-az1"}, False),
+        ({"name": "x9.metal"}, False),
+        ({"provider": "gcp"}, False),
+        ({"market": Market.RESERVED}, False),
+        ({"unit": PriceUnit.GB_MONTH}, False),
+    ],
+)
+def test_a_price_has_the_workers_looked_at_again_that_it_is_of(
+    world: World, changes: dict[str, Any], *, is_due: bool
+) -> None:
+    prices = PriceRepository(world.database)
+    prices.add([said(3_600_000, START - timedelta(days=1))])
+    worker = spot_machine(world, seconds=300)
+    end(world, worker)
+    settlements = SettlementRepository(world.database)
+    settler = Settler(settlements, PricedBills(Settings(), prices))
+    settler.run_once()
+
+    price = said(7_200_000, START)
+    prices.add([replace(price, item=replace(price.item, **changes))])
+    assert settlements.pass_over(revision=prices.revision(), limit=10) == (not is_due)
+
+    due = [life.worker_id for life in settlements.due(revision=prices.revision(), limit=10)]
+    assert due == ([worker] if is_due else [])
+
+
+def test_a_price_of_another_time_or_currency_has_nobody_looked_at_again(world: World) -> None:
+    prices = PriceRepository(world.database)
+    prices.add([said(3_600_000, START - timedelta(days=1))])
+    end(world, spot_machine(world, seconds=300))
+    settlements = SettlementRepository(world.database)
+    settler = Settler(settlements, PricedBills(Settings(), prices))
+    settler.run_once()
+    posted = world.scalars("SELECT count(*) FROM transactions")
+
+    # Its end is that of the clock: it is metered for less than it was there.
+    prices.add([said(1, datetime.now(UTC) + timedelta(hours=1)), replace(said(1, START), currency="EUR")])
+    settler.run_once()
+
+    assert settlements.due(revision=prices.revision(), limit=10) == []
+    assert world.scalars("SELECT revision FROM settlements") == [prices.revision()]
+    assert world.scalars("SELECT count(*) FROM transactions") == posted
+
+
+def test_prices_are_looked_up_for_the_days_of_a_life_and_once_for_lives_of_the_same_days(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = PriceRepository(world.database)
+    prices.add([said(3_600_000, START - timedelta(days=30))])
+    prices.add([said(3_600_000 + number, START + timedelta(days=number)) for number in range(1, 20)])
+    asked: list[tuple[datetime, datetime, int]] = []
+    look = prices.in_force
+
+    def counted(start: datetime, stop: datetime, *, names: Sequence[str] | None = None) -> list[Price]:
+        found = look(start, stop, names=names)
+        asked.append((start, stop, len(found)))
+        return found
+
+    monkeypatch.setattr(prices, "in_force", counted)
+    bills = PricedBills(Settings(), prices)
+    workers = [spot_machine(world, seconds=300) for _ in range(3)]
+
+    lives = SettlementRepository(world.database).lives(workers)
+    costs = {total_of(bills.bill(life), life).effective_micros for life in lives}
+
+    midnight = START.replace(hour=0)
+    assert costs == {300_000}
+    assert asked == [(midnight, midnight + timedelta(days=1), 1)]
 
 
 @pytest.mark.parametrize(("cause", "micros"), [(WorkerEnd.INTERRUPTED, 0), (WorkerEnd.STOPPED, 60_000)])

@@ -181,6 +181,17 @@ def test_a_life_is_billed_by_the_prices_that_held_and_those_that_were_learned_la
     assert rule.name == "aws_linux_v1"
 
 
+def test_a_rate_card_of_some_machines_has_the_prices_of_no_other(prices: PriceRepository) -> None:
+    prices.add(
+        [price("0.40", NOW - DAY), price("5", NOW - DAY, item=Item(provider="aws", name="z9", unit=PriceUnit.HOUR))]
+    )
+
+    card = rate_card(Settings(), prices, NOW, NOW, instance_types=["g5.xlarge"])
+
+    assert {each.item.name for each in card.book} == {"g5.xlarge"}
+    assert {each.source for each in card.book} == {PriceSource.CATALOGUE, PriceSource.REFRESHED}
+
+
 def test_what_stands_is_shown_with_what_is_scheduled(prices: PriceRepository) -> None:
     prices.add(
         [

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import WorkerLife
+from pipeline.domain.costs.hourly import metered
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import WorkerEnd
 
@@ -64,6 +65,10 @@ class SteppedBills:
         self.steps[worker_id] = steps
         self.number += 1
 
+    @property
+    def is_of_prices(self) -> bool:
+        return False
+
     def revision(self) -> int:
         return self.number
 
@@ -86,3 +91,31 @@ class SteppedBills:
             life.metered_until_us,
             life.end_cause is WorkerEnd.INTERRUPTED and life.metered_until_us < HOUR_US,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatBill:
+    """Every microsecond at the rates that the worker was registered with; nothing is free and nothing rounded."""
+
+    rates: Amounts
+    rule: str = "flat_v1"
+    source: str | None = None
+    rounding: Amounts = field(default_factory=Amounts)
+    minimum: Amounts = field(default_factory=Amounts)
+
+    def between(self, start_us: int, stop_us: int) -> Amounts:
+        return metered(self.rates, start_us, stop_us)
+
+
+class FlatBills:
+    """Bills without price histories or rules."""
+
+    @property
+    def is_of_prices(self) -> bool:
+        return False
+
+    def revision(self) -> int:
+        return 0
+
+    def bill(self, life: WorkerLife) -> FlatBill:
+        return FlatBill(rates=life.rates)

@@ -1,4 +1,4 @@
-"""Random histories of workers, packs, crashes, preemptions, retries, prices, settlements, allocations and bills."""
+"""Random histories of workers, packs, crashes, preemptions, retries, prices, settlements, allocations and invoices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from infra.bills import cur
-from infra.bills.tables import sha256_of
+from infra.invoices import cur
+from infra.invoices.tables import sha256_of
 from pipeline.app.allocating import Allocator
-from pipeline.app.bill_import import BillFile, BillImporter
+from pipeline.app.invoice_import import InvoiceFile, InvoiceImporter
 from pipeline.app.settling import Settler
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.bills import total_of
@@ -25,11 +25,12 @@ from pipeline.domain.costs.transactions import Overhead, SharingRule
 from pipeline.domain.errors import LeaseLostError
 from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind, WorkerEnd, WorkerState
+from pipeline.ports.meters import AttemptMeters
 from pipeline.ports.packs import PackLease
 from storage.allocations import AllocationRepository
 from storage.database import Database
 from storage.settlements import SettlementRepository
-from tests.infra.bills.cur_file import line, write_csv
+from tests.infra.invoices.cur_file import line, write_csv
 from tests.storage.bills import HOUR_US, SECOND_US, SteppedBills, Steps
 from tests.storage.world import World
 
@@ -130,7 +131,8 @@ class History:
                 commit = self.world.work(worker, lease, *rows, duration_us=self.chance.randrange(1, 10**9))
                 self.say(partial(self.world.packs.commit, worker, commit))
             if all(self.done[piece.batch_id] == _ROWS for piece in lease.slices):
-                self.world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED)
+                used = AttemptMeters(tokens_cached=self.chance.choice([None, 0, 7, 10**4]))
+                self.world.packs.finish(lease.pack_id, lease.lease_token, AttemptOutcome.SUCCEEDED, None, used)
                 del self.leases[worker]
 
     def lease(self, worker: WorkerId) -> PackLease:
@@ -201,7 +203,7 @@ class History:
         self.say(Allocator(AllocationRepository(self.database), self.rule, kinds).run_once)
 
     def take_bill(self, *, of_all: bool = False) -> dict[WorkerId, int]:
-        """Import a bill made up for some workers; return what each was billed, in micro-units."""
+        """Import an invoice made up for some workers; return what each was billed, in micro-units."""
         lines, billed = [], {}
         for life in self.settlements.lives(self.workers):
             if not (of_all or (life.is_over and self.chance.random() < 0.5)):
@@ -227,8 +229,8 @@ class History:
         self.chance.shuffle(lines)
         lines.append(line(f"{self.chance.random():.9f}", kind="Tax", start=datetime.now(UTC)))
         path = write_csv(self.folder / f"{self.chance.randrange(10**9)}.csv", lines)
-        file = BillFile(paths=[path], provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of)
-        importer = BillImporter(self.database, self.bills, "USD")
+        file = InvoiceFile(paths=[path], provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of)
+        importer = InvoiceImporter(self.database, self.bills, "USD")
         self.say(partial(importer.run, file, within_percent=Decimal(1)))
         return billed
 
@@ -239,7 +241,7 @@ class History:
             self.say_again(message)
 
     def again(self) -> None:
-        # A bill of before would, rightly, be another version of what came since.
+        # An invoice of before would, rightly, be another version of what came since.
         old = [each for each in self.messages if "run" not in str(getattr(each, "func", each))]
         if old:
             self.say_again(self.chance.choice(old))
@@ -295,7 +297,7 @@ class History:
         assert not left, f"not shared: {left}"
 
     def check_bills(self) -> None:
-        """With all days invoiced, a worker's entries are its invoice; and the next bill undoes the last."""
+        """With all days invoiced, a worker's entries are its invoice; and the next invoice undoes the last."""
         for _ in range(2):
             billed = self.take_bill(of_all=True)
             for standing in self.settlements.standings():

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
 from pipeline.domain.costs.charging import ChargeTerms
 from pipeline.domain.costs.hourly import metered
+from pipeline.domain.costs.reusing import CACHE_CREDIT
 from pipeline.domain.costs.transactions import (
     CostCategory,
     Entry,
@@ -23,7 +24,6 @@ from pipeline.domain.costs.transactions import (
     of_overhead,
     of_revenue,
     of_supplier,
-    reversal,
 )
 from pipeline.domain.ids import BatchId, PackId, WorkerId
 from pipeline.domain.money import split_by_weight
@@ -154,6 +154,8 @@ class _Writer:
             self._interval(connection, batch_ids)
         elif kind < 0.85:
             self._plain(connection, number, batch_ids)
+        elif kind < 0.88:
+            self._reuse(connection, number, batch_ids)
         elif kind < 0.93:
             self._settlement(connection, number)
         else:
@@ -264,6 +266,29 @@ class _Writer:
             ),
         )
 
+    def _reuse(self, connection: Connection, number: int, batch_ids: Sequence[BatchId]) -> None:
+        """Input tokens from a cache, and their credit."""
+        at, value = self._moment(), Amounts.cost(self.random.randint(1, 9_999))
+        lines = [
+            Entry(account=of_batch(batch_id), amounts=each)
+            for batch_id in self.random.sample(list(batch_ids), 2)
+            for each in (value, -value)
+        ]
+        post(
+            connection,
+            Transaction(
+                key=f"cache:{self.seed}:{number}",
+                kind=TransactionKind.ACCRUAL,
+                category=CostCategory.COMPUTE,
+                period_start=at,
+                period_stop=at,
+                currency="USD",
+                entries=tuple(lines),
+                worker_id=WorkerId(self.random.choice(list(self.lives))),
+                method=CACHE_CREDIT,
+            ),
+        )
+
     def _settlement(self, connection: Connection, number: int) -> None:
         worker_id = self.random.choice(list(self.lives))
         at, amount = self._moment(), Amounts.cost(self.random.randint(-9_999, 9_999))
@@ -316,6 +341,34 @@ class _Writer:
             ),
         )
         post(connection, reversal(posted, found.id, key=f"reversal:{self.seed}:{number}"))
+
+
+def reversal(posted: Transaction, transaction_id: int, *, key: str) -> Transaction:
+    """Return what undoes a posted transaction, line by line: what an operator may have posted by hand."""
+    return Transaction(
+        key=key,
+        kind=TransactionKind.REVERSAL,
+        category=posted.category,
+        period_start=posted.period_start,
+        period_stop=posted.period_stop,
+        currency=posted.currency,
+        entries=tuple(
+            Entry(
+                account=entry.account,
+                amounts=-entry.amounts,
+                row_count=-entry.row_count,
+                input_tokens=-entry.input_tokens,
+                output_tokens=-entry.output_tokens,
+            )
+            for entry in posted.entries
+        ),
+        worker_id=posted.worker_id,
+        pack_id=posted.pack_id,
+        lease_token=posted.lease_token,
+        reverses_id=transaction_id,
+        method=posted.method,
+        source=posted.source,
+    )
 
 
 def _json(labels: dict[str, str]) -> str:

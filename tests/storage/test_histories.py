@@ -15,7 +15,7 @@ from pipeline.domain.costs import allocating, settling
 from pipeline.domain.costs.adjusting import WorkerDay
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.transactions import Transaction
-from storage import allocations, bills, journal, settlements
+from storage import allocations, invoices, journal, settlements
 from tests.services import fresh_database
 from tests.storage.histories import History
 from tests.storage.world import World, open_world
@@ -92,7 +92,7 @@ def _posts_under_any_key(patch: pytest.MonkeyPatch) -> None:
         (number,) = connection.execute(settlements.text("SELECT count(*) FROM transactions")).one()
         return posts(connection, replace(transaction, key=f"{transaction.key}:{number}"))
 
-    patch.setattr(bills, "post", twice)
+    patch.setattr(invoices, "post", twice)
     patch.setattr(allocations, "post", twice)
     patch.setattr(settlements, "post", twice)
 

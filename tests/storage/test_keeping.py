@@ -4,10 +4,13 @@ import random
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.app.keeping import Keeper
-from pipeline.domain.costs.keeping import ObjectPrices, storage_micros
-from pipeline.domain.ids import DEFAULT_TENANT
+from pipeline.domain.costs.keeping import ObjectPrices, Sent, egress_accrual, storage_micros
+from pipeline.domain.ids import DEFAULT_TENANT, BatchId
+from storage.egress import EgressRepository
 from storage.keeping import KeepingRepository
 from tests.storage.test_settlements import balances
 from tests.storage.world import World
@@ -108,3 +111,57 @@ def test_days_that_were_missed_are_made_up_for_and_a_free_store_costs_nothing(wo
         keeper(S3).run_once()
     assert world.scalars("SELECT key FROM transactions ORDER BY id") == [*days, "objects:storage:2026-11-20"]
     assert world.scalars("SELECT DISTINCT category FROM transactions") == ["storage"]
+
+
+def test_a_batch_pays_for_the_downloads_of_its_results_and_nobody_for_those_of_other_files(world: World) -> None:
+    batch, egress = world.admit(1), EgressRepository(world.database)
+    results, errors, other = world.file(), world.file(), world.file()
+    world.execute(
+        "UPDATE batches SET output_file_id = :results, error_file_id = :errors", results=results, errors=errors
+    )
+    for number, (file_id, gigabytes) in enumerate(((results, 2), (results, 1), (errors, 1), (other, 6))):
+        for _ in range(2):
+            egress.add(f"dl_{number}", file_id, gigabytes * 1024**3)
+    world.execute("UPDATE egress SET sent_at = :at", at=NOON)
+    egress.add("dl_later", other, 1024**3)
+    repository = KeepingRepository(world.database)
+    prices = ObjectPrices(egress_picos=90_000_000_000, source="a test")
+
+    assert [repository.accrue(DAY, prices, currency="USD") for _ in range(2)] == [1, 0]
+
+    assert balances(world, "billed_micros") == {
+        f"batch:{batch}": 360_000,
+        "overhead:network": 540_000,
+        "supplier:objects": -900_000,
+    }
+    (row,) = world.rows("SELECT key, category, detail FROM transactions")
+    assert (row.key, row.category) == (f"objects:egress:{DAY}", "network")
+    assert row.detail["tenants"] == {DEFAULT_TENANT: 540_000}
+
+
+def test_single_downloads_are_forgotten_when_they_are_long_posted(world: World) -> None:
+    egress, file_id = EgressRepository(world.database), world.file()
+    egress.add("dl_old", file_id, 1)
+    world.execute("UPDATE egress SET sent_at = :at", at=NOON - timedelta(days=40))
+    egress.add("dl_new", file_id, 1)
+    keeper = Keeper(
+        KeepingRepository(world.database), lambda _at: S3, currency="USD", now=lambda: NOON.replace(tzinfo=UTC)
+    )
+
+    keeper.run_once()
+
+    assert world.scalars("SELECT id FROM egress") == ["dl_new"]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 10**15)), max_size=8), st.integers(0, 10**12))
+def test_whatever_was_sent_costs_what_its_shares_cost(found: list[tuple[bool, int]], picos: int) -> None:
+    sent = [
+        Sent(batch_id=BatchId(f"batch_{number}") if is_batch else None, tenant_id=DEFAULT_TENANT, size_bytes=size)
+        for number, (is_batch, size) in enumerate(found)
+    ]
+
+    accrual = egress_accrual(DAY, sent, ObjectPrices(egress_picos=picos), currency="USD")
+
+    total = sum(size for _, size in found) * picos // 1024**3 // 10**6
+    owed = -accrual.entries[-1].amounts.billed_micros if accrual else 0
+    assert owed == total

@@ -23,7 +23,6 @@ from pipeline.domain.costs.transactions import (
     of_overhead,
     of_revenue,
     of_supplier,
-    reversal,
 )
 from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import AttemptOutcome, IntervalKind
@@ -32,6 +31,7 @@ from pipeline.domain.shares import UnitCosts
 from pipeline.domain.tiers import Tier
 from pipeline.ports.packs import Interval, PackLease, WorkCommit
 from storage.journal import post
+from tests.storage.journals import reversal
 from tests.storage.world import World
 
 

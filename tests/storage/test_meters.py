@@ -65,6 +65,39 @@ def test_what_a_pack_used_is_shared_by_the_tokens_of_its_batches(world: World) -
     assert (mine.attempts, mine.tokens) == (1, 300)
 
 
+def test_what_was_reused_is_credited_beside_what_was_paid_once_for_an_attempt(world: World) -> None:
+    large, small = world.admit(10), world.admit(10)
+    used = replace(USED, tokens_cached=100)
+    ran(world, {large: 300, small: 100}, used)
+    paid = dict(world.rows("SELECT account, sum(effective_micros) FROM entries GROUP BY account"))  # type: ignore[arg-type]
+    (attempt,) = world.rows("SELECT pack_id, lease_token FROM attempts")
+
+    for _ in range(2):
+        world.packs.meter(attempt.pack_id, attempt.lease_token, used)
+
+    lines = world.rows("""
+        SELECT batch_id, kind, CAST(effective_micros AS int), pool, CAST(worker_us AS int) FROM cost_lines
+         WHERE kind IN ('reused', 'cache_credit') ORDER BY line
+    """)
+    assert sorted(tuple(line) for line in lines) == sorted(
+        (batch, kind, sign * micros, "local", 0)
+        for batch, micros in ((large, 187), (small, 62))
+        for kind, sign in (("reused", 1), ("cache_credit", -1))
+    )
+    # A thousand for three batches' worth of tokens and one's, of which a quarter was reused.
+    assert (paid[f"batch:{large}"], paid[f"batch:{small}"]) == (750, 250)
+    assert world.scalars("SELECT sum(effective_micros) FROM entries WHERE batch_id = :id", id=large) == [750]
+    assert world.scalars("SELECT kind FROM cost.utilisation") == ["work"]
+    told = world.rows("SELECT effective_cost, cache_credit FROM cost.batches ORDER BY effective_cost")
+    assert [tuple(map(str, row)) for row in told] == [("0.000250", "0.000062"), ("0.000750", "0.000187")]
+
+
+def test_an_attempt_that_reused_nothing_is_credited_nothing(world: World) -> None:
+    ran(world, {world.admit(10): 300}, replace(USED, tokens_cached=0))
+
+    assert world.scalars("SELECT key FROM transactions WHERE key LIKE 'cache:%'") == []
+
+
 def test_what_a_pack_used_is_shared_as_its_price_is(world: World) -> None:
     large, small = world.admit(10), world.admit(10)
     costs = UnitCosts(row_picoseconds=10, input_token_picoseconds=1, output_token_picoseconds=7)

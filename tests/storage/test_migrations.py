@@ -38,14 +38,14 @@ from pipeline.domain.webhooks import DisabledReason, EventType
 from pipeline.ports.cycle import LearnedKind
 from pipeline.ports.fleet import FleetReason, RefusalKind
 from pipeline.ports.meters import EnergySource
-from storage import cost_tables, price_tables, quota_tables  # noqa: F401 -- importing declares
+from storage import cost_tables, egress_tables, price_tables, quota_tables  # noqa: F401 -- importing declares
 from storage.audit_tables import AuditRow
 from storage.base import SCHEMA
 from storage.budget_tables import BudgetRow
 from storage.fleet_tables import RentalRow
 from storage.migrations import upgrade, versions
 from storage.recurring_tables import FiringRow
-from storage.settlement_tables import BillRow
+from storage.settlement_tables import InvoiceRow
 from storage.upload_tables import UploadRow
 from storage.webhook_tables import WebhookRow
 from tests.services import fresh_database
@@ -55,7 +55,7 @@ TABLES = FiringRow.metadata
 assert UploadRow.metadata is TABLES
 assert AuditRow.metadata is TABLES
 assert WebhookRow.metadata is TABLES
-assert BillRow.metadata is TABLES
+assert InvoiceRow.metadata is TABLES
 assert BudgetRow.metadata is TABLES
 assert RentalRow.metadata is TABLES
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pipeline.app.settling import Settler
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
-from pipeline.domain.costs.bills import FlatBills, total_of
+from pipeline.domain.costs.bills import total_of
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerEnd, WorkerState
 from storage.settlements import SettlementRepository
-from tests.storage.bills import HOUR_US, SECOND_US, SteppedBills
+from tests.storage.bills import HOUR_US, SECOND_US, FlatBills, SteppedBills
 from tests.storage.world import World
 
 _RATES = Amounts(

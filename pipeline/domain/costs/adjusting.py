@@ -58,10 +58,10 @@ class WorkerDay:
     #: By the rule that its provider bills by; of compute alone.
     expected: Amounts
     invoiced: Amounts
-    #: Adjusted to bills before.
+    #: Adjusted to invoices before.
     adjusted: Amounts
     is_open: bool = False
-    #: A bill before had it, this one has not: what was adjusted is undone.
+    #: An invoice before had it, this one has not: what was adjusted is undone.
     is_gone: bool = False
 
     @property
@@ -112,7 +112,7 @@ def midnight(day: date) -> datetime:
 
 
 def adjustment(
-    worker_day: WorkerDay, spans: Iterable[AccruedSpan], *, key: str, bill_name: str, currency: str
+    worker_day: WorkerDay, spans: Iterable[AccruedSpan], *, key: str, provider: str, invoice_name: str, currency: str
 ) -> Transaction:
     """Return what brings the journal to what was invoiced for a worker's day.
 
@@ -139,8 +139,9 @@ def adjustment(
         ),
         worker_id=worker_day.worker_id,
         method=BY_ACCRUAL if accrued else None,
-        source=bill_name,
+        source=invoice_name,
         detail={
+            "provider": provider,
             "expected_billed_micros": worker_day.expected.billed_micros,
             "invoiced_billed_micros": worker_day.invoiced.billed_micros,
         },
@@ -149,7 +150,7 @@ def adjustment(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedLine:
-    """What a bill has of one name in a month and no worker explains."""
+    """What an invoice has of one name in a month and no worker explains."""
 
     month: date
     name: str
@@ -164,7 +165,7 @@ class NamedLine:
         return self.invoiced - self.adjusted
 
 
-def unexplained(line: NamedLine, *, key: str, provider: str, bill_name: str, currency: str) -> Transaction:
+def unexplained(line: NamedLine, *, key: str, provider: str, invoice_name: str, currency: str) -> Transaction:
     """Return what puts a line that no worker explains into the journal."""
     month = midnight(line.month)
     return Transaction(
@@ -178,6 +179,6 @@ def unexplained(line: NamedLine, *, key: str, provider: str, bill_name: str, cur
             Entry(account=line.account, amounts=line.to_post),
             Entry(account=of_supplier(provider), amounts=-line.to_post),
         ),
-        source=bill_name,
-        detail={"line": line.name},
+        source=invoice_name,
+        detail={"provider": provider, "line": line.name},
     )

@@ -22,6 +22,7 @@ from pipeline.domain.costs.transactions import (
     SharingRule,
     Transaction,
     TransactionKind,
+    is_of_batch,
     of_overhead,
 )
 
@@ -30,7 +31,6 @@ SHAREABLE: Final = frozenset(
     {Overhead.BOOT, Overhead.LOAD, Overhead.IDLE, Overhead.DRAIN, Overhead.MINIMUM, Overhead.ROUNDING}
 )
 _EVENLY: Final = Amounts.cost(1)
-_BATCH: Final = "batch:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def allocation(
 
 
 def _wanted(pool_hour: PoolHour, rule: SharingRule, kinds: Collection[Overhead]) -> dict[Account, Amounts]:
-    batches = sorted(account for account in pool_hour.costs if account.startswith(_BATCH))
+    batches = sorted(account for account in pool_hour.costs if is_of_batch(account))
     pots = {
         account: pool_hour.costs[account]
         for account in map(of_overhead, sorted(kinds))

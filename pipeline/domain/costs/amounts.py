@@ -67,11 +67,6 @@ class Amounts:
         """Return what `micros_of` gives for the name of each cost; nothing is charged."""
         return cls(**{name: micros_of(name) for name in COST_NAMES})
 
-    @property
-    def saving_micros(self) -> int:
-        """Return what was saved against on demand; below zero where it cost more."""
-        return self.on_demand_micros - self.effective_micros
-
     def each(self) -> tuple[int, ...]:
         """Return the amounts in the order of `NAMES`."""
         return astuple(self)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Protocol
 
 from pipeline.domain.costs.amounts import Amounts
-from pipeline.domain.costs.hourly import metered
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import WorkerEnd
-
-_NOTHING: Final = Amounts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +74,10 @@ class BillSource(Protocol):
     def revision(self) -> int:
         """Return a number that is another one once any price is: what was settled before is then looked at again."""
 
+    @property
+    def is_of_prices(self) -> bool:
+        """Say whether that is the number of the last price in the database, which concerns the workers that it is of."""
+
     def bill(self, life: WorkerLife) -> Bill:
         """Return the bill of that life."""
 
@@ -85,30 +86,3 @@ def total_of(bill: Bill, life: WorkerLife) -> Amounts:
     """Return all that is billed so far."""
     lived = bill.between(0, life.metered_until_us)
     return lived + bill.rounding + bill.minimum if life.is_over else lived
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlatBill:
-    """Every microsecond at the rates that the worker was registered with; nothing is free and nothing rounded."""
-
-    rates: Amounts
-    rule: str = "flat_v1"
-    source: str | None = None
-    rounding: Amounts = _NOTHING
-    minimum: Amounts = _NOTHING
-
-    def between(self, start_us: int, stop_us: int) -> Amounts:
-        """Return the cost of a span."""
-        return metered(self.rates, start_us, stop_us)
-
-
-class FlatBills:
-    """Bills without price histories or rules."""
-
-    def revision(self) -> int:
-        """Return a number that never changes."""
-        return 0
-
-    def bill(self, life: WorkerLife) -> FlatBill:
-        """Return what was accrued."""
-        return FlatBill(rates=life.rates)

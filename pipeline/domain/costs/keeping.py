@@ -1,10 +1,11 @@
-"""Keeping objects: bytes times time, and requests, as an object store bills them; in whole numbers throughout.
+"""Keeping objects: bytes times time, requests, and bytes sent out, as a store bills them; in whole numbers throughout.
 
 A GB-month is 2^30 bytes kept for the calendar month (UTC) that the day is in.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -38,12 +39,14 @@ class ObjectPrices:
     gb_month_picos: int = 0
     put_picos: int = 0
     get_picos: int = 0
+    #: Of a GB (2^30 bytes) sent to the internet.
+    egress_picos: int = 0
     source: str | None = None
 
     @property
     def is_free(self) -> bool:
         """Say whether nothing is billed."""
-        return not (self.gb_month_picos or self.put_picos or self.get_picos)
+        return not (self.gb_month_picos or self.put_picos or self.get_picos or self.egress_picos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,15 @@ class Kept:
     batch_id: BatchId | None
     tenant_id: TenantId | None
     byte_microseconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What was sent out on a day: of a batch's results, or else of a tenant's files."""
+
+    batch_id: BatchId | None
+    tenant_id: TenantId
+    size_bytes: int
 
 
 def storage_micros(byte_us: int, gb_month_picos: int, day: date) -> int:
@@ -95,9 +107,40 @@ def request_accrual(day: date, *, puts: int, gets: int, prices: ObjectPrices, cu
         "gets": gets,
         "estimated": "a PUT for each object that the tables name, a GET for each shard of each attempt and each part of a "
         "batch that was finalized",
-        "egress": "not metered",
     }
     return _accrual(f"objects:requests:{day}", day, entries, total, prices, detail, currency)
+
+
+def egress_accrual(day: date, sent: Sequence[Sent], prices: ObjectPrices, *, currency: str) -> Transaction | None:
+    """Return what a day's downloads cost whom, as if all went to the internet; None where that is nothing."""
+    size_bytes = sum(each.size_bytes for each in sent)
+    total = size_bytes * prices.egress_picos // (_GB * PICOS_PER_MICRO)
+    if not total:
+        return None
+    parts = split_by_weight(total, [each.size_bytes for each in sent])
+    entries = [
+        Entry(account=of_batch(each.batch_id), amounts=Amounts.cost(micros))
+        for each, micros in zip(sent, parts, strict=True)
+        if each.batch_id is not None and micros
+    ]
+    tenants: Counter[str] = Counter()
+    for each, micros in zip(sent, parts, strict=True):
+        if each.batch_id is None:
+            tenants[each.tenant_id] += micros
+    if tenants.total():
+        entries.append(Entry(account=of_overhead(Overhead.NETWORK), amounts=Amounts.cost(tenants.total())))
+    detail = {
+        "size_bytes": size_bytes,
+        "gb_picos": prices.egress_picos,
+        "tenants": tenants,
+        "estimated": "bytes that the API streamed, as if sent to the internet; links to the object store are not metered",
+    }
+    return _accrual(egress_key(day), day, entries, total, prices, detail, currency, category=CostCategory.NETWORK)
+
+
+def egress_key(day: date) -> str:
+    """Return what a day's downloads are posted for."""
+    return f"objects:egress:{day}"
 
 
 def _accrual(
@@ -108,12 +151,14 @@ def _accrual(
     prices: ObjectPrices,
     detail: Mapping[str, Any],
     currency: str,
+    *,
+    category: CostCategory = CostCategory.STORAGE,
 ) -> Transaction:
     begin = datetime.combine(day, time(), UTC)
     return Transaction(
         key=key,
         kind=TransactionKind.ACCRUAL,
-        category=CostCategory.STORAGE,
+        category=category,
         period_start=begin,
         period_stop=begin + _DAY,
         currency=currency,

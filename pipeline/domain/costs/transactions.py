@@ -93,7 +93,7 @@ class Entry:
     @property
     def batch_id(self) -> BatchId | None:
         """Return the batch whose account it is."""
-        return BatchId(self.account.removeprefix(_BATCH)) if self.account.startswith(_BATCH) else None
+        return BatchId(self.account.removeprefix(_BATCH)) if is_of_batch(self.account) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,11 @@ class Transaction:
         assert self.period_start <= self.period_stop
 
 
+def is_of_batch(account: Account) -> bool:
+    """Say whether it is a batch's."""
+    return account.startswith(_BATCH)
+
+
 def of_batch(batch_id: BatchId) -> Account:
     """Return the account of a batch: what it cost, and what is charged for it."""
     return Account(f"{_BATCH}{batch_id}")
@@ -147,31 +152,3 @@ def of_supplier(pool: str) -> Account:
 def of_revenue(tier: Tier) -> Account:
     """Return the account that what is charged is credited to."""
     return Account(f"revenue:{tier}")
-
-
-def reversal(posted: Transaction, transaction_id: int, *, key: str) -> Transaction:
-    """Return what undoes a posted transaction, line by line."""
-    return Transaction(
-        key=key,
-        kind=TransactionKind.REVERSAL,
-        category=posted.category,
-        period_start=posted.period_start,
-        period_stop=posted.period_stop,
-        currency=posted.currency,
-        entries=tuple(
-            Entry(
-                account=entry.account,
-                amounts=-entry.amounts,
-                row_count=-entry.row_count,
-                input_tokens=-entry.input_tokens,
-                output_tokens=-entry.output_tokens,
-            )
-            for entry in posted.entries
-        ),
-        worker_id=posted.worker_id,
-        pack_id=posted.pack_id,
-        lease_token=posted.lease_token,
-        reverses_id=transaction_id,
-        method=posted.method,
-        source=posted.source,
-    )

@@ -1,4 +1,4 @@
-"""`nightrate cost reconcile`: the journal beside workers' lives, and beside a provider's bill."""
+"""`nightrate cost reconcile`: the journal beside workers' lives, and beside a provider's invoice."""
 
 from __future__ import annotations
 
@@ -23,65 +23,80 @@ def reconcile(
         typer.Option(
             "--bill",
             metavar="FILE",
-            help="A provider's bill: .csv, .csv.gz, .parquet. Repeat it for a bill in several files.",
+            help="A provider's invoice: .csv, .csv.gz, .parquet. Repeat it for one in several files.",
         ),
     ] = None,
     bill_format: Annotated[
-        str, typer.Option("--format", help="What the bill is: cur-2.0 (AWS Data Exports).")
+        str, typer.Option("--format", help="What the invoice is: cur-2.0 (AWS Data Exports).")
     ] = "cur-2.0",
     month: Annotated[
-        str | None, typer.Option("--month", metavar="YYYY-MM", help="Of the bill, this month alone.")
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Of the invoice, this month alone.")
     ] = None,
     within: Annotated[
         str, typer.Option("--within", metavar="PERCENT", help="What is near enough to be no alarm.")
     ] = "1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, and post nothing.")] = False,
+    sum_again: Annotated[
+        bool, typer.Option("--sum-again", help="Where sums for analysts are not the journal's, make them again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Check the journal against workers' lives and their bills, or against a provider's bill, which it is adjusted to."""
+    """Check the journal against workers' lives and their bills, or against a provider's invoice, which it is adjusted to."""
+    from pipeline.domain.errors import UsageError
+
     if not bill:
-        return _check(as_json=as_json)
+        return _check(sum_again=sum_again, as_json=as_json)
+    if sum_again:
+        raise UsageError("--sum-again is of the journal by itself, --bill of an invoice", hint="ask for one of them")
     return _import(bill, bill_format, _month_of(month), _percent_of(within), is_dry=dry_run, as_json=as_json)
 
 
-def _check(*, as_json: bool) -> int:
+def _check(*, sum_again: bool, as_json: bool) -> int:
     from pipeline.app.bills import bills_of
     from pipeline.app.reconciling import reconcile as look
     from pipeline.entrypoints.cli.connection import connected
-    from pipeline.entrypoints.cli.cost_reconcile_views import books_document, print_books
+    from pipeline.entrypoints.cli.cost_reconcile_views import books_document, print_books, print_sums
+    from storage.cost_sums import CostSums
 
     with connected() as stack:
         books = look(stack.database, bills_of(stack))
-    is_good = all(pool.is_good for pool in books)
+        sums = CostSums(stack.database)
+        wrong = sums.differences()
+        if wrong and sum_again:
+            sums.start_again()
+    is_good = all(pool.is_good for pool in books) and not wrong
     if as_json:
-        print_document({"ok": is_good, "pools": [books_document(pool) for pool in books]})
+        is_again = bool(wrong) and sum_again
+        pools = [books_document(pool) for pool in books]
+        print_document({"ok": is_good, "pools": pools, "wrong_sums": wrong, "summed_again": is_again})
     else:
         print_books(books)
+        print_sums(wrong, is_again=sum_again)
     return ExitCode.OK if is_good else ExitCode.FAILED
 
 
 def _import(
     paths: list[Path], bill_format: str, month: date | None, within_percent: Decimal, *, is_dry: bool, as_json: bool
 ) -> int:
-    from infra.bills import cur
-    from infra.bills.tables import sha256_of
-    from pipeline.app.bill_import import BillFile, BillImporter
+    from infra.invoices import cur
+    from infra.invoices.tables import sha256_of
     from pipeline.app.bills import bills_of
+    from pipeline.app.invoice_import import InvoiceFile, InvoiceImporter
     from pipeline.domain.costs.adjusting import Agreement
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.connection import connected
     from pipeline.entrypoints.cli.cost_reconcile_views import import_document, print_import
 
     if bill_format != cur.FORMAT:
-        raise UsageError(f"{bill_format!r} is no format of bills that is known here", hint=cur.FORMAT)
+        raise UsageError(f"{bill_format!r} is no format of invoices that is known here", hint=cur.FORMAT)
     for path in paths:
         if not path.is_file():
             raise UsageError(f"{path} is no file")
-    file = BillFile(
+    file = InvoiceFile(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
     with connected() as stack:
-        importer = BillImporter(stack.database, bills_of(stack), stack.settings.currency)
+        importer = InvoiceImporter(stack.database, bills_of(stack), stack.settings.currency)
         found = importer.run(file, within_percent=within_percent, is_dry=is_dry)
     if as_json:
         print_document({**import_document(found), "dry_run": is_dry})

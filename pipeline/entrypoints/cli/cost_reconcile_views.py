@@ -11,7 +11,7 @@ from pipeline.entrypoints.cli.figures import counted, money
 from pipeline.entrypoints.cli.talk import print_line, print_table, say
 
 if TYPE_CHECKING:  # the stores are imported by the command that opens them
-    from pipeline.app.bill_import import Import
+    from pipeline.app.invoice_import import Import
     from pipeline.app.reconciling import PoolBooks
     from pipeline.domain.costs.adjusting import NamedLine, WorkerDay
 
@@ -76,14 +76,27 @@ def print_books(books: Sequence[PoolBooks]) -> None:
         say(f"{counted(waiting, 'worker')} live or ended just now: settled within the hour.")
 
 
+def print_sums(wrong: int, *, is_again: bool) -> None:
+    """Show how many sums of the views are not the journal's."""
+    if not wrong:
+        return
+    print_line(
+        f"✗ {counted(wrong, 'sum')} of the schema `cost` {'is' if wrong == 1 else 'are'} not what the journal says"
+    )
+    if is_again:
+        say("They are made again: views read the journal until the leading scheduler has done so.")
+    else:
+        say("`nightrate cost reconcile --sum-again` has them made again.")
+
+
 def import_document(found: Import) -> dict[str, object]:
-    """Return what came of a bill."""
-    from pipeline.domain.costs.bill_lines import micros
+    """Return what came of an invoice."""
+    from pipeline.domain.costs.invoices import micros
 
     return {
         "verdict": found.verdict,
         "digest": found.digest,
-        "bill": found.name,
+        "invoice": found.name,
         "currency": found.currency,
         "start": found.start.isoformat(),
         "stop": found.stop.isoformat(),
@@ -108,9 +121,9 @@ def import_document(found: Import) -> dict[str, object]:
 
 
 def print_import(found: Import, *, is_dry: bool) -> None:
-    """Show what came of a bill."""
+    """Show what came of an invoice."""
     if found.imported_at is not None:
-        say(f"This bill was imported before, at {found.imported_at:%Y-%m-%d %H:%M}Z.")
+        say(f"This invoice was imported before, at {found.imported_at:%Y-%m-%d %H:%M}Z.")
     _print_pools(found)
     _print_kinds(found)
     unexplained = [line for line in found.others if line.invoiced]
@@ -122,7 +135,7 @@ def print_import(found: Import, *, is_dry: bool) -> None:
     if len(unexplained) > _SHOWN_MAX:
         print_line(f"  and {len(unexplained) - _SHOWN_MAX:,} more: --json has them all")
     for life, expected in found.missing[:_SHOWN_MAX]:
-        print_line(f"✗ {life.worker_id} is not in the bill, {_money(found, expected)} were expected")
+        print_line(f"✗ {life.worker_id} is not in the invoice, {_money(found, expected)} were expected")
     sign = "✗" if found.verdict == "off" else "✓"
     print_line(f"{sign} {_WORDS[found.verdict]}")
     say("Nothing was posted: a dry run." if is_dry else f"{counted(found.posted, 'adjustment')} posted.")
@@ -153,7 +166,7 @@ def _print_pools(found: Import) -> None:
 
 
 def _print_kinds(found: Import) -> None:
-    from pipeline.domain.costs.bill_lines import micros
+    from pipeline.domain.costs.invoices import micros
 
     heads = ("LINES OF", "NUMBER", "BILLED", "EFFECTIVE")
     rows = [

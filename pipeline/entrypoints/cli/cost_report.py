@@ -180,3 +180,8 @@ def _print_costs(line: ReportLine) -> None:
         "billed": line.billed_micros,
     }
     print_line("  ".join(f"{name} {money(micros, line.currency)}" for name, micros in seen.items()))
+    if line.cache_credit_micros:
+        without, credit = line.effective_micros + line.cache_credit_micros, -line.cache_credit_micros
+        print_line(
+            f"without reused prefixes {money(without, line.currency)}  cache credit {money(credit, line.currency)}"
+        )

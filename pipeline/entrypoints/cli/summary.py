@@ -9,7 +9,7 @@ from pipeline.domain.lifecycle import BatchState
 from pipeline.entrypoints.cli.documents import batch_document, error_lines, why
 from pipeline.entrypoints.cli.figures import count, duration, money, price_per_million, rate
 from pipeline.entrypoints.cli.talk import print_document, say
-from storage.costs import CostRepository, Overhead
+from storage.costs import CostRepository, OverheadTime
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
     from pipeline.app.stack import Stack
@@ -77,7 +77,7 @@ def _cost(view: BatchView, amount_micros: int) -> str:
     return amount if per_million is None else f"{amount}, {money(per_million, view.currency)} per 1M tokens"
 
 
-def _overhead(overhead: list[Overhead], currency: str) -> str:
+def _overhead(overhead: list[OverheadTime], currency: str) -> str:
     total = sum(item.amount_micros for item in overhead)
     parts = ", ".join(f"{item.kind} {money(item.amount_micros, currency)}" for item in overhead)
     return money(total, currency) + (f" ({parts})" if parts else "")

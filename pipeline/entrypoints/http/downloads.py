@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import Send
 
 from pipeline.app.stack import Stack
+from pipeline.domain.errors import NightrateError
+from pipeline.domain.ids import FileId, new_download_id
 from pipeline.entrypoints.http.errors import ApiError
 from pipeline.ports.files import FileView
+from storage.egress import EgressRepository
+
+_LOG = logging.getLogger(__name__)
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,40})-(?P<last>[0-9]{0,40})", re.ASCII | re.IGNORECASE)
@@ -46,8 +53,10 @@ async def download(request: Request, stack: Stack, file: FileView) -> Response:
     }
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size_bytes}"
-    return StreamingResponse(
-        _blocks(stack, file.object_key, start, stop),
+    sent = _Sent(stack, file.file_id)
+    return _MeteredResponse(
+        _blocks(stack, file.object_key, start, stop, sent),
+        sent=sent,
         status_code=200 if span is None else 206,
         headers=headers,
         media_type=_CONTENT_TYPE,
@@ -59,12 +68,46 @@ def _link(stack: Stack, file: FileView) -> str | None:
     return stack.objects.link(file.object_key, seconds=seconds, filename=file.filename) if seconds else None
 
 
-async def _blocks(stack: Stack, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
+class _Sent:
+    """Counts the bytes of a download, and notes them once."""
+
+    def __init__(self, stack: Stack, file_id: FileId) -> None:
+        self._egress = EgressRepository(stack.database)
+        self._file_id = file_id
+        self.size_bytes = 0
+
+    def note(self) -> None:
+        if not self.size_bytes:
+            return
+        try:
+            self._egress.add(new_download_id(), self._file_id, self.size_bytes)
+        except NightrateError as error:
+            # The client has its bytes: they are worth more than the record of what they cost.
+            _LOG.warning("egress_not_noted", extra={"file_id": self._file_id, "reason": str(error)})
+
+
+class _MeteredResponse(StreamingResponse):
+    """Notes what was sent, whether the client took all of it or hung up."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], *, sent: _Sent, **more: Any) -> None:  # noqa: ANN401 -- of any response
+        super().__init__(blocks, **more)
+        self._sent = sent
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._sent.note)
+
+
+async def _blocks(stack: Stack, key: str, start: int, stop: int, sent: _Sent) -> AsyncIterator[bytes]:
     with ExitStack() as resources:
         source = await to_thread.run_sync(lambda: resources.enter_context(stack.objects.open(key, start=start)))
         left = stop - start
         while left and (block := await to_thread.run_sync(source.read, min(_BLOCK_BYTES, left))):
             left -= len(block)
+            sent.size_bytes += len(block)
             yield block
 
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from pipeline.domain.costs.adjusting import expected_on
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
-from pipeline.domain.costs.bills import FlatBill, WorkerLife, total_of
+from pipeline.domain.costs.bills import WorkerLife, total_of
 from pipeline.domain.costs.settling import AccruedSpan, billed_by_account, settlements
 from pipeline.domain.costs.transactions import Account
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import WorkerEnd
+from tests.storage.bills import FlatBill
 
 _RATES = st.builds(Amounts, **{name: st.integers(0, 10**10) for name in COST_NAMES})
 _ACCOUNTS = [Account("batch:one"), Account("batch:two"), Account("overhead:idle")]

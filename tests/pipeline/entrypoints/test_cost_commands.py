@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
+from pipeline.entrypoints.cli.figures import money
 from pipeline.entrypoints.cli.main import main
 from storage.database import Database
 from tests.services import fresh_database
@@ -63,7 +64,15 @@ def test_lines_of_every_report_sum_to_its_total_and_all_totals_are_one(
     by_tenant = json.loads(capsys.readouterr().out)
 
     (total,) = document["totals"]
-    for name in ("effective_micros", "charged_micros", "billed_micros", "waste_micros", "row_count", "tokens"):
+    for name in (
+        "effective_micros",
+        "charged_micros",
+        "billed_micros",
+        "waste_micros",
+        "cache_credit_micros",
+        "row_count",
+        "tokens",
+    ):
         assert sum(line[name] for line in document["lines"]) == total[name] == by_tenant["totals"][0][name], name
     assert total["effective_micros"] > 0
 
@@ -83,6 +92,11 @@ def test_a_report_as_a_table_and_as_csv_has_the_figures_of_the_document(capsys: 
     assert "(overhead)" in table
     assert "total" in table
     assert "tnt_71_1" in table
+    (total,) = document["totals"]
+    assert total["cache_credit_micros"] > 0
+    without = total["effective_micros"] + total["cache_credit_micros"]
+    assert f"without reused prefixes {money(without, 'USD')}" in table
+    assert f"cache credit {money(-total['cache_credit_micros'], 'USD')}" in table
 
 
 def test_a_tenants_report_has_nothing_of_others_nor_overhead(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.app.settling import Settler
-from pipeline.domain.costs.bills import FlatBills
 from pipeline.domain.lifecycle import IntervalKind
 from pipeline.entrypoints.cli.main import main
+from storage.cost_sums import CostSums
 from storage.settlements import SettlementRepository
-from tests.infra.bills.cur_file import line, write_csv
-from tests.pipeline.test_bill_import import START, hourly, machine
-from tests.storage.bills import HOUR_US
+from tests.infra.invoices.cur_file import line, write_csv
+from tests.pipeline.test_invoice_import import START, hourly, machine
+from tests.storage.bills import HOUR_US, FlatBills
 from tests.storage.test_settlements import end
 from tests.storage.world import World, open_world
 
@@ -79,6 +79,28 @@ def test_a_settled_worker_whose_entries_are_not_its_bill_is_named(
     assert f"✗ {worker} has entries of $1.000005, its time comes to $1.00" in capsys.readouterr().out
 
 
+def test_sums_that_were_spoilt_are_told_and_made_again_when_asked_to(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = world.worker(rate_micros_per_hour=1_000_000)
+    world.workers.meter(worker, world.span(worker, IntervalKind.IDLE, HOUR_US))
+    CostSums(world.database).sum_up()
+    assert run() == 0
+    world.execute("UPDATE cost_days SET effective_micros = effective_micros + 1")
+    capsys.readouterr()
+
+    assert run() == 1
+    shown = capsys.readouterr()
+    assert "✗ 1 sum of the schema `cost` is not what the journal says" in shown.out
+    assert "--sum-again" in shown.err
+    assert run("--sum-again", "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["wrong_sums"], document["summed_again"]) == (False, 1, True)
+
+    assert run() == 0
+    assert world.scalars("SELECT sum(effective_cost) FROM cost.daily") == [1]
+
+
 def test_nothing_is_owed_before_there_was_a_worker(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world is not None
     assert run() == 0
@@ -96,7 +118,7 @@ def test_a_bill_is_compared_and_then_posted(world: World, tmp_path: Path, capsys
     assert "✗ what was invoiced is not what was expected" in shown.out
     assert "No worker explains $0.30" in shown.out
     assert "Nothing was posted" in shown.err
-    assert world.scalars("SELECT 1 FROM bills") == []
+    assert world.scalars("SELECT 1 FROM invoices") == []
 
     assert run("--bill", str(path), "--within", "30", "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -114,10 +136,11 @@ def test_a_bill_is_compared_and_then_posted(world: World, tmp_path: Path, capsys
     ("arguments", "said"),
     [
         (["--bill", "none.csv"], "none.csv is no file"),
-        (["--bill", "bill.csv", "--format", "focus"], "'focus' is no format of bills"),
+        (["--bill", "bill.csv", "--format", "focus"], "'focus' is no format of invoices"),
         (["--bill", "bill.csv", "--month", "november"], "'november' is no month"),
         (["--bill", "bill.csv", "--within", "many"], "'many' is no share"),
         (["--bill", "bill.csv"], "bill.csv has no column"),
+        (["--bill", "bill.csv", "--sum-again"], "--sum-again is of the journal by itself"),
     ],
 )
 def test_what_makes_no_sense_is_said(

@@ -15,11 +15,14 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from pipeline.app.stack import open_stack
 from pipeline.config import Settings
+from pipeline.domain.errors import StoreUnavailableError
+from storage.egress import EgressRepository
 from tests.pipeline.http.served import Served, form, served
-from tests.services import fresh_database
+from tests.services import eventually, fresh_database
 from tests.storage.objects.weed import BUCKET, S3Server, running_weed
 
 CONTENT = bytes(random.Random(5).randbytes(1000))
@@ -125,6 +128,54 @@ def test_content_that_the_client_has_is_not_sent_again(quiet: Served, path: str,
     assert answer.content == (b"" if status == 304 else CONTENT)
 
 
+def sent_of(api: Served, path: str) -> list[int]:
+    """Return the bytes of each download of a file that was noted, in order."""
+    statement = text("SELECT size_bytes FROM egress WHERE file_id = :id ORDER BY sent_at, id")
+    file_id = path.split("/")[3]
+    return api.stack.database.run(lambda connection: list(connection.execute(statement, {"id": file_id}).scalars()))
+
+
+def test_bytes_that_are_sent_are_noted_and_nothing_else(quiet: Served) -> None:
+    path = f"/v1/files/{quiet.upload(CONTENT).json['id']}/content"
+
+    quiet.ask("GET", path, headers={"If-None-Match": ETAG})
+    quiet.ask("GET", path, headers={"Range": "bytes=5000-"})
+    quiet.ask("GET", path)
+    eventually(lambda: sent_of(quiet, path) == [SIZE])
+    quiet.ask("GET", path, headers={"Range": "bytes=10-19"})
+
+    eventually(lambda: sent_of(quiet, path) == [SIZE, 10])
+
+
+def test_of_a_client_that_hangs_up_what_it_was_sent_is_noted(quiet: Served) -> None:
+    size = 64 * 1024 * 1024
+    path = f"/v1/files/{quiet.upload(bytes(size)).json['id']}/content"
+    connection = http.client.HTTPConnection(urlsplit(quiet.url).netloc, timeout=60)
+    connection.request("GET", path, headers={"Authorization": f"Bearer {quiet.key()}"})
+    response = connection.getresponse()
+    assert len(response.read(1000)) == 1000
+    response.close()
+    connection.close()
+
+    eventually(lambda: len(sent_of(quiet, path)) == 1)
+    (sent,) = sent_of(quiet, path)
+    assert 1000 <= sent < size
+
+
+def test_who_cannot_note_a_download_serves_it(quiet: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/v1/files/{quiet.upload(CONTENT).json['id']}/content"
+    tried: list[int] = []
+
+    def add(_: object, _id: str, _file: str, size_bytes: int) -> None:
+        tried.append(size_bytes)
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(EgressRepository, "add", add)
+
+    assert quiet.ask("GET", path).content == CONTENT
+    eventually(lambda: tried == [SIZE])
+
+
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with running_weed(tmp_path_factory.mktemp("weed")) as server:
@@ -173,6 +224,7 @@ def test_a_link_is_not_kept_by_anybody_and_is_not_needed_for_what_the_client_has
     answer = on_s3.ask("GET", path)
 
     assert (answer.status, answer.headers["cache-control"], answer.content) == (302, "no-store", b"")
+    assert sent_of(on_s3, path) == []
     assert on_s3.ask("GET", path, headers={"If-None-Match": ETAG}).status == 304
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from infra.bills.cur import lines
-from pipeline.domain.costs.bill_lines import BillFormatError
+from infra.invoices.cur import lines
+from pipeline.domain.costs.invoices import InvoiceFormatError
 from pipeline.domain.costs.transactions import CostCategory
 from pipeline.domain.errors import UsageError
-from tests.infra.bills.cur_file import HEADER, line, write_csv, write_parquet
+from tests.infra.invoices.cur_file import HEADER, line, write_csv, write_parquet
 
 LINES = [
     line("0.0416666667", resource="i-0abc", worker="wrk_1", pricing_public_on_demand_cost="0.05"),
@@ -73,7 +73,7 @@ def test_only_the_month_that_is_asked_for_is_read(tmp_path: Path) -> None:
 
 
 def _refusal(path: Path) -> str:
-    with pytest.raises((BillFormatError, UsageError)) as caught:
+    with pytest.raises((InvoiceFormatError, UsageError)) as caught:
         list(lines(path))
     return str(caught.value)
 
@@ -115,7 +115,7 @@ def test_a_bill_without_resources_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("b.xlsx", b"", "no file that a bill can be read from"),
+        ("b.xlsx", b"", "no file that an invoice can be read from"),
         ("b.parquet", b"no", "is no Parquet file"),
         ("b.csv.gz", b"no", "is broken"),
         ("b.csv", b"", "has no column"),

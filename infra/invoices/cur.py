@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import orjson
 
-from infra.bills.tables import columns_and_rows
-from pipeline.domain.costs.bill_lines import BillFormatError, BillLine
+from infra.invoices.tables import columns_and_rows
+from pipeline.domain.costs.invoices import InvoiceFormatError, InvoiceLine
 from pipeline.domain.costs.transactions import CostCategory
 
 PROVIDER: Final = "aws"
 FORMAT: Final = "cur-2.0"
 
-#: More than any bill, and few enough micro-units for the journal.
+#: More than any invoice, and few enough micro-units for the journal.
 _AMOUNT_END: Final = Decimal(10) ** 12
 _KIND: Final = "line_item_line_item_type"
 _RESOURCE: Final = "line_item_resource_id"
@@ -40,19 +40,19 @@ _NO_USE: Final = frozenset({"SavingsPlanNegation", "SavingsPlanRecurringFee", "S
 _SPOT: Final = "SpotUsage"
 
 
-def lines(path: Path, month: date | None = None) -> Iterator[BillLine]:
+def lines(path: Path, month: date | None = None) -> Iterator[InvoiceLine]:
     """Yield the lines of an export, or those of one month of it.
 
     Raises:
         UsageError: It is no kind of file that can be read here.
-        BillFormatError: Columns are missing, or a value is not what it should be.
+        InvoiceFormatError: Columns are missing, or a value is not what it should be.
     """
     columns, rows = columns_and_rows(path)
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
-        raise BillFormatError(f"{path.name} has no column {', '.join(missing)}", hint="AWS Data Exports, CUR 2.0")
+        raise InvoiceFormatError(f"{path.name} has no column {', '.join(missing)}", hint="AWS Data Exports, CUR 2.0")
     if not columns.intersection(_MATCHED_BY):
-        raise BillFormatError(
+        raise InvoiceFormatError(
             f"{path.name} names neither resources nor their tags",
             hint="tick 'Include resource IDs' in the export: the column line_item_resource_id",
         )
@@ -62,14 +62,14 @@ def lines(path: Path, month: date | None = None) -> Iterator[BillLine]:
             yield line
 
 
-def _line(number: int, row: Mapping[str, Any]) -> BillLine:
+def _line(number: int, row: Mapping[str, Any]) -> InvoiceLine:
     kind = _text(row, _KIND)
     billed = _amount(number, row, _BILLED) or Decimal(0)
     on_demand = _amount(number, row, _ON_DEMAND)
     if kind in _EFFECTIVE:
         effective = _amount(number, row, _EFFECTIVE[kind])
         if effective is None:
-            raise BillFormatError(f"line {number} is {kind} and has no {_EFFECTIVE[kind]}")
+            raise InvoiceFormatError(f"line {number} is {kind} and has no {_EFFECTIVE[kind]}")
     else:
         effective = Decimal(0) if kind in _NO_USE else billed
     if kind in _NO_USE:
@@ -77,7 +77,7 @@ def _line(number: int, row: Mapping[str, Any]) -> BillLine:
         on_demand = Decimal(0)
     usage_type = _text(row, "line_item_usage_type")
     product = _text(row, "line_item_product_code")
-    return BillLine(
+    return InvoiceLine(
         number=number,
         kind=kind or "no kind",
         category=_category(product, usage_type),
@@ -111,7 +111,7 @@ def _amount(number: int, row: Mapping[str, Any], name: str) -> Decimal | None:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite() or abs(amount) >= _AMOUNT_END:
-        raise BillFormatError(
+        raise InvoiceFormatError(
             f"line {number}: {name} is {written[:40]!r}", hint="a decimal number such as 0.0416666667"
         )
     return amount
@@ -122,7 +122,7 @@ def _moment(number: int, row: Mapping[str, Any], name: str) -> datetime:
     try:
         at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
     except ValueError:
-        raise BillFormatError(
+        raise InvoiceFormatError(
             f"line {number}: {name} is {str(value)[:40]!r}", hint="an instant such as 2026-11-01T00:00:00Z"
         ) from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -142,7 +142,7 @@ def _worker(number: int, row: Mapping[str, Any]) -> str | None:
         try:
             tags = orjson.loads(tags)
         except orjson.JSONDecodeError:
-            raise BillFormatError(f"line {number}: resource_tags is no JSON: {tags[:40]!r}") from None
+            raise InvoiceFormatError(f"line {number}: resource_tags is no JSON: {tags[:40]!r}") from None
     # Parquet's maps are lists of pairs.
     pairs = dict(tags)
     return next((str(pairs[name]) for name in _TAGS if pairs.get(name)), None)

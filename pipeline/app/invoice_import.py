@@ -1,4 +1,4 @@
-"""Importing a provider's bill: matched to workers day by day, and posted as adjustments to what it says."""
+"""Importing a provider's invoice: matched to workers day by day, and posted as adjustments to what it says."""
 
 from __future__ import annotations
 
@@ -25,56 +25,64 @@ from pipeline.domain.costs.adjusting import (
     unexplained,
 )
 from pipeline.domain.costs.amounts import Amounts
-from pipeline.domain.costs.bill_lines import BillDigest, BillFormatError, BillLine, BillSum, ThingDay, add_line, micros
 from pipeline.domain.costs.bills import Bill, BillSource, WorkerLife
+from pipeline.domain.costs.invoices import (
+    InvoiceDigest,
+    InvoiceFormatError,
+    InvoiceLine,
+    InvoiceSum,
+    ThingDay,
+    add_line,
+    micros,
+)
 from pipeline.domain.costs.transactions import CostCategory, Overhead, Transaction, of_overhead
 from pipeline.domain.ids import WorkerId
-from storage.bills import Adjusted, BillRepository, ImportedBill
 from storage.database import Database
+from storage.invoices import Adjusted, ImportedInvoice, InvoiceRepository
 from storage.settlements import SettlementRepository
 
-_ROUNDING: Final = "rounding of the bill's lines"
+_ROUNDING: Final = "rounding of the bill's lines"  # in the journal by this name
 _POSTED_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BillFile:
-    """A bill to be imported: its files, which are one bill together, and how to read them."""
+class InvoiceFile:
+    """An invoice to be imported: its files, which are one invoice together, and how to read them."""
 
     paths: Sequence[Path]
     provider: str
     format: str
-    lines: Callable[[Path, date | None], Iterator[BillLine]]
+    lines: Callable[[Path, date | None], Iterator[InvoiceLine]]
     sha256: Callable[[Path], str]
     month: date | None = None
 
     @property
     def digest(self) -> str:
-        """Return what tells this bill from any other; the order of its files makes no difference."""
+        """Return what tells this invoice from any other; the order of its files makes no difference."""
         digests = sorted(self.sha256(path) for path in self.paths)
         month = "" if self.month is None else self.month.isoformat()
         return hashlib.sha256("\n".join([*digests, month]).encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        """Return the bill's name."""
+        """Return the invoice's name."""
         return ", ".join(path.name for path in self.paths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """What a bill says beside what the journal did."""
+    """What an invoice says beside what the journal did."""
 
     digest: str
     name: str
     currency: str
     start: datetime
     stop: datetime
-    total: BillSum
-    kinds: dict[str, BillSum]
+    total: InvoiceSum
+    kinds: dict[str, InvoiceSum]
     days: tuple[WorkerDay, ...]
     others: tuple[NamedLine, ...]
-    #: Workers of that provider that the bill does not name, with what they were expected to be billed.
+    #: Workers of that provider that the invoice does not name, with what they were expected to be billed.
     missing: tuple[tuple[WorkerLife, int], ...]
     within_percent: Decimal
     #: When it was imported before.
@@ -84,7 +92,7 @@ class Import:
 
     @property
     def verdict(self) -> Agreement:
-        """Return how the bill's workers are to the journal's, all in all."""
+        """Return how the invoice's workers are to the journal's, all in all."""
         closed = [day for day in self.days if not day.is_open]
         kinds = {day.agreement(self.within_percent) for day in closed}
         if self.missing:
@@ -95,36 +103,37 @@ class Import:
         return agreement(difference, sum(day.invoiced.billed_micros for day in closed), self.within_percent)
 
 
-class BillImporter:
-    """Compares bills with the journal, and adjusts it to them. An import can be repeated, and be ended half way."""
+class InvoiceImporter:
+    """Compares invoices with the journal, and adjusts it to them. An import can be repeated, and be ended half way."""
 
     def __init__(self, database: Database, bills: BillSource, currency: str) -> None:
         """Compare with workers as `bills` has them."""
         self._settlements = SettlementRepository(database)
-        self._repository = BillRepository(database)
+        self._repository = InvoiceRepository(database)
         self._bills = bills
         self._currency = currency
 
-    def run(self, file: BillFile, *, within_percent: Decimal, is_dry: bool = False) -> Import:
-        """Read the bill, and post what brings the journal to it; with `is_dry` nothing is posted.
+    def run(self, file: InvoiceFile, *, within_percent: Decimal, is_dry: bool = False) -> Import:
+        """Read the invoice, and post what brings the journal to it; with `is_dry` nothing is posted.
 
         Raises:
-            BillFormatError: It cannot be read, has no lines, or is in another currency.
+            InvoiceFormatError: It cannot be read, has no lines, or is in another currency.
+            ConflictError: Another was imported meanwhile; doing it again goes on from there.
         """
         known = self._repository.known()
-        read = BillDigest(currency=self._currency)
+        read = InvoiceDigest(currency=self._currency)
         for path in file.paths:
             for line in file.lines(path, file.month):
                 add_line(read, line, known)
         if read.start is None or read.stop is None:
-            raise BillFormatError(f"{file.name} has no lines" + (f" of {file.month:%Y-%m}" if file.month else ""))
+            raise InvoiceFormatError(f"{file.name} has no lines" + (f" of {file.month:%Y-%m}" if file.month else ""))
         first = read.start.date().replace(day=1)
         stop = max(read.stop, read.start + DAY)
-        adjusted = self._repository.adjusted(midnight(first), stop)
+        adjusted = self._repository.adjusted(file.provider, midnight(first), stop)
         looked = _Look(self._settlements, self._bills, is_dry=is_dry)
         sums, unmatched = looked.by_worker(read, known.machines)
         for (month, name), amounts in unmatched.items():
-            read.others.setdefault((month, name), BillSum()).merge(amounts)
+            read.others.setdefault((month, name), InvoiceSum()).merge(amounts)
         days = looked.days(sums, adjusted)
         others = _named(read, days, adjusted, first)
         digest = file.digest
@@ -141,7 +150,7 @@ class BillImporter:
             missing=looked.missing(read.start, stop, {day.worker_id for day in days}, file.provider),
             within_percent=within_percent,
             imported_at=self._repository.imported_at(digest),
-            posted=0 if is_dry else self._post(looked, days, others, file, digest, adjusted.keys),
+            posted=0 if is_dry else self._post(looked, days, others, file, digest, adjusted),
         )
         if not is_dry:
             self._repository.add(_kept(imported, file))
@@ -152,11 +161,12 @@ class BillImporter:
         looked: _Look,
         days: Iterable[WorkerDay],
         others: Iterable[NamedLine],
-        file: BillFile,
+        file: InvoiceFile,
         digest: str,
-        taken: set[str],
+        beside: Adjusted,
     ) -> int:
-        posted = 0
+        posted, taken = 0, beside.keys
+        keys: list[str] = []
         waiting: list[Transaction] = []
         differing: list[WorkerDay | NamedLine] = [*days, *others]
         for each in differing:
@@ -166,22 +176,30 @@ class BillImporter:
                 suffix = "" if each.category is CostCategory.COMPUTE else f":{each.category}"
                 key = _free(f"bill:{digest}:{each.worker_id}:{each.day}{suffix}", taken)
                 waiting.append(
-                    adjustment(each, looked.spans(each), key=key, bill_name=file.name, currency=self._currency)
+                    adjustment(
+                        each,
+                        looked.spans(each),
+                        key=key,
+                        provider=file.provider,
+                        invoice_name=file.name,
+                        currency=self._currency,
+                    )
                 )
             else:
                 named = hashlib.sha256(each.name.encode()).hexdigest()[:16]
                 key = _free(f"bill:{digest}:unexplained:{each.month:%Y-%m}:{named}", taken)
                 waiting.append(
-                    unexplained(each, key=key, provider=file.provider, bill_name=file.name, currency=self._currency)
+                    unexplained(each, key=key, provider=file.provider, invoice_name=file.name, currency=self._currency)
                 )
             if len(waiting) == _POSTED_AT_ONCE:
-                posted += self._repository.post(waiting)
+                posted += self._repository.post(waiting, beside=beside, keys=keys)
+                keys += [transaction.key for transaction in waiting]
                 waiting = []
-        return posted + self._repository.post(waiting)
+        return posted + self._repository.post(waiting, beside=beside, keys=keys)
 
 
 class _Look:
-    """The workers that a bill is about, each looked up once."""
+    """The workers that an invoice is about, each looked up once."""
 
     def __init__(self, repository: SettlementRepository, bills: BillSource, *, is_dry: bool) -> None:
         self._repository = repository
@@ -192,16 +210,16 @@ class _Look:
 
     def by_worker(
         self,
-        read: BillDigest,
+        read: InvoiceDigest,
         machines: Any,  # noqa: ANN401 -- as `Known` has it
-    ) -> tuple[dict[ThingDay, BillSum], dict[tuple[date, str], BillSum]]:
+    ) -> tuple[dict[ThingDay, InvoiceSum], dict[tuple[date, str], InvoiceSum]]:
         """Return what each worker was invoiced by day, and what is of machines on days without a worker."""
         self._load(
             {worker for worker, _, _ in read.workers}
             | {worker for machine, _, _ in read.machines for worker in machines[machine]}
         )
-        sums: dict[ThingDay, BillSum] = defaultdict(BillSum)
-        unmatched: dict[tuple[date, str], BillSum] = defaultdict(BillSum)
+        sums: dict[ThingDay, InvoiceSum] = defaultdict(InvoiceSum)
+        unmatched: dict[tuple[date, str], InvoiceSum] = defaultdict(InvoiceSum)
         for thing, invoiced in read.workers.items():
             sums[thing].merge(invoiced)
         for (machine, day, category), invoiced in read.machines.items():
@@ -215,8 +233,8 @@ class _Look:
                 sums[worker, day, category].merge(part)
         return dict(sums), dict(unmatched)
 
-    def days(self, sums: dict[ThingDay, BillSum], adjusted: Adjusted) -> tuple[WorkerDay, ...]:
-        """Return the days of workers that the bill has, and those that it had once and has no more."""
+    def days(self, sums: dict[ThingDay, InvoiceSum], adjusted: Adjusted) -> tuple[WorkerDay, ...]:
+        """Return the days of workers that the invoice has, and those that it had once and has no more."""
         gone = [thing for thing in adjusted.workers if thing not in sums]
         self._load({worker for worker, _, _ in gone})
         found = []
@@ -249,7 +267,7 @@ class _Look:
     def missing(
         self, start: datetime, stop: datetime, named: set[WorkerId], provider: str
     ) -> tuple[tuple[WorkerLife, int], ...]:
-        """Return workers of that provider that lived in that time and are not in the bill."""
+        """Return workers of that provider that lived in that time and are not in the invoice."""
         found = []
         for life in self._repository.lives():
             if life.provider != provider or life.worker_id in named:
@@ -278,7 +296,7 @@ class _Look:
         return life.started_at < midnight(day) + DAY and life.stopped_at >= midnight(day)
 
 
-def _named(read: BillDigest, days: Iterable[WorkerDay], adjusted: Adjusted, first: date) -> tuple[NamedLine, ...]:
+def _named(read: InvoiceDigest, days: Iterable[WorkerDay], adjusted: Adjusted, first: date) -> tuple[NamedLine, ...]:
     invoiced: dict[tuple[date, str], Amounts] = {}
     for line, each in read.others.items():
         effective = Amounts.cost(micros(each.effective))
@@ -305,7 +323,7 @@ def _named(read: BillDigest, days: Iterable[WorkerDay], adjusted: Adjusted, firs
 
 
 def _free(key: str, taken: set[str]) -> str:
-    """Return the key, or the first of its further ones that is not taken: the same bill, compared with another journal."""
+    """Return the key, or the first of its further ones that is not taken: the same invoice, compared with another journal."""
     free, number = key, 1
     while free in taken:
         number += 1
@@ -313,8 +331,8 @@ def _free(key: str, taken: set[str]) -> str:
     return free
 
 
-def _kept(imported: Import, file: BillFile) -> ImportedBill:
-    return ImportedBill(
+def _kept(imported: Import, file: InvoiceFile) -> ImportedInvoice:
+    return ImportedInvoice(
         digest=imported.digest,
         name=imported.name,
         provider=file.provider,

@@ -1,25 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from infra.bills import cur
-from infra.bills.tables import sha256_of
-from pipeline.app.bill_import import BillFile, BillImporter, Import
+from infra.invoices import cur
+from infra.invoices.tables import sha256_of
+from pipeline.app.invoice_import import Import, InvoiceFile, InvoiceImporter
 from pipeline.domain.costs.adjusting import Agreement
-from pipeline.domain.costs.bill_lines import BillFormatError
-from pipeline.domain.costs.bills import FlatBills
+from pipeline.domain.costs.invoices import InvoiceFormatError
 from pipeline.domain.costs.transactions import Transaction
-from pipeline.domain.errors import StoreUnavailableError
+from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
-from storage.bills import BillRepository
-from tests.infra.bills.cur_file import line, write_csv
-from tests.storage.bills import HOUR_US, SteppedBills
+from storage.database import Database
+from storage.invoices import Adjusted, InvoiceRepository
+from tests.infra.invoices.cur_file import line, write_csv
+from tests.storage.bills import HOUR_US, FlatBills, SteppedBills
 from tests.storage.test_settlements import balances, end
 from tests.storage.world import World, open_world
 
@@ -33,16 +34,16 @@ def world(database_url: str) -> Iterator[World]:
         yield opened
 
 
-def bill_of(*paths: Path, month: date | None = None) -> BillFile:
-    return BillFile(
+def invoice_of(*paths: Path, month: date | None = None) -> InvoiceFile:
+    return InvoiceFile(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
 
 
 def take(world: World, folder: Path, lines: Sequence[Mapping[str, str]], *, is_dry: bool = False) -> Import:
     path = write_csv(folder / "bill.csv", lines)
-    importer = BillImporter(world.database, FlatBills(), "USD")
-    return importer.run(bill_of(path), within_percent=Decimal(1), is_dry=is_dry)
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    return importer.run(invoice_of(path), within_percent=Decimal(1), is_dry=is_dry)
 
 
 def machine(world: World, *, hours: int = 4, instance: str = "i-0abc", is_over: bool = True) -> WorkerId:
@@ -88,7 +89,7 @@ def test_a_bill_that_says_what_the_journal_says_posts_nothing(world: World, tmp_
         ("2026-11-20", 2_000_000),
         ("2026-11-21", 2_000_000),
     ]
-    assert world.scalars("SELECT lines FROM bills") == [4]
+    assert world.scalars("SELECT lines FROM invoices") == [4]
 
 
 def test_what_is_invoiced_otherwise_is_adjusted_on_its_day_and_on_its_accounts(world: World, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_dry_run_posts_nothing(world: World, tmp_path: Path) -> None:
 
     assert (found.verdict, found.posted) == (Agreement.OFF, 0)
     assert world.scalars("SELECT count(*) FROM transactions") == before
-    assert world.scalars("SELECT count(*) FROM bills") == [0]
+    assert world.scalars("SELECT count(*) FROM invoices") == [0]
 
 
 def test_near_enough_is_told_from_off(world: World, tmp_path: Path) -> None:
@@ -256,33 +257,91 @@ def test_files_given_together_are_one_bill_in_any_order(world: World, tmp_path: 
     worker = machine(world)
     lines = hourly(["2"] * 4, resource="i-0abc")
     one, two = write_csv(tmp_path / "a.csv", lines[:2]), write_csv(tmp_path / "b.csv.gz", lines[2:])
-    importer = BillImporter(world.database, FlatBills(), "USD")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
 
-    first = importer.run(bill_of(one, two), within_percent=Decimal(1))
-    again = importer.run(bill_of(two, one), within_percent=Decimal(1))
+    first = importer.run(invoice_of(one, two), within_percent=Decimal(1))
+    again = importer.run(invoice_of(two, one), within_percent=Decimal(1))
 
     assert billed(world, worker) == 8_000_000
     assert (first.posted, again.posted, again.digest) == (2, 0, first.digest)
 
 
-class _Failing(BillRepository):
+class _Failing(InvoiceRepository):
     """Posts once, and is gone."""
 
-    def post(self, transactions: Iterable[Transaction]) -> int:
-        super().post(list(transactions)[:1])
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        super().post(list(transactions)[:1], beside=beside, keys=keys)
         raise StoreUnavailableError
+
+
+class _Late(InvoiceRepository):
+    """Lets another import come in between."""
+
+    def __init__(self, database: Database, other: Callable[[], object]) -> None:
+        super().__init__(database)
+        self._other = other
+
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        self._other()
+        return super().post(transactions, beside=beside, keys=keys)
+
+
+@pytest.mark.parametrize("is_posted_before", [True, False])
+def test_of_two_imports_at_once_one_is_told_to_come_again(
+    world: World, tmp_path: Path, *, is_posted_before: bool
+) -> None:
+    worker = machine(world)
+    path = write_csv(tmp_path / "mine.csv", [*hourly(["2"] * 4, resource="i-0abc"), line("7", kind="Tax", start=START)])
+    other = hourly(["3"] * 4, resource="i-0abc")
+    if is_posted_before:
+        take(world, tmp_path, hourly(["1.5"] * 4, resource="i-0abc"))
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer._repository = _Late(world.database, lambda: take(world, tmp_path, other))
+
+    with pytest.raises(ConflictError, match="imported meanwhile"):
+        importer.run(invoice_of(path), within_percent=Decimal(1))
+    assert billed(world, worker) == 12_000_000
+
+    again = InvoiceImporter(world.database, FlatBills(), "USD").run(invoice_of(path), within_percent=Decimal(1))
+    assert (billed(world, worker), again.imported_at) == (8_000_000, None)
+
+
+def test_two_imports_of_the_same_invoice_at_once_post_it_once(world: World, tmp_path: Path) -> None:
+    worker = machine(world)
+    lines = hourly(["2"] * 4, resource="i-0abc")
+    path = write_csv(tmp_path / "bill.csv", lines)
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer._repository = _Late(world.database, lambda: take(world, tmp_path, lines))
+
+    assert importer.run(invoice_of(path), within_percent=Decimal(1)).posted == 0
+    assert billed(world, worker) == 8_000_000
+
+
+def test_an_invoice_undoes_nothing_of_another_provider(world: World, tmp_path: Path) -> None:
+    theirs, ours = machine(world), machine(world, instance="i-0def")
+    world.execute("UPDATE workers SET provider = 'gcp' WHERE id = :id", id=theirs)
+    lines = [*hourly(["2"] * 4, resource="i-0abc"), line("7", kind="Tax", start=START)]
+    first = replace(invoice_of(write_csv(tmp_path / "theirs.csv", lines)), provider="gcp")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer.run(first, within_percent=Decimal(1))
+
+    found = take(world, tmp_path, hourly(["1.5"] * 4, resource="i-0def"))
+
+    assert (billed(world, theirs), billed(world, ours)) == (8_000_000, 6_000_000)
+    assert balances(world, "billed_micros")["supplier:gcp"] == -7_000_000
+    assert {day.worker_id for day in found.days} == {ours}
 
 
 def test_an_import_that_was_broken_off_is_finished_by_the_next(world: World, tmp_path: Path) -> None:
     worker = machine(world)
     path = write_csv(tmp_path / "bill.csv", hourly(["2"] * 4, resource="i-0abc"))
-    importer = BillImporter(world.database, FlatBills(), "USD")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD")
     importer._repository = _Failing(world.database)
     with pytest.raises(StoreUnavailableError):
-        importer.run(bill_of(path), within_percent=Decimal(1))
+        importer.run(invoice_of(path), within_percent=Decimal(1))
     assert billed(world, worker) == 6_000_000
 
-    found = BillImporter(world.database, FlatBills(), "USD").run(bill_of(path), within_percent=Decimal(1))
+    found = InvoiceImporter(world.database, FlatBills(), "USD").run(invoice_of(path), within_percent=Decimal(1))
 
     assert (billed(world, worker), found.posted, found.imported_at) == (8_000_000, 1, None)
 
@@ -300,10 +359,10 @@ def test_a_bill_that_cannot_be_compared_is_refused(
 ) -> None:
     machine(world, hours=1)
 
-    with pytest.raises(BillFormatError, match=said):
+    with pytest.raises(InvoiceFormatError, match=said):
         take(world, tmp_path, lines)
 
-    assert world.scalars("SELECT count(*) FROM bills") == [0]
+    assert world.scalars("SELECT count(*) FROM invoices") == [0]
 
 
 def test_a_later_price_is_trued_up_by_the_same_bill(world: World, tmp_path: Path) -> None:
@@ -314,7 +373,7 @@ def test_a_later_price_is_trued_up_by_the_same_bill(world: World, tmp_path: Path
     bills = SteppedBills()
     bills.change(worker, [(0, (3_000_000,) * 5)])
     for _ in range(2):
-        BillImporter(world.database, bills, "USD").run(bill_of(path), within_percent=Decimal(1))
+        InvoiceImporter(world.database, bills, "USD").run(invoice_of(path), within_percent=Decimal(1))
 
     assert billed(world, worker) == 4_000_000
     keys = world.scalars("SELECT split_part(key, ':', 5) FROM transactions WHERE kind = 'adjustment' ORDER BY id")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.domain.costs.bill_lines import BillFormatError
+from pipeline.domain.costs.invoices import InvoiceFormatError
 from pipeline.domain.errors import UsageError
 
 _ROWS_AT_ONCE: Final = 4096
@@ -32,7 +32,7 @@ def columns_and_rows(path: Path) -> tuple[frozenset[str], Iterator[Mapping[str, 
 
     Raises:
         UsageError: It is no kind of file that can be read here.
-        BillFormatError: It is broken; also while rows are read.
+        InvoiceFormatError: It is broken; also while rows are read.
     """
     name = path.name.lower()
     if name.endswith((".csv", ".csv.gz")):
@@ -40,7 +40,7 @@ def columns_and_rows(path: Path) -> tuple[frozenset[str], Iterator[Mapping[str, 
     if name.endswith(".parquet"):
         return _parquet(path)
     raise UsageError(
-        f"{path.name} is no file that a bill can be read from", hint="FILE.csv, FILE.csv.gz or FILE.parquet"
+        f"{path.name} is no file that an invoice can be read from", hint="FILE.csv, FILE.csv.gz or FILE.parquet"
     )
 
 
@@ -58,12 +58,12 @@ def _csv(path: Path, *, is_packed: bool) -> tuple[frozenset[str], Iterator[Mappi
                 yield dict.fromkeys(reader.fieldnames or (), "")
                 for row in reader:
                     if None in row or None in row.values():
-                        raise BillFormatError(
+                        raise InvoiceFormatError(
                             f"{path.name}: line {reader.line_num} has another number of fields than the header"
                         )
                     yield row
         except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise BillFormatError(f"{path.name} is broken: {error}") from error
+            raise InvoiceFormatError(f"{path.name} is broken: {error}") from error
 
     found = rows()
     # The header comes first, so that a file without one is refused before anything is done.
@@ -81,13 +81,13 @@ def _parquet(path: Path) -> tuple[frozenset[str], Iterator[Mapping[str, Any]]]:
     try:
         file = parquet.ParquetFile(path)
     except pa.ArrowException as error:
-        raise BillFormatError(f"{path.name} is no Parquet file: {error}") from error
+        raise InvoiceFormatError(f"{path.name} is no Parquet file: {error}") from error
 
     def rows() -> Iterator[Mapping[str, Any]]:
         try:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
         except pa.ArrowException as error:
-            raise BillFormatError(f"{path.name} is broken: {error}") from error
+            raise InvoiceFormatError(f"{path.name} is broken: {error}") from error
 
     return frozenset(file.schema_arrow.names), rows()

@@ -1,4 +1,4 @@
-"""Lines of a provider's bill, in words of our own, and what they sum to."""
+"""Lines of a provider's invoice, in words of our own, and what they sum to."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.domain.money import MICROS_PER_UNIT
 _ONE: Final = Decimal(1)
 
 
-class BillFormatError(NightrateError):
-    """The file is not a bill as it is said to be."""
+class InvoiceFormatError(NightrateError):
+    """The file is not an invoice as it is said to be."""
 
-    code = "bill_format"
+    code = "invoice_format"
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BillLine:
+class InvoiceLine:
     """What a provider bills for one use of one thing; amounts are exact, in units of the currency."""
 
     #: Where it stands in the file, the first being 1; of a CSV file, below its header.
@@ -44,14 +44,14 @@ class BillLine:
     currency: str
     billed: Decimal
     effective: Decimal
-    #: At the provider's published price for that market; None: the bill does not say.
+    #: At the provider's published price for that market; None: the invoice does not say.
     listed: Decimal | None
-    #: At the on-demand price; None: the bill does not say.
+    #: At the on-demand price; None: the invoice does not say.
     on_demand: Decimal | None
 
 
 @dataclass(slots=True)
-class BillSum:
+class InvoiceSum:
     """Lines summed up, exactly."""
 
     lines: int = 0
@@ -61,7 +61,7 @@ class BillSum:
     listed: Decimal | None = Decimal(0)
     on_demand: Decimal | None = Decimal(0)
 
-    def add(self, line: BillLine) -> None:
+    def add(self, line: InvoiceLine) -> None:
         """Count one more."""
         self.lines += 1
         self.billed += line.billed
@@ -69,7 +69,7 @@ class BillSum:
         self.listed = None if self.listed is None or line.listed is None else self.listed + line.listed
         self.on_demand = None if self.on_demand is None or line.on_demand is None else self.on_demand + line.on_demand
 
-    def merge(self, other: BillSum) -> None:
+    def merge(self, other: InvoiceSum) -> None:
         """Count the other's lines too."""
         self.lines += other.lines
         self.billed += other.billed
@@ -77,11 +77,11 @@ class BillSum:
         self.listed = None if self.listed is None or other.listed is None else self.listed + other.listed
         self.on_demand = None if self.on_demand is None or other.on_demand is None else self.on_demand + other.on_demand
 
-    def split(self, shares: Sequence[Amounts]) -> list[BillSum]:
+    def split(self, shares: Sequence[Amounts]) -> list[InvoiceSum]:
         """Split it by what each share costs, to the micro-unit."""
         parts = split_amounts(self.amounts(Amounts()), shares)
         return [
-            BillSum(
+            InvoiceSum(
                 lines=self.lines,
                 billed=_units(part.billed_micros),
                 effective=_units(part.effective_micros),
@@ -92,7 +92,7 @@ class BillSum:
         ]
 
     def amounts(self, unsaid: Amounts) -> Amounts:
-        """Return it in micro-units, with what bills do not say from `unsaid`: contracted costs, and maybe list prices."""
+        """Return it in micro-units, with what invoices do not say from `unsaid`: contracted costs, and maybe list prices."""
         return Amounts(
             list_micros=unsaid.list_micros if self.listed is None else micros(self.listed),
             contracted_micros=unsaid.contracted_micros,
@@ -107,22 +107,22 @@ ThingDay = tuple[str, date, CostCategory]
 
 
 @dataclass(slots=True)
-class BillDigest:
-    """A bill summed up: by worker, by machine, by kind of line, and what is neither a worker's nor a machine's."""
+class InvoiceDigest:
+    """An invoice summed up: by worker, by machine, by kind of line, and what is neither a worker's nor a machine's."""
 
     currency: str
-    workers: dict[ThingDay, BillSum] = field(default_factory=dict)
-    machines: dict[ThingDay, BillSum] = field(default_factory=dict)
+    workers: dict[ThingDay, InvoiceSum] = field(default_factory=dict)
+    machines: dict[ThingDay, InvoiceSum] = field(default_factory=dict)
     #: By the first of the month and the name.
-    others: dict[tuple[date, str], BillSum] = field(default_factory=dict)
-    kinds: dict[str, BillSum] = field(default_factory=dict)
+    others: dict[tuple[date, str], InvoiceSum] = field(default_factory=dict)
+    kinds: dict[str, InvoiceSum] = field(default_factory=dict)
     start: datetime | None = None
     stop: datetime | None = None
 
     @property
-    def total(self) -> BillSum:
+    def total(self) -> InvoiceSum:
         """Return all of it."""
-        whole = BillSum()
+        whole = InvoiceSum()
         for each in self.kinds.values():
             whole.merge(each)
         return whole
@@ -142,33 +142,33 @@ NAMES_MAX: Final = 2000
 OTHER_LINES: Final = "other lines"
 
 
-def add_line(digest: BillDigest, line: BillLine, known: Known) -> None:
+def add_line(digest: InvoiceDigest, line: InvoiceLine, known: Known) -> None:
     """Count a line where it belongs.
 
     Raises:
-        BillFormatError: It is in another currency, or of a machine of ours and of more than a day.
+        InvoiceFormatError: It is in another currency, or of a machine of ours and of more than a day.
     """
     if line.currency != digest.currency:
-        raise BillFormatError(
+        raise InvoiceFormatError(
             f"line {line.number} is in {line.currency or 'no currency'}, the journal in {digest.currency}",
-            hint="bills are compared in one currency",
+            hint="invoices are compared in one currency",
         )
-    digest.kinds.setdefault(line.kind, BillSum()).add(line)
+    digest.kinds.setdefault(line.kind, InvoiceSum()).add(line)
     digest.start = line.start if digest.start is None else min(digest.start, line.start)
     digest.stop = line.stop if digest.stop is None else max(digest.stop, line.stop)
     day = line.start.date()
     if line.worker_id in known.worker_ids and line.worker_id is not None:
         _check_day(line)
-        digest.workers.setdefault((line.worker_id, day, line.category), BillSum()).add(line)
+        digest.workers.setdefault((line.worker_id, day, line.category), InvoiceSum()).add(line)
     elif line.resource_id in known.machines and line.resource_id is not None:
         _check_day(line)
-        digest.machines.setdefault((line.resource_id, day, line.category), BillSum()).add(line)
+        digest.machines.setdefault((line.resource_id, day, line.category), InvoiceSum()).add(line)
     else:
         month = day.replace(day=1)
         name = f"{line.kind} {line.name}".strip()
         if (month, name) not in digest.others and len(digest.others) >= NAMES_MAX:
             name = OTHER_LINES
-        digest.others.setdefault((month, name), BillSum()).add(line)
+        digest.others.setdefault((month, name), InvoiceSum()).add(line)
 
 
 def micros(units: Decimal) -> int:
@@ -180,9 +180,9 @@ def _units(whole_micros: int) -> Decimal:
     return Decimal(whole_micros) / MICROS_PER_UNIT
 
 
-def _check_day(line: BillLine) -> None:
+def _check_day(line: InvoiceLine) -> None:
     if (line.stop - line.start).total_seconds() > 86_400:  # noqa: PLR2004 -- a day
-        raise BillFormatError(
+        raise InvoiceFormatError(
             f"line {line.number} is of a machine of ours from {line.start:%Y-%m-%d %H:%M} to {line.stop:%Y-%m-%d %H:%M}",
-            hint="export the bill by the hour or the day",
+            hint="export the invoice by the hour or the day",
         )

@@ -1,8 +1,8 @@
-"""Imported bills in Postgres: which there were, what their lines can be matched with, and what was adjusted to them."""
+"""Imported invoices in Postgres: which there were, what their lines can be matched with, and what was adjusted to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -11,8 +11,9 @@ import orjson
 from sqlalchemy import Connection, text
 
 from pipeline.domain.costs.amounts import COST_NAMES, Amounts
-from pipeline.domain.costs.bill_lines import Known
+from pipeline.domain.costs.invoices import Known
 from pipeline.domain.costs.transactions import CostCategory, Transaction
+from pipeline.domain.errors import ConflictError
 from pipeline.domain.ids import WorkerId
 from storage.database import Database
 from storage.journal import post
@@ -20,7 +21,9 @@ from storage.journal import post
 _KNOWN: Final = text("SELECT id, provider_id, host FROM workers")
 
 ADJUSTED: Final = text("""
-    SELECT transactions.key, transactions.worker_id, (transactions.period_start AT TIME ZONE 'UTC')::date AS day,
+    SELECT transactions.id, transactions.key, transactions.worker_id,
+           -- Those of before providers were noted are of the only one whose invoices could be read.
+           coalesce(transactions.detail ->> 'provider', 'aws') AS provider, (transactions.period_start AT TIME ZONE 'UTC')::date AS day,
            transactions.category, transactions.detail ->> 'line' AS line, -list_micros AS list_micros,
            -contracted_micros AS contracted_micros, -effective_micros AS effective_micros,
            -billed_micros AS billed_micros, -on_demand_micros AS on_demand_micros,
@@ -29,11 +32,20 @@ ADJUSTED: Final = text("""
      WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop
 """)
 
-_IMPORTED: Final = text("SELECT imported_at FROM bills WHERE digest = :digest")
+#: One at a time: what an invoice is compared with is what the one before has posted.
+_ALONE: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('nightrate.adjustments', 0))")
+#: Of adjustments of a time, one that came after a number and is not among those keys.
+FOREIGN: Final = text("""
+    SELECT key FROM transactions
+     WHERE kind = 'adjustment' AND period_start >= :start AND period_start < :stop AND id > :after
+       AND key <> ALL(CAST(:keys AS text[])) ORDER BY id LIMIT 1
+""")
+
+_IMPORTED: Final = text("SELECT imported_at FROM invoices WHERE digest = :digest")
 
 
 _ADD: Final = text("""
-    INSERT INTO bills (digest, name, provider, format, currency, period_start, period_stop, lines, totals)
+    INSERT INTO invoices (digest, name, provider, format, currency, period_start, period_stop, lines, totals)
     VALUES (:digest, :name, :provider, :format, :currency, :period_start, :period_stop, :lines, CAST(:totals AS jsonb))
     ON CONFLICT (digest) DO NOTHING
 """)
@@ -41,19 +53,24 @@ _ADD: Final = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjusted:
-    """What was adjusted to bills before."""
+    """What was adjusted to invoices of a provider before, of a time."""
+
+    start: datetime
+    stop: datetime
+    #: Of the last adjustment, whoever's, of that time.
+    number: int
 
     #: Of workers by day.
     workers: dict[tuple[WorkerId, date, CostCategory], Amounts]
     #: Of lines that no worker explains, by the first of the month.
     lines: dict[tuple[date, str], Amounts]
-    #: Of all that was posted, with what was undone since.
+    #: Of all that was posted, with what was undone since; other providers', too.
     keys: set[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedBill:
-    """A bill as it is kept."""
+class ImportedInvoice:
+    """An invoice as it is kept."""
 
     digest: str
     name: str
@@ -66,15 +83,15 @@ class ImportedBill:
     totals: dict[str, Any]
 
 
-class BillRepository:
-    """Bills and what was adjusted to them. Safe to share between threads."""
+class InvoiceRepository:
+    """Invoices and what was adjusted to them. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Keep them in that database."""
         self._database = database
 
     def known(self) -> Known:
-        """Return all workers and their machines, by the names that bills may have for them."""
+        """Return all workers and their machines, by the names that invoices may have for them."""
         rows = self._database.run(lambda connection: connection.execute(_KNOWN).all())
         machines: dict[str, list[str]] = {}
         for row in rows:
@@ -86,14 +103,21 @@ class BillRepository:
             machines={name: tuple(ids) for name, ids in machines.items()},
         )
 
-    def adjusted(self, start: datetime, stop: datetime) -> Adjusted:
-        """Return what was adjusted for that time."""
+    def adjusted(self, provider: str, start: datetime, stop: datetime) -> Adjusted:
+        """Return what was adjusted to that provider's invoices for that time."""
         rows = self._database.run(
             lambda connection: connection.execute(ADJUSTED, {"start": start, "stop": stop}).all(), is_look=True
         )
-        adjusted = Adjusted(workers={}, lines={}, keys={row.key for row in rows})
+        adjusted = Adjusted(
+            start=start,
+            stop=stop,
+            number=max((row.id for row in rows), default=0),
+            workers={},
+            lines={},
+            keys={row.key for row in rows},
+        )
         for row in rows:
-            if row.is_undone:
+            if row.is_undone or row.provider != provider:
                 continue
             amounts = Amounts(**{name: int(getattr(row, name)) for name in COST_NAMES})
             if row.worker_id is None:
@@ -105,32 +129,44 @@ class BillRepository:
         return adjusted
 
     def imported_at(self, digest: str) -> datetime | None:
-        """Return when a bill was imported first; None: never, or not to its end."""
+        """Return when an invoice was imported first; None: never, or not to its end."""
         found: datetime | None = self._database.run(
             lambda connection: connection.execute(_IMPORTED, {"digest": digest}).scalar_one_or_none()
         )
         return found
 
-    def post(self, transactions: Iterable[Transaction]) -> int:
-        """Post adjustments; return how many were new."""
+    def post(self, transactions: Iterable[Transaction], *, beside: Adjusted, keys: Collection[str] = ()) -> int:
+        """Post adjustments that were worked out beside those; return how many were new.
+
+        `keys` are those that the same import has posted so far. Raises `ConflictError`, and posts nothing, where another
+        import has posted something for the same time meanwhile.
+        """
         posting = list(transactions)
+        own = [*keys, *(transaction.key for transaction in posting)]
+        arguments = {"start": beside.start, "stop": beside.stop, "after": beside.number, "keys": own}
 
         def work(connection: Connection) -> int:
+            connection.execute(_ALONE)
+            if posting and connection.execute(FOREIGN, arguments).first() is not None:
+                raise ConflictError(
+                    "another invoice of that time was imported meanwhile",
+                    hint="import this one again: it goes on from there",
+                )
             return sum(post(connection, transaction) is not None for transaction in posting)
 
         return self._database.run(work)
 
-    def add(self, bill: ImportedBill) -> None:
-        """Note that the bill was imported to its end; repeating it changes nothing."""
+    def add(self, invoice: ImportedInvoice) -> None:
+        """Note that the invoice was imported to its end; repeating it changes nothing."""
         arguments = {
-            "digest": bill.digest,
-            "name": bill.name,
-            "provider": bill.provider,
-            "format": bill.format,
-            "currency": bill.currency,
-            "period_start": bill.period_start,
-            "period_stop": bill.period_stop,
-            "lines": bill.lines,
-            "totals": orjson.dumps(bill.totals).decode(),
+            "digest": invoice.digest,
+            "name": invoice.name,
+            "provider": invoice.provider,
+            "format": invoice.format,
+            "currency": invoice.currency,
+            "period_start": invoice.period_start,
+            "period_stop": invoice.period_stop,
+            "lines": invoice.lines,
+            "totals": orjson.dumps(invoice.totals).decode(),
         }
         self._database.run(lambda connection: connection.execute(_ADD, arguments))

@@ -1,1 +1,0 @@
-"""Bills of providers, as they export them."""

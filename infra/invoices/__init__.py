@@ -1,0 +1,1 @@
+"""Invoices of providers, as they export them."""

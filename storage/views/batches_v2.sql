@@ -1,0 +1,48 @@
+-- Summed up before batches are joined: there are fewer batches than sums.
+CREATE OR REPLACE VIEW cost.batches AS
+SELECT batches.id AS batch_id,
+       CAST(batches.created_at AT TIME ZONE 'UTC' AS date) AS day,
+       batches.tenant_id,
+       batches.project_id,
+       batches.labels,
+       batches.state,
+       batches.tier,
+       batches.endpoint,
+       sums.model,
+       batches.created_at,
+       batches.deadline_at,
+       batches.completed_at,
+       sums.currency,
+       CAST(sums.list_micros * 0.000001 AS numeric(20, 6)) AS list_cost,
+       CAST(sums.contracted_micros * 0.000001 AS numeric(20, 6)) AS contracted_cost,
+       CAST(sums.effective_micros * 0.000001 AS numeric(20, 6)) AS effective_cost,
+       CAST(sums.billed_micros * 0.000001 AS numeric(20, 6)) AS billed_cost,
+       CAST(sums.on_demand_micros * 0.000001 AS numeric(20, 6)) AS on_demand_cost,
+       CAST(sums.charged_micros * 0.000001 AS numeric(20, 6)) AS charged,
+       CAST((sums.on_demand_micros - sums.effective_micros) * 0.000001 AS numeric(20, 6)) AS saving,
+       sums.row_count AS requests,
+       sums.input_tokens,
+       sums.output_tokens,
+       sums.input_tokens + sums.output_tokens AS tokens,
+       CAST(sums.worker_us * 0.000001 AS numeric(20, 6)) AS worker_seconds,
+       CAST(round(sums.effective_micros * 1.0 / nullif(sums.input_tokens + sums.output_tokens, 0), 6) AS numeric(20, 6)) AS effective_per_million_tokens,
+       CAST(round(sums.charged_micros * 1.0 / nullif(sums.input_tokens + sums.output_tokens, 0), 6) AS numeric(20, 6)) AS charged_per_million_tokens,
+       CAST(round(sums.effective_micros * 0.001 / nullif(sums.row_count, 0), 6) AS numeric(20, 6)) AS effective_per_thousand_requests,
+       CAST(round(sums.effective_micros * 3600.0 / nullif(sums.worker_us, 0), 6) AS numeric(20, 6)) AS effective_per_worker_hour,
+       CAST(sums.credit_micros * 0.000001 AS numeric(20, 6)) AS cache_credit
+  FROM (SELECT batch_id, currency, min(model) AS model,
+               CAST(sum(list_micros) AS bigint) AS list_micros,
+               CAST(sum(contracted_micros) AS bigint) AS contracted_micros,
+               CAST(sum(effective_micros) AS bigint) AS effective_micros,
+               CAST(sum(billed_micros) AS bigint) AS billed_micros,
+               CAST(sum(on_demand_micros) AS bigint) AS on_demand_micros,
+               CAST(sum(charged_micros) AS bigint) AS charged_micros,
+               CAST(sum(row_count) AS bigint) AS row_count,
+               CAST(sum(input_tokens) AS bigint) AS input_tokens,
+               CAST(sum(output_tokens) AS bigint) AS output_tokens,
+               CAST(sum(worker_us) AS bigint) AS worker_us,
+               coalesce(-sum(effective_micros) FILTER (WHERE kind = 'cache_credit'), 0) AS credit_micros
+          FROM nightrate.cost_day_sums WHERE batch_id IS NOT NULL GROUP BY batch_id, currency) AS sums
+  JOIN nightrate.batches ON batches.id = sums.batch_id;
+
+COMMENT ON COLUMN cost.batches.cache_credit IS 'What its input tokens from a cache would have cost on top of effective_cost, in units of `currency`.';
