@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.entrypoints.cli import budgets as command
 from storage.budgets import BudgetRepository
 from storage.database import Database
-from tests.pipeline.entrypoints.test_plans_command import run
+from tests.pipeline.entrypoints.line import at_home, run
 
 TOML = """
 [tiers.bulk]
@@ -36,10 +35,7 @@ fleet = { floor = 0.7, ceiling = 1.5 }
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+    at_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
-from pipeline.entrypoints.cli.main import main
 from storage.database import Database
+from tests.pipeline.entrypoints.line import at_home, run
 from tests.services import fresh_database
 from tests.storage.journals import write_journal
 
@@ -38,19 +37,7 @@ def filled(template_url: str) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _settings(filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", filled)
-    monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: str) -> int:
-    """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    at_home(tmp_path, monkeypatch, database_url=filled)
 
 
 @pytest.mark.parametrize("by", ["tenant", "project", "label:team", "model", "tier", "day", "batch", "pool"])

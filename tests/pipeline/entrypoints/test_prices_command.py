@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from pipeline.domain.costs.rate_card import Commitment, Discount, Offer
 from pipeline.domain.errors import UsageError
 from pipeline.entrypoints.cli.main import main
 from tests.infra.prices.aws_server import Aws, SpotChange, product, running_aws
+from tests.pipeline.entrypoints.line import Line, at_home
 
 TOML = """
 [[rate_card.discounts]]
@@ -46,36 +45,14 @@ rate_per_hour = "0.33"
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("NIGHTRATE_", "AWS_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    at_home(tmp_path, monkeypatch, prefixes=("AWS_",))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.chdir(tmp_path)
-
-
-class Line:
-    """The command line, and what it said last."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def run(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main(("prices", *arguments))
-        self.out, self.err = self._capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    def document(self, *arguments: str) -> Any:  # noqa: ANN401 -- whatever was printed
-        assert self.run(*arguments, "--json") == 0, self.err
-        return json.loads(self.out)
 
 
 @pytest.fixture
 def line(capsys: pytest.CaptureFixture[str]) -> Line:
-    return Line(capsys)
+    return Line(capsys, "prices")
 
 
 @pytest.fixture
