@@ -56,7 +56,11 @@ def rate_card(
     instance_types: Sequence[str] | None = None,
 ) -> RateCard:
     """Return the rate card with all prices in force from `start` to `stop`, of those instance types or of everything."""
-    said = repository.in_force(start, stop, names=instance_types)
+    return card_of(settings, repository.in_force(start, stop, names=instance_types))
+
+
+def card_of(settings: Settings, said: Iterable[Price]) -> RateCard:
+    """Return the rate card of the catalogue, the settings, and what was said."""
     return RateCard(
         book=PriceBook([*catalogue.load().prices, *said]),
         currency=settings.currency,

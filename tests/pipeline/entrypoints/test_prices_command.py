@@ -95,6 +95,17 @@ def test_the_catalogue_is_listed_with_nothing_up(line: Line) -> None:
     assert "No such price" in line.err
 
 
+def test_without_a_filter_prices_are_told_by_family(line: Line) -> None:
+    assert line.run("list") == 0
+    families = line.out.splitlines()
+    assert line.run("list", "--all") == 0
+    each = line.out.splitlines()
+
+    assert families[0].split() == ["PROVIDER", "FAMILY", "MARKET", "FOR", "NAMES", "PRICES", "FROM", "TO", "AGE"]
+    assert sum(int(row.split()[5]) for row in families[1:]) == len(each) - 1
+    assert len(families) < len(each) / 4
+
+
 def test_what_aws_says_is_kept_and_beats_the_catalogue(stored: Line, aws: Aws) -> None:
     aws.products = [product("g5.xlarge", "1.1000000000")]
     aws.spot = [
