@@ -66,7 +66,8 @@ def _import(
     from infra.bills import cur
     from infra.bills.tables import sha256_of
     from pipeline.app.bill_import import BillFile, BillImporter
-    from pipeline.app.bills import bills_of
+    from pipeline.app.bills import bills_of, bucket_of
+    from pipeline.app.stack import objects_url_of
     from pipeline.domain.costs.adjusting import Agreement
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.connection import connected
@@ -81,7 +82,12 @@ def _import(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
     with connected() as stack:
-        importer = BillImporter(stack.database, bills_of(stack), stack.settings.currency)
+        importer = BillImporter(
+            stack.database,
+            bills_of(stack),
+            stack.settings.currency,
+            bucket=bucket_of(objects_url_of(stack.settings)),
+        )
         found = importer.run(file, within_percent=within_percent, is_dry=is_dry)
     if as_json:
         print_document({**import_document(found), "dry_run": is_dry})

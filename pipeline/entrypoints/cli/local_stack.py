@@ -120,6 +120,7 @@ def _absolute_path(source: str) -> str:
 def _prepare(settings: Settings, urls: ServiceUrls) -> None:
     """Bring the tables to this release and refuse a broker that would lose hints, before a process starts."""
     from infra.broker import check_server
+    from storage.currencies import check_currency
     from storage.migrations import upgrade
     from storage.overview import clock
 
@@ -127,4 +128,5 @@ def _prepare(settings: Settings, urls: ServiceUrls) -> None:
     with short_database(urls.database_url) as database:
         clock(database)  # a database that is down is said to be
         upgrade(database.url)
+        check_currency(database, settings.currency)
     note_settings(settings)

@@ -66,6 +66,30 @@ def test_a_tariff_is_read_from_the_settings(tmp_path: Path) -> None:
     assert (weekend.days, weekend.start_minute, weekend.stop_minute) == (frozenset({5, 6}), 0, 0)
 
 
+DEAR = """
+[tiers.urgent]
+price_multiplier = 100
+[plans.paid]
+price_multiplier = 100
+[prices."smol"]
+input_per_million = {price}
+output_per_million = 1
+"""
+
+
+def test_a_price_that_could_come_to_more_than_the_ledger_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nightrate.toml").write_text(DEAR.format(price="100"))
+    assert load_settings().plan_book.multiplier_most == 10_000
+
+    (tmp_path / "nightrate.toml").write_text(DEAR.format(price="100.01"))
+    with pytest.raises(UsageError) as refused:
+        load_settings()
+
+    assert "prices.smol: with all multipliers a million tokens may come to 1,000,100; at most 1,000,000" in str(
+        refused.value.message
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
