@@ -1,4 +1,4 @@
-"""What `status` shows: services, processes, workers, queue, batches, and what was spent."""
+"""What `status` shows: services, processes, workers, queue, batches, and what it cost so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the stores are imported once a stack is known to be there
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What was charged so far."""
+    """What anything has cost so far."""
 
     #: All of it, in micro-units by currency.
     spent: dict[str, int]
@@ -105,6 +105,8 @@ def _document(standing: Standing) -> dict[str, object]:
         if seen
         else None,
         "batches": {str(state): number for state, number in seen.batches.items()} if seen else None,
+        "cost_micros": books and books.spent,
+        # As it was called before.
         "spent_micros": books and books.spent,
         "overhead_micros": books and {str(item.kind): item.amount_micros for item in books.overhead},
     }
@@ -148,7 +150,7 @@ def _print(standing: Standing) -> None:
         say(f"{failure.name} is not there; at {moment(failure.at)} it ended: {failure.reason}")
     if standing.failures:
         say(
-            f"They are started again and again; their logs are in {DataFolder(home).logs}, and `nightrate doctor` may say more."
+            f"It is tried again and again; the logs are in {DataFolder(home).logs}, and `nightrate doctor` may say more."
         )
     if standing.problem is not None:
         say(
@@ -168,7 +170,7 @@ def _facts_of(seen: Overview) -> dict[str, str]:
 def _facts_of_books(books: Books) -> dict[str, str]:
     overhead = ", ".join(f"{item.kind} {money(item.amount_micros, item.currency)}" for item in books.overhead)
     spent = ", ".join(money(micros, currency) for currency, micros in books.spent.items())
-    return {"spent": (spent or "nothing") + (f", of it overhead: {overhead}" if overhead else "")}
+    return {"cost so far": (spent or "nothing") + (f", of it overhead: {overhead}" if overhead else "")}
 
 
 def _print_workers(seen: Overview) -> None:
