@@ -338,6 +338,11 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _price_what_can_be_charged(self) -> Settings:
+        self.plan_book.check_prices()
+        return self
+
     @property
     def plan_book(self) -> PlanBook:
         """Return the price list: the plans built in, those of the settings, and what single tenants have instead."""

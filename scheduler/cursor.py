@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pipeline.domain.costs.charging import PAR_PPM
@@ -28,6 +28,18 @@ class Room:
     rows_least: int = 0
     #: What a predicted second may cost, in micro-units of money.
     second_micros: float = 0.0
+    #: What the pack may cost beyond its rows, in micro-units.
+    fixed_micros: float = 0.0
+
+    def less(self, cut: Cut) -> Room:
+        """Return what is left of it beside what was taken."""
+        return replace(
+            self,
+            seconds=self.seconds - cut.seconds,
+            rows=self.rows - cut.rows,
+            slices=self.slices - len(cut.slices),
+            rows_least=self.rows_least - cut.rows,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +49,8 @@ class Cut:
     slices: tuple[SliceDraft, ...]
     rows: int
     seconds: float
+    #: What its first slice has reserved for what the pack takes beyond its rows.
+    fixed_micros: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,6 +67,8 @@ class Cursor:
     purse: Purse
     #: What a predicted second may cost in the dearest pool that would run it, in micro-units.
     second_micros: float
+    #: What a pack may cost beyond its rows in the dearest pool, in micro-units.
+    fixed_micros: float = 0.0
     shard_index: int = field(default=0, init=False)
     row: int = field(default=0, init=False)
     has_moved: bool = field(default=False, init=False)
@@ -72,13 +88,15 @@ class Cursor:
         if self.shard_index >= len(self.backlog.shards):
             return True
         # Asked of the dearest pool, so that all pools agree: others leave less than the price of a row there.
-        return self.purse.free_micros is not None and not self.purse.pays(self._charge_per_row(self.second_micros))
+        return self.purse.free_micros is not None and not self.purse.pays(
+            self._charge_per_row(self.second_micros) + self._charge_of_pack(self.fixed_micros)
+        )
 
     def take(self, room: Room) -> Cut:
         """Take the rows that fit, in order; the room's `rows_least` may exceed its seconds."""
         slices: list[SliceDraft] = []
         rows_taken = 0
-        seconds_taken = 0.0
+        seconds_taken = fixed_taken = 0.0
         while not self.is_spent and len(slices) < room.slices and rows_taken < room.rows:
             shard = self.backlog.shards[self.shard_index]
             seconds_per_row = self._row_seconds()
@@ -86,9 +104,12 @@ class Cursor:
             rows = max(rows, room.rows_least - rows_taken)
             rows = min(rows, room.rows - rows_taken, shard.rows_total - self.row)
             micros_per_row = self._charge_per_row(room.second_micros)
-            rows = self.purse.rows(rows, micros_per_row)
+            # Nobody knows yet who else will be in the pack: the first slice reserves all of it (see `settled`).
+            fixed = 0.0 if slices else self._charge_of_pack(room.fixed_micros)
+            rows = self.purse.rows(rows, micros_per_row, beside=fixed)
             if rows == 0:
                 break
+            fixed_taken += fixed
             slices.append(
                 SliceDraft(
                     batch_id=self.backlog.batch_id,
@@ -96,13 +117,24 @@ class Cursor:
                     row_start=self.row,
                     row_stop=self.row + rows,
                     predicted_seconds=rows * seconds_per_row,
-                    reserved_micros=self.purse.reserve(rows * micros_per_row),
+                    reserved_micros=self.purse.reserve(rows * micros_per_row + fixed),
                 )
             )
             rows_taken += rows
             seconds_taken += rows * seconds_per_row
             self.advance(rows)
-        return Cut(slices=tuple(slices), rows=rows_taken, seconds=seconds_taken)
+        return Cut(slices=tuple(slices), rows=rows_taken, seconds=seconds_taken, fixed_micros=fixed_taken)
+
+    def settled(self, cut: Cut, pack_seconds: float) -> tuple[SliceDraft, ...]:
+        """Return a cut's slices once its pack is full: of what the pack takes beyond its rows a batch pays its share."""
+        excess = math.floor(cut.fixed_micros * (1 - cut.seconds / pack_seconds)) if cut.fixed_micros > 0 else 0
+        if excess <= 0:
+            return cut.slices
+        first, *others = cut.slices
+        # Where too little was left for all of it, too little was reserved.
+        excess = min(excess, first.reserved_micros)
+        self.purse.free(excess)
+        return replace(first, reserved_micros=first.reserved_micros - excess), *others
 
     def advance(self, rows: int) -> None:
         """Step over `rows` rows of the current shard, and into the next shard at its end."""
@@ -122,6 +154,11 @@ class Cursor:
         """Return what a row may be charged where a predicted second may cost so much."""
         seconds = self._row_seconds()
         return seconds * second_micros * self._multiplier if self._row_micros is None else self._row_micros
+
+    def _charge_of_pack(self, fixed_micros: float) -> float:
+        """Return what is charged for what a pack takes beyond its rows; nothing where tokens have a price."""
+        self._row_seconds()
+        return fixed_micros * self._multiplier if self._row_micros is None else 0.0
 
     def _enter(self, shard_index: int) -> None:
         shards = self.backlog.shards
@@ -154,6 +191,7 @@ class Cursors:
                 row_charge=partial(self._outlook.row_charge_micros, backlog),
                 purse=self._purses.of(place),
                 second_micros=self._outlook.dearest_second_micros(backlog.model, backlog.tier),
+                fixed_micros=self._outlook.dearest_fixed_micros(backlog.model, backlog.tier),
             )
             self._cursors[place] = cursor
         return cursor

@@ -40,6 +40,7 @@ class Outlook:
         self._places: dict[tuple[str, Tier], tuple[tuple[str, str], ...]] = {}
         #: By variant and pool, once somebody asked.
         self._second_micros: dict[tuple[str, str], float] = {}
+        self._fixed_micros: dict[tuple[str, str], float] = {}
         self._speeds = {
             variant: speed for variant, speed in snapshot.tokens_per_second.items() if speed >= _TOKENS_PER_SECOND_MIN
         }
@@ -127,6 +128,20 @@ class Outlook:
         """Return the same for the pool where that is most; 0 where no pool would run such rows."""
         return max((self.second_micros(variant, pool) for pool, variant in self.places_of(model, tier)), default=0.0)
 
+    def fixed_micros(self, variant: str, pool: str) -> float:
+        """Return what a pack may cost in a pool beyond its rows, at most, in micro-units of money."""
+        known = self._fixed_micros.get((variant, pool))
+        if known is None:
+            seconds = self._predictions.fixed_seconds(
+                variant=variant, pool=pool, assumed=self._policy.pack_fixed_seconds
+            )
+            known = self._fixed_micros[variant, pool] = seconds * self._rates[pool] / _HOUR_SECONDS
+        return known
+
+    def dearest_fixed_micros(self, model: str, tier: Tier) -> float:
+        """Return the same for the pool where that is most; 0 where no pool would run such rows."""
+        return max((self.fixed_micros(variant, pool) for pool, variant in self.places_of(model, tier)), default=0.0)
+
     def row_charge_micros(self, backlog: Backlog, shard: OpenShard) -> float | None:
         """Return what a row of a shard may be charged, at most; None where that goes by what it costs."""
         terms = backlog.terms
@@ -140,7 +155,10 @@ class Outlook:
         return picos * self._policy.cost_upper_factor / shard.rows_total / PICOS_PER_MICRO
 
     def next_row_micros(self, lineup: Lineup, places: Integers) -> Floats:
-        """Return what the next row of each of these may be charged where it costs most; 0 where there is none or no pool."""
+        """Return what the next row of each of these may be charged where it costs most; 0 where there is none or no pool.
+
+        What its pack may take beyond its rows is in it.
+        """
         shards = [_next_shard(lineup[place]) for place in places.tolist()]
         has_next = np.array([shard is not None for shard in shards], dtype=np.bool_)
         found = np.zeros(len(places))
@@ -149,7 +167,9 @@ class Outlook:
             runs_at = self.places_of(model, tier)
             if len(wanted) and runs_at:
                 seconds = self._row_seconds(model, [shard for n in wanted if (shard := shards[n])], runs_at)
-                found[wanted] = seconds * self.dearest_second_micros(model, tier)
+                found[wanted] = seconds * self.dearest_second_micros(model, tier) + self.dearest_fixed_micros(
+                    model, tier
+                )
         found *= lineup.multiplier[places]
         for n in np.flatnonzero(lineup.is_by_token[places] & has_next).tolist():
             shard = shards[n]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.domain.ids import PackId
-from pipeline.ports.cycle import PackDraft, SliceDraft
+from pipeline.ports.cycle import PackDraft
 from scheduler.accounts import Turn
-from scheduler.cursor import Room
+from scheduler.cursor import Cursor, Cut, Room
 from scheduler.fairness import FairQueue
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
@@ -25,7 +25,16 @@ def pack_next(
     assert variant is not None, "a pool queues what it serves"
     ordinal = queue.begin(turn)
     target = seconds_target(policy, is_measured=outlook.is_measured(variant, queue.pool))
-    slices, seconds = _fill(queue, turn, policy, target, second_micros=outlook.second_micros(variant, queue.pool))
+    whole = Room(
+        seconds=target,
+        rows=policy.pack_rows_max,
+        slices=policy.pack_slices_max,
+        rows_least=policy.pack_rows_min,
+        second_micros=outlook.second_micros(variant, queue.pool),
+        fixed_micros=outlook.fixed_micros(variant, queue.pool),
+    )
+    cuts = _fill(queue, turn, whole, lead_seconds=policy.top_up_lead_seconds)
+    seconds = sum(cut.seconds for _, cut in cuts)
     return PackDraft(
         pack_id=new_pack_id(),
         pool=queue.pool,
@@ -35,7 +44,7 @@ def pack_next(
         tier=backlog.tier,
         ordinal=ordinal,
         predicted_seconds=seconds,
-        slices=slices,
+        slices=tuple(part for cursor, cut in cuts for part in cursor.settled(cut, seconds)),
         unit_costs=outlook.unit_costs(variant, queue.pool),
     )
 
@@ -45,41 +54,18 @@ def seconds_target(policy: Policy, *, is_measured: bool) -> float:
     return policy.pack_seconds_target if is_measured else min(policy.pack_seconds_target, policy.first_pack_seconds)
 
 
-def _fill(
-    queue: FairQueue, turn: Turn, policy: Policy, target: float, *, second_micros: float
-) -> tuple[tuple[SliceDraft, ...], float]:
-    room = Room(
-        seconds=target,
-        rows=policy.pack_rows_max,
-        slices=policy.pack_slices_max,
-        rows_least=policy.pack_rows_min,
-        second_micros=second_micros,
-    )
-    cut = turn.cursor.take(room)
+def _fill(queue: FairQueue, turn: Turn, whole: Room, *, lead_seconds: float) -> list[tuple[Cursor, Cut]]:
+    cut = turn.cursor.take(whole)
     queue.charge(turn, cut.seconds)
-    slices = list(cut.slices)
-    seconds = cut.seconds
-    if not turn.cursor.is_spent:
-        queue.count({turn.cursor.backlog.tenant_id: cut.seconds})
-        return tuple(slices), seconds
+    cuts = [(turn.cursor, cut)]
     of_tenants = {turn.cursor.backlog.tenant_id: cut.seconds}
-    rows = cut.rows
-    while (peer := queue.peer(turn, lead_seconds=policy.top_up_lead_seconds)) is not None:
-        room = Room(
-            seconds=target - seconds,
-            rows=policy.pack_rows_max - rows,
-            slices=policy.pack_slices_max - len(slices),
-            rows_least=policy.pack_rows_min - rows,
-            second_micros=second_micros,
-        )
+    room = whole.less(cut)
+    while cuts[-1][0].is_spent and (peer := queue.peer(turn, lead_seconds=lead_seconds)) is not None:
         cut = peer.cursor.take(room)
         queue.charge(peer, cut.seconds)
         of_tenants[peer.cursor.backlog.tenant_id] = of_tenants.get(peer.cursor.backlog.tenant_id, 0.0) + cut.seconds
-        slices += cut.slices
-        seconds += cut.seconds
-        rows += cut.rows
-        if not peer.cursor.is_spent:
-            # The pack is full: the peer's next row no longer fits.
-            break
+        # Where it is not spent, the pack is full: the peer's next row no longer fits.
+        cuts.append((peer.cursor, cut))
+        room = room.less(cut)
     queue.count(of_tenants)
-    return tuple(slices), seconds
+    return cuts

@@ -11,7 +11,7 @@ from pipeline.domain.ids import TenantId
 from pipeline.domain.limits import PACK_ROWS_MAX, PACK_SLICES_MAX
 from pipeline.domain.tiers import WEIGHTS, Tier
 
-_MAY_BE_ZERO: Final = frozenset({"top_up_lead_seconds", "promise_margin_seconds"})
+_MAY_BE_ZERO: Final = frozenset({"pack_fixed_seconds", "top_up_lead_seconds", "promise_margin_seconds"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class Policy:
     #: The same for a model without a measurement, where the prediction may be wrong by far: a short
     #: pack brings the measurement early.
     first_pack_seconds: float = 2.0
+    #: Assumed of what a pack takes beyond its rows, at most, as long as packs that ended do not tell.
+    pack_fixed_seconds: float = 2.0
     #: Packs published and not yet leased, for each live worker of a pool: one to start at once and
     #: one to read while the first runs. What is published can no longer be overtaken.
     packs_ahead_per_worker: int = 2

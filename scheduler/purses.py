@@ -1,7 +1,7 @@
 """Purses: what budgets leave, beside what is spent and what packs on their way may still be charged.
 
 A pack that is dispatched reserves an upper bound of what each batch may be charged for its rows, until it ends and the
-true charge is in the ledger: then spent + reserved <= budget always, and a budget is overrun at most by what packs in
+true charge is in the ledger, and with the rows what the pack takes beyond them: then spent + reserved <= budget always, and a budget is overrun at most by what packs in
 flight are charged beyond their bounds. It is reserved of the batch's own budget and of all that its project and its
 tenant have.
 """
@@ -45,12 +45,19 @@ class Purse:
         free = self.free_micros
         return free is None or free >= micros
 
-    def rows(self, rows: int, row_micros: float) -> int:
-        """Return how many of so many rows it pays for."""
+    def rows(self, rows: int, row_micros: float, *, beside: float = 0.0) -> int:
+        """Return how many of so many rows it pays for, `beside` what else is to be paid with them."""
         free = self.free_micros
-        if free is None or row_micros <= 0:
+        if free is None:
             return rows
-        return min(rows, max(0, math.floor(free / row_micros)))
+        free_for_rows = free - beside
+        if row_micros <= 0:
+            return rows if free_for_rows >= 0 else 0
+        return min(rows, max(0, math.floor(free_for_rows / row_micros)))
+
+    def free(self, micros: int) -> None:
+        """Put back what was reserved and is not needed."""
+        self._take(-micros)
 
     def reserve(self, micros: float) -> int:
         """Take out so much, rounded up, and return it."""
@@ -59,11 +66,14 @@ class Purse:
         if free is not None:
             # No more than was left, whatever the rounding of the rows it pays for.
             reserved = min(reserved, free)
-        if self.left_micros is not None:
-            self.left_micros -= reserved
-        for fund, _kept in self.claims:
-            fund.left_micros -= reserved
+        self._take(reserved)
         return reserved
+
+    def _take(self, micros: int) -> None:
+        if self.left_micros is not None:
+            self.left_micros -= micros
+        for fund, _kept in self.claims:
+            fund.left_micros -= micros
 
 
 class Purses:

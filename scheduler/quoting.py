@@ -182,8 +182,10 @@ class _Quoter:
         """Return what the tenant would pay: by the simulated costs, or by the tokens as expected and as estimated."""
         terms = self._terms.get(tier, AT_COST)
         if not terms.is_by_token:
+            # A budget must pay for what a pack reserves beyond its rows, or nothing of the batch would ever start.
+            beside = self._outlook.dearest_fixed_micros(self._asked.survey.model, tier)
             # Rounded outwards.
-            low, high = math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH))
+            low, high = math.floor(_at(costs, _LOW)), math.ceil(_at(costs, _HIGH) + beside)
             return low * terms.multiplier_ppm // PAR_PPM, -(-high * terms.multiplier_ppm // PAR_PPM)
         expected, estimated = expected_tokens(self._asked.survey, self._predictions), self._asked.survey.size
         charges = [

@@ -27,11 +27,11 @@ _OVERHEAD = text("""
 """)
 
 _ALL_OVERHEAD = text("""
-    -- By account, for what is settled, shared or adjusted has no span of its own.
-    SELECT substr(account, 10) AS kind, currency, sum(effective_micros) AS amount_micros
-      FROM entries JOIN transactions ON transactions.id = transaction_id
-     WHERE account LIKE 'overhead:%'
-     GROUP BY account, currency HAVING sum(effective_micros) <> 0 ORDER BY amount_micros DESC, account, currency
+    -- By account, for what is settled, shared or adjusted has no span of its own. Of the sums by day, and of what is
+    -- newer than they are: a journal of years is not read for it.
+    SELECT kind, currency, CAST(sum(effective_micros) AS bigint) AS amount_micros
+      FROM cost_day_sums WHERE batch_id IS NULL
+     GROUP BY kind, currency HAVING sum(effective_micros) <> 0 ORDER BY amount_micros DESC, kind, currency
 """)
 
 _RECONCILE = text("""
@@ -50,9 +50,9 @@ _RECONCILE = text("""
 """)
 
 _SPENT = text("""
-    SELECT currency, sum(-effective_micros) AS amount_micros
-      FROM transactions JOIN entries ON transaction_id = transactions.id AND account LIKE 'supplier:%'
-     GROUP BY currency ORDER BY currency
+    -- What is owed to suppliers is what batches and overhead are debited: a transaction balances.
+    SELECT currency, CAST(sum(effective_micros) AS bigint) AS amount_micros
+      FROM cost_day_sums GROUP BY currency ORDER BY currency
 """)
 
 
@@ -120,12 +120,12 @@ class CostRepository:
 
     def overhead(self) -> list[OverheadSum]:
         """Return what is nobody's of `spent`, the dearest kind first."""
-        rows = self._database.run(lambda connection: connection.execute(_ALL_OVERHEAD).all())
+        rows = self._database.run(lambda connection: connection.execute(_ALL_OVERHEAD).all(), is_look=True)
         return [OverheadSum(kind=row.kind, amount_micros=int(row.amount_micros), currency=row.currency) for row in rows]
 
     def spent(self) -> dict[str, int]:
-        """Return all that was ever charged, in micro-units by currency."""
-        rows = self._database.run(lambda connection: connection.execute(_SPENT).all())
+        """Return all that anything has cost, in micro-units by currency."""
+        rows = self._database.run(lambda connection: connection.execute(_SPENT).all(), is_look=True)
         return {row.currency: int(row.amount_micros) for row in rows}
 
     def reconcile(self) -> list[Mismatch]:

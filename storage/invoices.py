@@ -41,6 +41,17 @@ FOREIGN: Final = text("""
        AND key <> ALL(CAST(:keys AS text[])) ORDER BY id LIMIT 1
 """)
 
+_OBJECTS: Final = text("""
+    -- A reversal is of the day that it undoes.
+    SELECT CAST(date_trunc('month', period_start AT TIME ZONE 'UTC') AS date) AS month,
+           CAST(sum(-list_micros) AS bigint) AS list_micros, CAST(sum(-contracted_micros) AS bigint) AS contracted_micros,
+           CAST(sum(-effective_micros) AS bigint) AS effective_micros, CAST(sum(-billed_micros) AS bigint) AS billed_micros,
+           CAST(sum(-on_demand_micros) AS bigint) AS on_demand_micros
+      FROM transactions JOIN entries ON transaction_id = transactions.id AND account = 'supplier:objects'
+     WHERE category = 'storage' AND period_start >= :start AND period_start < :stop
+     GROUP BY 1
+""")
+
 _IMPORTED: Final = text("SELECT imported_at FROM invoices WHERE digest = :digest")
 
 
@@ -90,8 +101,8 @@ class InvoiceRepository:
         """Keep them in that database."""
         self._database = database
 
-    def known(self) -> Known:
-        """Return all workers and their machines, by the names that invoices may have for them."""
+    def known(self, bucket: str | None = None) -> Known:
+        """Return all workers and their machines, by the names that invoices may have for them, and our bucket."""
         rows = self._database.run(lambda connection: connection.execute(_KNOWN).all())
         machines: dict[str, list[str]] = {}
         for row in rows:
@@ -101,7 +112,15 @@ class InvoiceRepository:
         return Known(
             worker_ids=frozenset(row.id for row in rows),
             machines={name: tuple(ids) for name, ids in machines.items()},
+            bucket=bucket,
         )
+
+    def accrued_objects(self, start: datetime, stop: datetime) -> dict[date, Amounts]:
+        """Return what was accrued for objects on days that begin in that time, by the first of the month."""
+        rows = self._database.run(
+            lambda connection: connection.execute(_OBJECTS, {"start": start, "stop": stop}).all(), is_look=True
+        )
+        return {row.month: Amounts(**{name: int(getattr(row, name)) for name in COST_NAMES}) for row in rows}
 
     def adjusted(self, provider: str, start: datetime, stop: datetime) -> Adjusted:
         """Return what was adjusted to that provider's invoices for that time."""

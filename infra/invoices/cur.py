@@ -130,7 +130,8 @@ def _moment(number: int, row: Mapping[str, Any], name: str) -> datetime:
 
 def _resource(written: str) -> str | None:
     # arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0
-    return written.rpartition("/")[2] or None
+    # and arn:aws:s3:::bucket, or the bucket's bare name.
+    return written.removeprefix("arn:aws:s3:::").rpartition("/")[2] or None
 
 
 def _worker(number: int, row: Mapping[str, Any]) -> str | None:

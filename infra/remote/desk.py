@@ -270,6 +270,7 @@ def _plain(given: str, kind: str) -> str:
 def _submission(file_id: str, endpoint: Endpoint, terms: Terms, *, must_promise: bool) -> dict[str, object]:
     optional = {
         "metadata": terms.metadata,
+        "labels": terms.labels,
         "max_cost": None if terms.budget_micros is None else amount(terms.budget_micros),
         "hold_until": _seconds(terms.hold_until),
     }

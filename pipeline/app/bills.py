@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 from pipeline.app.pricing import rate_card
 from pipeline.app.stack import Stack, objects_url_of
@@ -160,3 +161,9 @@ class PricedBills:
 
 def _picos(price: Price | None) -> int:
     return 0 if price is None or price.unit_price_picos is None else price.unit_price_picos
+
+
+def bucket_of(objects_url: str) -> str | None:
+    """Return the bucket that objects are in, as bills name it; None where they are in none."""
+    url = urlsplit(objects_url)
+    return url.netloc or None if url.scheme == "s3" else None

@@ -55,6 +55,7 @@ class LocalDesk:
             tier=terms.tier,
             budget_micros=terms.budget_micros,
             metadata=terms.metadata,
+            labels=terms.labels,
             idempotency_key=terms.idempotency_key,
             hold_until=terms.hold_until,
             priority=terms.priority,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from pipeline.app.settling import Settler
@@ -27,6 +28,7 @@ from pipeline.domain.costs.adjusting import (
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.bills import Bill, BillSource, WorkerLife
 from pipeline.domain.costs.invoices import (
+    OBJECTS,
     InvoiceDigest,
     InvoiceFormatError,
     InvoiceLine,
@@ -43,6 +45,7 @@ from storage.settlements import SettlementRepository
 
 _ROUNDING: Final = "rounding of the bill's lines"  # in the journal by this name
 _POSTED_AT_ONCE: Final = 200
+_ACCOUNTS: Final[Mapping[str, Overhead]] = MappingProxyType({_ROUNDING: Overhead.ROUNDING, OBJECTS: Overhead.STORAGE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,15 @@ class Import:
     posted: int
 
     @property
+    def objects(self) -> tuple[NamedLine, ...]:
+        """Return what the invoice has of the objects in our bucket, by month."""
+        return tuple(line for line in self.others if line.name == OBJECTS and line.invoiced)
+
+    def objects_verdict(self, line: NamedLine) -> Agreement:
+        """Return how what was accrued for them is to the invoice; requests and sizes are estimated."""
+        return agreement(line.difference.billed_micros, line.invoiced.billed_micros, self.within_percent)
+
+    @property
     def verdict(self) -> Agreement:
         """Return how the invoice's workers are to the journal's, all in all."""
         closed = [day for day in self.days if not day.is_open]
@@ -106,8 +118,9 @@ class Import:
 class InvoiceImporter:
     """Compares invoices with the journal, and adjusts it to them. An import can be repeated, and be ended half way."""
 
-    def __init__(self, database: Database, bills: BillSource, currency: str) -> None:
-        """Compare with workers as `bills` has them."""
+    def __init__(self, database: Database, bills: BillSource, currency: str, *, bucket: str | None = None) -> None:
+        """Compare with workers as `bills` has them, and with objects in that bucket."""
+        self._bucket = bucket
         self._settlements = SettlementRepository(database)
         self._repository = InvoiceRepository(database)
         self._bills = bills
@@ -120,7 +133,7 @@ class InvoiceImporter:
             InvoiceFormatError: It cannot be read, has no lines, or is in another currency.
             ConflictError: Another was imported meanwhile; doing it again goes on from there.
         """
-        known = self._repository.known()
+        known = self._repository.known(self._bucket)
         read = InvoiceDigest(currency=self._currency)
         for path in file.paths:
             for line in file.lines(path, file.month):
@@ -135,7 +148,8 @@ class InvoiceImporter:
         for (month, name), amounts in unmatched.items():
             read.others.setdefault((month, name), InvoiceSum()).merge(amounts)
         days = looked.days(sums, adjusted)
-        others = _named(read, days, adjusted, first)
+        accrued = self._repository.accrued_objects(midnight(read.start.date()), stop)
+        others = _named(read, days, adjusted, first, accrued)
         digest = file.digest
         imported = Import(
             digest=digest,
@@ -296,7 +310,9 @@ class _Look:
         return life.started_at < midnight(day) + DAY and life.stopped_at >= midnight(day)
 
 
-def _named(read: InvoiceDigest, days: Iterable[WorkerDay], adjusted: Adjusted, first: date) -> tuple[NamedLine, ...]:
+def _named(
+    read: InvoiceDigest, days: Iterable[WorkerDay], adjusted: Adjusted, first: date, accrued: Mapping[date, Amounts]
+) -> tuple[NamedLine, ...]:
     invoiced: dict[tuple[date, str], Amounts] = {}
     for line, each in read.others.items():
         effective = Amounts.cost(micros(each.effective))
@@ -316,7 +332,9 @@ def _named(read: InvoiceDigest, days: Iterable[WorkerDay], adjusted: Adjusted, f
             name=name,
             invoiced=invoiced.get((month, name), Amounts()),
             adjusted=adjusted.lines.get((month, name), Amounts()),
-            account=of_overhead(Overhead.ROUNDING if name == _ROUNDING else Overhead.UNEXPLAINED),
+            account=of_overhead(_ACCOUNTS.get(name, Overhead.UNEXPLAINED)),
+            # An invoice that has nothing of them is not one of the bucket's.
+            accrued=accrued.get(month, Amounts()) if name == OBJECTS and (month, name) in invoiced else Amounts(),
         )
         for month, name in lines
     )

@@ -59,6 +59,11 @@ def rate_card(
 ) -> RateCard:
     """Return the rate card with all prices in force from `start` to `stop`, of those instance types or of everything."""
     said = repository.in_force(start, stop, names=instance_types)
+    return card_of(settings, said, instance_types=instance_types)
+
+
+def card_of(settings: Settings, said: Iterable[Price], *, instance_types: Sequence[str] | None = None) -> RateCard:
+    """Return the rate card of the catalogue, the settings, and what was said, of those instance types or of everything."""
     known = catalogue.load().prices
     if instance_types is not None:
         known = tuple(price for price in known if price.item.name in instance_types)

@@ -37,6 +37,7 @@ from scheduler.cycle import decide
 from scheduler.doers import Alarm, Doer, run_doers
 from scheduler.prediction.predictions import Predictions
 from storage.allocations import AllocationRepository
+from storage.currencies import check_currency
 from storage.cycles import CycleRepository, Leadership
 from storage.firings import FiringRepository
 from storage.keeping import KeepingRepository
@@ -63,6 +64,7 @@ def run_scheduler(settings: Settings, must_stop: threading.Event) -> None:
     from infra.broker import HintSender
 
     with open_stack(settings) as stack:
+        check_currency(stack.database, settings.currency)
         sender = HintSender(required(settings.redis_url, "NIGHTRATE_REDIS_URL"))
         holder = f"{socket.gethostname()}:{os.getpid()}"
         while not must_stop.is_set():

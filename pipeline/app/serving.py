@@ -19,6 +19,7 @@ from pipeline.domain.plans import PlanBook
 from pipeline.ports.access import KeyDraft, KeySecret, KeyView, Scope, TenantView
 from storage.audit import AuditRepository
 from storage.budgets import BudgetRepository
+from storage.currencies import check_currency
 from storage.keys import KeyRepository
 from storage.quotas import QuotaRepository
 from storage.scoped_batches import ScopedBatches
@@ -63,6 +64,7 @@ class Service:
 def open_service(settings: Settings) -> Iterator[Service]:
     """Open what the API serves from; `database_url` must be set by now."""
     with open_stack(settings, away_seconds_max=_AWAY_SECONDS_MAX, connections_max=_POOL_SIZE) as stack:
+        check_currency(stack.database, settings.currency)
         yield service_of(stack)
 
 

@@ -26,6 +26,7 @@ from pipeline.domain.models import DeviceClass, ModelSpec
 from pipeline.ports.engine import Engine
 from pipeline.ports.fleet import NoticeKind, Watcher
 from pipeline.ports.packs import WorkerRegistration
+from storage.currencies import check_currency
 from storage.database import Database
 from storage.packs import PackRepository
 from storage.prices import PriceRepository
@@ -57,6 +58,7 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
 
     clock, images = SystemClock(), image_access(settings)
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:
+        check_currency(stack.database, settings.currency)
         catalogue = Catalogue(
             lambda: stack.variants().values(),
             key_here,

@@ -107,8 +107,14 @@ WEBHOOK_CLAIM_SECONDS: Final = 60.0
 # --- money -------------------------------------------------------------------------------------
 #: 10,000 currency units an hour: past it a rate is a typing error.
 RATE_MICROS_PER_HOUR_MAX: Final = 10_000_000_000
+#: 1,000,000 currency units per million tokens, all multipliers counted.
+TOKEN_PRICE_PICOS_MAX: Final = 10**12
+#: Of a row, prompt and answer: far past any model's context.
+_ROW_TOKENS_MOST: Final = 900_000
 
 assert UPLOAD_PART_BYTES_MAX * UPLOAD_PARTS_MAX >= FILE_BYTES_MAX
+# The dearest batch that there may be is charged what the ledger's 64 bits hold.
+assert FILE_LINES_MAX * _ROW_TOKENS_MOST * TOKEN_PRICE_PICOS_MAX // 10**6 < 2**63
 assert CATCH_UP_MAX <= FIRINGS_WAITING_MAX
 assert LINE_BYTES_MAX <= SHARD_BYTES_MAX <= PART_BYTES_MAX
 assert SHARD_ROWS_MAX <= PACK_ROWS_MAX

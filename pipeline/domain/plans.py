@@ -5,17 +5,19 @@ A plan says no, and may have a price of its own; it never changes what a batch c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
 from pipeline.domain.costs.charging import PAR_PPM
 from pipeline.domain.costs.tariffs import Tariff
 from pipeline.domain.ids import DEFAULT_TENANT, TenantId
-from pipeline.domain.limits import FILE_LINES_MAX
+from pipeline.domain.limits import FILE_LINES_MAX, TOKEN_PRICE_PICOS_MAX
 from pipeline.domain.rates import Rate
 from pipeline.domain.tiers import Tier
 
@@ -164,6 +166,30 @@ class PlanBook:
         own = (terms.own.get("price_ppm", PAR_PPM) for terms in self.tenants.values())
         prices = (*(plan.price_ppm for plan in self.plans.values()), *own)
         return not has_factors and all(ppm == PAR_PPM for ppm in prices)
+
+    @property
+    def multiplier_most(self) -> Fraction:
+        """Return the largest multiplier that any batch can get."""
+        tariff = self.tariff
+        own = (int(str(terms.own.get("price_ppm", PAR_PPM))) for terms in self.tenants.values())
+        elastic = tariff.elasticity
+        factors = (
+            [PAR_PPM, *tariff.tiers.values()],
+            [*(plan.price_ppm for plan in self.plans.values()), *own],
+            [PAR_PPM, *(hours.multiplier_ppm for hours in tariff.hours)],
+            [PAR_PPM] if elastic is None else [elastic.floor_ppm, elastic.ceiling_ppm],
+        )
+        return math.prod((Fraction(max(each), PAR_PPM) for each in factors), start=Fraction(1))
+
+    def check_prices(self) -> None:
+        """Raise `ValueError` where a price of tokens could come to charges that no ledger holds."""
+        for model, prices in self.tariff.prices.items():
+            dearest = max(prices.input_picos, prices.output_picos) * self.multiplier_most
+            if dearest > TOKEN_PRICE_PICOS_MAX:
+                raise ValueError(
+                    f"prices.{model}: with all multipliers a million tokens may come to {float(dearest / 10**6):,.0f}; "
+                    f"at most {TOKEN_PRICE_PICOS_MAX // 10**6:,} can be charged"
+                )
 
     def plan_of(self, tenant_id: TenantId, stored: str) -> Plan:
         """Return what a tenant may have, whose stored plan is `stored`.

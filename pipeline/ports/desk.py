@@ -29,6 +29,8 @@ class Terms:
     idempotency_key: str | None
     hold_until: datetime | None
     priority: int
+    #: What its cost is to be summed up by.
+    labels: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ _CENT_MICROS: Final = 10_000
 
 
 def over_budget(facts: BatchFacts, prospect: Prospect | None, *, rows_left: int) -> tuple[str, tuple[Change, ...]]:
-    """Return what the batch has cost, and a budget that should see it through."""
+    """Return what the batch was charged, and a budget that should see it through."""
     view = facts.view
     command = f"nightrate change {view.batch_id} --max-cost"
     spent = money(view.cost_micros, view.currency)
@@ -26,7 +26,7 @@ def over_budget(facts: BatchFacts, prospect: Prospect | None, *, rows_left: int)
     if view.budget_micros is None or (was_changed and view.cost_micros < view.budget_micros):
         return "Its budget was raised just now; the next cycle looks at it.", ()
     budget = money(view.budget_micros, view.currency)
-    cost = f"It has cost {spent} of its budget of {budget}"
+    cost = f"It was charged {spent} of its budget of {budget}"
     if view.cost_micros < view.budget_micros:
         cost += ", and what is left may not pay for another row"
     left = f"{counted(rows_left, 'row')} {verb(rows_left, 'is', 'are')} left"

@@ -3,7 +3,8 @@
 seconds = a * rows + b * input tokens + c * output tokens, none of them negative: the features of HyGen's batch
 latency predictor (2501.14808) that a pack's totals can tell. Observations count by their relative error, and each
 older one a hundredth less than the next (recursive least squares with forgetting, in its normal equations). What
-was assumed before anything ran is one more observation, so that a few packs do not make wild guesses.
+was assumed before anything ran is one more observation, so that a few packs do not make wild guesses. What a pack
+takes however few its rows are is told apart (`scheduler.prediction.fixed`), and is in bounds only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pipeline.domain.shares import UnitCosts
 from pipeline.ports.cycle import WorkSize
 from scheduler.columns import Floats, Sizes
+from scheduler.prediction.fixed import SPANS_KEPT, FixedTime
 
 #: What an observation counts when one more has come.
 FORGETTING: Final = 0.99
@@ -52,10 +54,13 @@ class Pace:
     weight: float = 0.0
     #: Actual seconds over predicted ones, the last packs'.
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RATIOS_KEPT))
+    #: Predicted and actual seconds of the last packs.
+    spans: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SPANS_KEPT))
     #: As fitted last, and the assumption it was fitted with.
     _fit: tuple[float, tuple[float, float, float]] | None = None
     #: Mean of the ratios and the quantile that bounds them; NaN while there are too few.
     _bound: tuple[float, float] | None = None
+    _fixed: FixedTime | None = None
 
     def learn(self, size: WorkSize, seconds: float, *, expected: WorkSize | None = None) -> None:
         """Take in a pack that ended: its size as it was, its seconds, and the size it was expected to have.
@@ -66,12 +71,21 @@ class Pace:
             # Once packs have run, the assumed speed says nothing: that of the last fit saves another.
             predicted = self.seconds(expected or size, tokens_per_second=1.0 if self._fit is None else self._fit[0])
             if predicted > 0:
-                self.ratios.append(seconds / predicted)
+                # Short packs of a variant with a fixed time would be many times their prediction.
+                self.ratios.append(max(seconds - self.fixed.expected, min(seconds, predicted)) / predicted)
+                self.spans.append((predicted, seconds))
         row = np.array([size.rows, size.input_tokens, size.output_tokens], dtype=np.float64) / seconds
         self.gram = FORGETTING * self.gram + np.outer(row, row)
         self.moment = FORGETTING * self.moment + row
         self.weight = FORGETTING * self.weight + 1
-        self._fit = self._bound = None
+        self._fit = self._bound = self._fixed = None
+
+    @property
+    def fixed(self) -> FixedTime:
+        """What a pack takes beyond its rows."""
+        if self._fixed is None:
+            self._fixed = FixedTime.of(self.spans)
+        return self._fixed
 
     def seconds(self, size: WorkSize, *, tokens_per_second: float) -> float:
         """Return the predicted worker-seconds; `tokens_per_second` is what is assumed as long as little has run."""
@@ -109,6 +123,7 @@ class Pace:
             "moment": self.moment.tolist(),
             "weight": self.weight,
             "ratios": [round(ratio, 6) for ratio in self.ratios],
+            "spans": [[round(seconds, 6) for seconds in span] for span in self.spans],
         }
 
     @classmethod
@@ -119,6 +134,8 @@ class Pace:
             moment=np.array(plain["moment"], dtype=np.float64),
             weight=float(plain["weight"]),
             ratios=deque(plain["ratios"], maxlen=RATIOS_KEPT),
+            # What was stored before there were any has none.
+            spans=deque(((predicted, seconds) for predicted, seconds in plain.get("spans", ())), maxlen=SPANS_KEPT),
         )
 
     def _fitted(self, tokens_per_second: float) -> tuple[float, float, float]:

@@ -116,6 +116,10 @@ class Predictions:
         """Return what to multiply predicted seconds by for a bound; see `Pace.upper_factors`."""
         return self._pace(variant, pool).upper_factors(packs, assumed=assumed)
 
+    def fixed_seconds(self, *, variant: str, pool: str, assumed: float) -> float:
+        """Return a bound of what a pack takes beyond its rows; `assumed` as long as packs do not tell."""
+        return self._pace(variant, pool).fixed.upper(assumed)
+
     def lengths(self, model: str, template: int) -> LengthSketch:
         """Return how long answers were: the template's where there are some, else the model's, else an empty sketch."""
         own = self._tokens.get((model, str(template)))

@@ -17,9 +17,9 @@ from random import Random
 from typing import Any
 
 from tests.bench.machine import machine
-from tests.scheduler.treasury import Outcome, all_wrong, as_assumed, treasury, within_bounds
+from tests.scheduler.treasury import Outcome, all_wrong, as_assumed, beside_fixed_time, treasury, within_bounds
 
-WITH_TARGET = (within_bounds, as_assumed)
+WITH_TARGET = (within_bounds, as_assumed, beside_fixed_time)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

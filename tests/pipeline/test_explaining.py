@@ -142,7 +142,7 @@ def test_a_batch_over_its_budget_is_told_what_it_cost_and_what_would_do(scene: S
 
     assert told.reason == Reason.BUDGET_REACHED
     assert told.sentence.startswith(
-        "It has cost $0.001 of its budget of $0.0009, so nothing new starts; 3 rows are left"
+        "It was charged $0.001 of its budget of $0.0009, so nothing new starts; 3 rows are left"
     )
     assert commands(told)[0].startswith(f"nightrate change {batch} --max-cost 0.00")
 

@@ -11,9 +11,18 @@ import pytest
 from infra.invoices import cur
 from infra.invoices.tables import sha256_of
 from pipeline.app.invoice_import import Import, InvoiceFile, InvoiceImporter
-from pipeline.domain.costs.adjusting import Agreement
+from pipeline.domain.costs.adjusting import DAY, Agreement
+from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.invoices import InvoiceFormatError
-from pipeline.domain.costs.transactions import Transaction
+from pipeline.domain.costs.transactions import (
+    CostCategory,
+    Entry,
+    Overhead,
+    Transaction,
+    TransactionKind,
+    of_overhead,
+    of_supplier,
+)
 from pipeline.domain.errors import ConflictError, StoreUnavailableError
 from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
@@ -40,9 +49,16 @@ def invoice_of(*paths: Path, month: date | None = None) -> InvoiceFile:
     )
 
 
-def take(world: World, folder: Path, lines: Sequence[Mapping[str, str]], *, is_dry: bool = False) -> Import:
+def take(
+    world: World,
+    folder: Path,
+    lines: Sequence[Mapping[str, str]],
+    *,
+    is_dry: bool = False,
+    bucket: str | None = None,
+) -> Import:
     path = write_csv(folder / "bill.csv", lines)
-    importer = InvoiceImporter(world.database, FlatBills(), "USD")
+    importer = InvoiceImporter(world.database, FlatBills(), "USD", bucket=bucket)
     return importer.run(invoice_of(path), within_percent=Decimal(1), is_dry=is_dry)
 
 
@@ -153,6 +169,58 @@ def test_what_no_worker_explains_is_posted_by_name(world: World, tmp_path: Path)
         "overhead:rounding": 1,
         "supplier:aws": -2_000_003,
     }
+
+
+def bucket_lines(*costs: str, bucket: str = "arn:aws:s3:::mine") -> list[dict[str, str]]:
+    more = {"line_item_product_code": "AmazonS3"}
+    kinds = ("TimedStorage-ByteHrs", "Requests-Tier1")
+    return [
+        line(cost, resource=bucket, usage_type=usage, start=MIDNIGHT, hours=24, **more)  # type: ignore[arg-type]
+        for cost, usage in zip(costs, kinds, strict=False)
+    ]
+
+
+def test_objects_are_adjusted_to_the_invoice_and_not_counted_beside_it(world: World, tmp_path: Path) -> None:
+    InvoiceRepository(world.database).post([objects_accrual(MIDNIGHT, 3_000_000), objects_accrual(MIDNIGHT - DAY, 7_000)])
+    lines = [*bucket_lines("2", "1.5"), *bucket_lines("9", bucket="theirs"), line("1", kind="Tax", start=MIDNIGHT)]
+
+    found = take(world, tmp_path, lines, bucket="mine")
+    again = take(world, tmp_path, lines, bucket="mine")
+
+    (objects,) = found.objects
+    assert (objects.accrued.billed_micros, objects.invoiced.billed_micros) == (3_000_000, 3_500_000)
+    assert found.objects_verdict(objects) is Agreement.OFF
+    assert (found.verdict, again.posted) == (Agreement.EXACT, 0)
+    # The invoice's 13.5, and the day before that it does not have.
+    assert balances(world, "billed_micros") == {
+        "overhead:storage": 3_507_000,
+        "overhead:unexplained": 10_000_000,
+        "supplier:objects": -3_007_000,
+        "supplier:aws": -10_500_000,
+    }
+
+    InvoiceRepository(world.database).post([objects_accrual(MIDNIGHT, 100_000, number=2)])
+    take(world, tmp_path, lines, bucket="mine")
+    assert balances(world, "billed_micros")["overhead:storage"] == 3_507_000
+
+    take(world, tmp_path, [line("1", kind="Tax", start=MIDNIGHT)], bucket="mine")
+    # A bill that has none of the bucket: what was accrued stays.
+    assert balances(world, "billed_micros")["overhead:storage"] == 3_107_000
+
+
+def objects_accrual(at: datetime, cost_micros: int, *, number: int = 1) -> Transaction:
+    return Transaction(
+        key=f"objects:{at.date()}:{number}",
+        kind=TransactionKind.ACCRUAL,
+        category=CostCategory.STORAGE,
+        period_start=at,
+        period_stop=at + DAY,
+        currency="USD",
+        entries=(
+            Entry(account=of_overhead(Overhead.STORAGE), amounts=Amounts.cost(cost_micros)),
+            Entry(account=of_supplier("objects"), amounts=Amounts.cost(-cost_micros)),
+        ),
+    )
 
 
 def test_workers_that_the_bill_lacks_are_listed(world: World, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.scheduler.world import backlog, hold, pack_ids, plan_of, references, 
 
 #: In micro-units: a cent a second, and three.
 RATE, DEARER = 36_000_000, 108_000_000
-POLICY = Policy(pack_rows_min=1, pack_seconds_target=4.0)
+POLICY = Policy(pack_rows_min=1, pack_seconds_target=4.0, pack_fixed_seconds=0.5)
 RATES = {"cheap": RATE, "dear": DEARER}
 STEPS = 40
 EXAMPLES = 20
@@ -132,7 +132,9 @@ class Books:
             second = POLICY.cost_upper_factor * RATES[pack.pool] / 3600
             for part in pack.slices:
                 reserved[part.batch_id] = reserved.get(part.batch_id, 0) + part.reserved_micros
-                worst[part.batch_id] = worst.get(part.batch_id, 0.0) + part.predicted_seconds * second
+                share = part.predicted_seconds / pack.predicted_seconds * POLICY.pack_fixed_seconds
+                fixed = share * RATES[pack.pool] / 3600
+                worst[part.batch_id] = worst.get(part.batch_id, 0.0) + part.predicted_seconds * second + fixed
                 self._mark_packed(part.batch_id, part.row_stop)
             true = {name: math.floor(most * self.random.uniform(0, self.worst)) for name, most in worst.items()}
             self.flights.append(Flight(pack, reserved, true))
@@ -201,14 +203,14 @@ def budgets_are_overrun_by_no_more_than_bounds_are(seed: int) -> None:
 
 
 def budgets_are_used(seed: int) -> None:
-    """Who stops short of its last row has no budget left for the next one."""
+    """Who stops short of its last row has no budget left for the next one and its pack."""
     books = books_of(seed, worst=1.0)
     # Unmeasured, a row of 300 tokens may cost this much in the dear pool; measured, more.
     for each in books.look().backlogs:
         assert each.budget_micros is not None
         shard = each.shards[0]
         row = shard.input_tokens / shard.rows_total / 100 * POLICY.cost_upper_factor * DEARER / 3600
-        assert each.budget_micros - each.spent_micros < row
+        assert each.budget_micros - each.spent_micros < row + POLICY.pack_fixed_seconds * DEARER / 3600
         assert books.reasons[each.batch_id] is Reason.BUDGET_REACHED
 
 
@@ -240,7 +242,7 @@ class SpentOnly(Purses):
 
 
 MUTANTS: list[tuple[Callable[[int], None], object, str, object]] = [
-    (budgets_hold, Purse, "rows", lambda _self, rows, _micros: rows),
+    (budgets_hold, Purse, "rows", lambda _self, rows, _micros, **_: rows),
     (budgets_hold, Purse, "reserve", reserve_nothing),
     (budgets_hold, Purse, "reserve", reserve_each_time_anew),
     (budgets_hold, cycle, "Purses", SpentOnly),
@@ -265,6 +267,30 @@ def test_no_more_rows_start_than_the_budget_pays_for_at_worst() -> None:
     assert rows_in(plan) == 6
     assert reserved_in(plan) == 90_000
     assert reason_of(plan) is Reason.RUNNING
+
+
+def test_what_a_pack_takes_beyond_its_rows_is_reserved_too() -> None:
+    # A second and a half for a row, two seconds for the pack.
+    policy = Policy(pack_rows_min=1, pack_fixed_seconds=2.0)
+
+    plan = plan_of(snapshot([backlog("batch_a", budget_micros=100_000)], pools=(pool(),)), policy)
+    none = plan_of(snapshot([backlog("batch_a", budget_micros=34_999)], pools=(pool(),)), policy)
+
+    assert (rows_in(plan), reserved_in(plan)) == (5, 95_000)
+    assert (rows_in(none), reason_of(none)) == (0, Reason.BUDGET_REACHED)
+
+
+def test_batches_share_what_their_pack_takes_beyond_its_rows() -> None:
+    policy = Policy(pack_rows_min=1, pack_fixed_seconds=2.0)
+    few, many = backlog("batch_a", rows=1), backlog("batch_b", rows=50)
+
+    first = plan_of(snapshot([few, many], pools=(pool(workers=1),)), policy).packs[0]
+
+    assert {part.batch_id for part in first.slices} == {"batch_a", "batch_b"}
+    second, share = 10_000, 20_000 / first.predicted_seconds
+    for part in first.slices:
+        wanted = part.predicted_seconds * (POLICY.cost_upper_factor * second + share)
+        assert part.reserved_micros == pytest.approx(wanted, abs=2)
 
 
 def test_what_is_reserved_is_kept_of_the_budget() -> None:

@@ -11,7 +11,7 @@ from pipeline.domain.costs.budgets import BudgetStanding
 from scheduler.cursor import Cursor
 from scheduler.funds import Funds
 from scheduler.purses import Purse
-from tests.scheduler.treasury import all_wrong, as_assumed, treasury, within_bounds
+from tests.scheduler.treasury import all_wrong, as_assumed, beside_fixed_time, treasury, within_bounds
 
 RUNS = 4
 
@@ -26,6 +26,10 @@ def test_no_budget_is_overrun_while_packs_stay_within_their_bounds() -> None:
 
 def test_budgets_are_overrun_by_less_than_a_pack_where_their_times_spread() -> None:
     assert max(overruns(as_assumed)) <= 1.0
+
+
+def test_budgets_are_overrun_by_less_than_a_pack_where_packs_have_a_fixed_time_that_nobody_told() -> None:
+    assert max(overruns(beside_fixed_time)) <= 1.0
 
 
 def test_what_is_overrun_is_what_packs_were_charged_beyond_their_bounds() -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from random import Random
 from typing import Final
+
+import numpy as np
 
 from pipeline.domain.costs.budgets import (
     ALWAYS,
@@ -27,12 +29,15 @@ from pipeline.domain.costs.budgets import (
 from pipeline.domain.costs.charging import PAR_PPM, ChargeTerms
 from pipeline.domain.ids import BatchId, BudgetId, PackId, ProjectId, TenantId
 from pipeline.domain.tiers import Tier
-from pipeline.ports.cycle import Backlog, CyclePlan, PackDraft, PoolView, Snapshot
+from pipeline.ports.cycle import Backlog, CyclePlan, EndedPack, EndedShare, PackDraft, PoolView, Snapshot, WorkSize
 from scheduler.cycle import decide
 from scheduler.policy import Policy
+from scheduler.prediction.predictions import Predictions
 from tests.scheduler.world import backlog, pack_ids, references, snapshot
 
-POLICY: Final = Policy(pack_rows_min=1, pack_seconds_target=4.0)
+POLICY: Final = Policy(pack_rows_min=1, pack_seconds_target=4.0, pack_fixed_seconds=0.0)
+#: Of one who does not know yet what packs take beyond their rows, and learns it.
+LEARNING: Final = replace(POLICY, pack_fixed_seconds=Policy().pack_fixed_seconds)
 #: In micro-units an hour: a cent a second, and three.
 RATES: Final = {"cheap": 36_000_000, "dear": 108_000_000}
 SPEED: Final = 100.0
@@ -71,6 +76,8 @@ class Flight:
     month: date
     reserved: Counter[BatchId]
     true: dict[BatchId, int]
+    #: The worker-seconds that it takes.
+    seconds: float
     charged: Counter[BatchId] = field(default_factory=Counter)
 
 
@@ -81,6 +88,10 @@ class Treasury:
     random: Random
     #: Draws what a pack's charge is of its upper bound.
     ratio: Callable[[Random], float]
+    #: What every pack takes beyond its rows, in seconds; None: nothing, and nothing is learned.
+    fixed_seconds: float | None = None
+    predictions: Predictions = field(default_factory=Predictions)
+    ended: list[EndedPack] = field(default_factory=list)
     month: date = date(2026, 1, 1)
     backlogs: dict[BatchId, Backlog] = field(default_factory=dict)
     standings: dict[BudgetId, BudgetStanding] = field(default_factory=dict)
@@ -99,6 +110,10 @@ class Treasury:
     packs: int = 0
     packs_beyond: int = 0
     stops: int = 0
+
+    @property
+    def policy(self) -> Policy:
+        return POLICY if self.fixed_seconds is None else LEARNING
 
     # --- what may happen ---------------------------------------------------------------------------
 
@@ -163,7 +178,8 @@ class Treasury:
         """Decide on a torn look, while workers commit and months turn, and store the plan unless another leads by then."""
         epoch = self.epoch
         seen = self._look()
-        plan = decide(seen, POLICY, self.new_pack_id)
+        self.ended.clear()
+        plan = decide(seen, self.policy, self.new_pack_id, self.predictions)
         if self.random.random() < 0.3:
             self._meanwhile()
         if self.random.random() < 0.1:
@@ -182,6 +198,7 @@ class Treasury:
     def end(self) -> None:
         if self.flights:
             flight = self.flights.pop(self.random.randrange(len(self.flights)))
+            self._learn_of(flight)
             for name, true in flight.true.items():
                 self._charge(flight, name, true - flight.charged[name])
 
@@ -283,6 +300,7 @@ class Treasury:
             tokens_per_second={"model-a": SPEED},
             budgets=tuple(budgets),
             month=month,
+            ended=tuple(self.ended),
         )
 
     def _meanwhile(self) -> None:
@@ -298,15 +316,12 @@ class Treasury:
             for part in pack.slices:
                 reserved[part.batch_id] += part.reserved_micros
                 rows = part.row_stop - part.row_start
-                bound[part.batch_id] += self._bound(part.batch_id, rows, part.predicted_seconds, pack.pool)
+                bound[part.batch_id] += self._bound(part.batch_id, rows, part.predicted_seconds, pack)
                 before = self.backlogs[part.batch_id]
                 shard = replace(before.shards[0], rows_packed=part.row_stop)
                 self.backlogs[part.batch_id] = replace(before, shards=(shard,))
             assert all(reserved[name] >= most for name, most in bound.items()), "less was reserved than the upper bound"
-            # A pack is slow or fast as a whole; charges are rounded down.
-            ratio = self.ratio(self.random)
-            true = {name: math.floor(most * ratio) for name, most in bound.items()}
-            self.flights.append(Flight(pack, self.month_of(plan), reserved, true))
+            self.flights.append(self._flight(pack, self.month_of(plan), reserved, bound))
             self.packs += 1
             self.pack_bound = max(self.pack_bound, sum(bound.values()))
         for notice in plan.notices:
@@ -315,15 +330,81 @@ class Treasury:
             if key not in self.told:
                 self.told.append(key)
 
-    def _bound(self, batch_id: BatchId, rows: int, seconds: float, pool: str) -> int:
+    def _flight(self, pack: PackDraft, month: date, reserved: Counter[BatchId], bound: Mapping[BatchId, int]) -> Flight:
+        # A pack is slow or fast as a whole; charges are rounded down.
+        ratio = self.ratio(self.random)
+        if self.fixed_seconds is None:
+            true = {name: math.floor(most * ratio) for name, most in bound.items()}
+            return Flight(pack, month, reserved, true, 0.0)
+        ratio *= POLICY.cost_upper_factor
+        seconds: Counter[BatchId] = Counter()
+        for part in pack.slices:
+            seconds[part.batch_id] += (part.row_stop - part.row_start) * self._row_tokens(part.batch_id) / SPEED * ratio
+        whole = sum(seconds.values())
+        true = {}
+        for name, own in seconds.items():
+            terms = self.backlogs[name].terms
+            took = own * (1 + self.fixed_seconds / whole)
+            cost = took * RATES[pack.pool] / 3600 * terms.multiplier_ppm / PAR_PPM
+            true[name] = math.floor(cost) if terms.input_token_picos is None else bound[name]
+        return Flight(pack, month, reserved, true, whole + self.fixed_seconds)
+
+    def _learn_of(self, flight: Flight) -> None:
+        if self.fixed_seconds is None:
+            return
+        shares = []
+        for part in flight.draft.slices:
+            rows = part.row_stop - part.row_start
+            shard = self.backlogs[part.batch_id].shards[0]
+            size = WorkSize(
+                rows=rows,
+                input_tokens=shard.input_tokens * rows / shard.rows_total,
+                output_tokens=shard.output_tokens * rows / shard.rows_total,
+            )
+            shares.append(
+                EndedShare(
+                    tenant_id=self.backlogs[part.batch_id].tenant_id,
+                    batch_id=part.batch_id,
+                    predicted_seconds=part.predicted_seconds,
+                    template=shard.template,
+                    estimated=size,
+                    actual=size,
+                    lengths={},
+                )
+            )
+        draft = flight.draft
+        self.ended.append(
+            EndedPack(
+                pack_id=draft.pack_id,
+                pool=draft.pool,
+                model=draft.model,
+                variant=draft.variant,
+                tier=draft.tier,
+                seconds=flight.seconds,
+                # What was preempted took its fixed time twice, or so.
+                is_clean=not flight.charged,
+                shares=tuple(shares),
+                unit_costs=draft.unit_costs,
+            )
+        )
+
+    def _row_tokens(self, batch_id: BatchId) -> float:
+        shard = self.backlogs[batch_id].shards[0]
+        return (shard.input_tokens + shard.output_tokens) / shard.rows_total
+
+    def _bound(self, batch_id: BatchId, rows: int, seconds: float, pack: PackDraft) -> int:
         """Return the upper bound of a charge, worked out apart from the scheduler's; rounded down, as charges are."""
         batch = self.backlogs[batch_id]
         terms, shard = batch.terms, batch.shards[0]
         if terms.input_token_picos is not None and terms.output_token_picos is not None:
             picos = shard.input_tokens * terms.input_token_picos + shard.output_tokens * terms.output_token_picos
             return math.floor(picos * rows / shard.rows_total * POLICY.cost_upper_factor / 1e6)
-        cost = seconds * POLICY.cost_upper_factor * RATES[pool] / 3600
-        return math.floor(cost * terms.multiplier_ppm / PAR_PPM)
+        place = {"variant": pack.variant, "pool": pack.pool}
+        factor = self.predictions.upper_factors(**place, packs=np.ones(1), assumed=POLICY.cost_upper_factor)[0]
+        fixed = self.predictions.fixed_seconds(**place, assumed=self.policy.pack_fixed_seconds)
+        cost = seconds * (factor + fixed / pack.predicted_seconds) * RATES[pack.pool] / 3600
+        # A part in a million million is rounding of the binary fractions.
+        return math.floor(cost * terms.multiplier_ppm / PAR_PPM * (1 - 1e-12))
 
     def _charge(self, flight: Flight, name: BatchId, micros: int) -> None:
         before = flight.charged[name]
@@ -383,6 +464,11 @@ def as_assumed(random: Random) -> float:
     return min(4.0, math.exp(random.gauss(0, 0.3))) / POLICY.cost_upper_factor
 
 
+def beside_fixed_time(random: Random) -> float:
+    """The same, and every pack takes up to three seconds beyond its rows, which nobody knows at first and cycles learn."""
+    return as_assumed(random)
+
+
 def all_wrong(random: Random) -> float:
     """Every bound is too low, by up to three times."""
     return random.uniform(1, 3)
@@ -390,4 +476,5 @@ def all_wrong(random: Random) -> float:
 
 def treasury(seed: int, ratio: Callable[[Random], float]) -> Treasury:
     """Return one to run."""
-    return Treasury(Random(seed), ratio)
+    random = Random(seed)
+    return Treasury(random, ratio, random.uniform(0, 3) if ratio is beside_fixed_time else None)

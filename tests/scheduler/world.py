@@ -90,7 +90,7 @@ def pack_ids() -> Callable[[], PackId]:
 
 def plan_of(seen: Snapshot, policy: Policy | None = None) -> CyclePlan:
     """Decide once."""
-    return decide(seen, policy or Policy(pack_rows_min=1), pack_ids())
+    return decide(seen, policy or Policy(pack_rows_min=1, pack_fixed_seconds=0.0), pack_ids())
 
 
 def row_seconds(seen: Snapshot, policy: Policy) -> dict[tuple[str, int], float]:

@@ -158,11 +158,18 @@ class NamedLine:
     #: Posted for it before.
     adjusted: Amounts
     account: Account
+    #: What the journal has for it by itself.
+    accrued: Amounts = Amounts()  # noqa: RUF009 -- frozen
+
+    @property
+    def difference(self) -> Amounts:
+        """Return by how much the bill is above the journal's own."""
+        return self.invoiced - self.accrued
 
     @property
     def to_post(self) -> Amounts:
         """Return what is still to be posted."""
-        return self.invoiced - self.adjusted
+        return self.difference - self.adjusted
 
 
 def unexplained(line: NamedLine, *, key: str, provider: str, invoice_name: str, currency: str) -> Transaction:
@@ -171,7 +178,7 @@ def unexplained(line: NamedLine, *, key: str, provider: str, invoice_name: str, 
     return Transaction(
         key=key,
         kind=TransactionKind.ADJUSTMENT,
-        category=CostCategory.COMPUTE,
+        category=CostCategory.STORAGE if line.account == of_overhead(Overhead.STORAGE) else CostCategory.COMPUTE,
         period_start=month,
         period_stop=midnight((line.month + timedelta(days=31)).replace(day=1)),
         currency=currency,

@@ -135,11 +135,15 @@ class Known:
     worker_ids: frozenset[str]
     #: Workers by the machine they ran on.
     machines: Mapping[str, tuple[str, ...]]
+    #: Where our objects are; None: where no provider bills for them by name.
+    bucket: str | None = None
 
 
 #: More names than these are no help to anybody.
 NAMES_MAX: Final = 2000
 OTHER_LINES: Final = "other lines"
+#: What is billed for keeping objects and for requests, in our bucket; the journal has accruals of its own for it.
+OBJECTS: Final = "objects in our bucket"
 
 
 def add_line(digest: InvoiceDigest, line: InvoiceLine, known: Known) -> None:
@@ -165,8 +169,9 @@ def add_line(digest: InvoiceDigest, line: InvoiceLine, known: Known) -> None:
         digest.machines.setdefault((line.resource_id, day, line.category), InvoiceSum()).add(line)
     else:
         month = day.replace(day=1)
-        name = f"{line.kind} {line.name}".strip()
-        if (month, name) not in digest.others and len(digest.others) >= NAMES_MAX:
+        is_ours = known.bucket is not None and line.resource_id == known.bucket
+        name = OBJECTS if is_ours and line.category is CostCategory.STORAGE else f"{line.kind} {line.name}".strip()
+        if name != OBJECTS and (month, name) not in digest.others and len(digest.others) >= NAMES_MAX:
             name = OTHER_LINES
         digest.others.setdefault((month, name), InvoiceSum()).add(line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,8 +18,10 @@ import pipeline
 from infra.embedded.binaries import find_postgres, find_valkey
 from infra.embedded.folder import DataFolder
 from pipeline.app.house import check_broker, free_bytes
+from pipeline.app.pricing import card_of
 from pipeline.app.stack import objects_url_of, variants_of
 from pipeline.config import Settings
+from pipeline.domain.costs.rate_card import PriceUnknownError
 from pipeline.domain.errors import NightrateError, ObjectConflictError
 from pipeline.domain.ids import uuid7
 from pipeline.entrypoints.cli.config_command import masked
@@ -26,6 +29,7 @@ from pipeline.entrypoints.cli.connection import database_url_of, short_database,
 from pipeline.entrypoints.cli.figures import size
 from storage.objects import open_store
 from storage.overview import clock, schema_versions
+from storage.prices import PriceRepository
 from workers.accelerators import find_accelerators
 from workers.engine.registry import is_available
 
@@ -84,6 +88,7 @@ def run_checks(given: Settings) -> list[Check]:
         ("database", lambda: _check_database(settings)),
         ("clock", lambda: _check_clock(settings)),
         ("broker", lambda: _check_broker(settings)),
+        ("prices", lambda: check_prices(settings)),
         ("objects", lambda: _check_objects(settings)),
         ("engines", lambda: _check_engines(given)),
         ("accelerators", _check_accelerators),
@@ -198,6 +203,34 @@ def _check_broker(settings: Settings) -> Finding:
         return Outcome.SKIPPED, "no stack is up", None
     check_broker(settings)
     return Outcome.OK, f"{masked(settings.redis_url.get_secret_value())} keeps what it is given", None
+
+
+def check_prices(settings: Settings) -> Finding:
+    """Say whether what the pools of the settings run on has a price: workers without one do not start."""
+    hint = "`nightrate prices refresh` asks AWS; `nightrate prices set` says one; or give the pool a rate_per_hour"
+    pools = sorted({*settings.rate_card.pools, settings.pool})
+    url = None if settings.database_url is None else database_url_of(settings)
+    with nullcontext() if url is None else short_database(url) as database:
+        repository = None if database is None else PriceRepository(database)
+        lacking = [reason for pool in pools if (reason := _lack_of_price(settings, pool, repository)) is not None]
+    if lacking and url is None:
+        return Outcome.NOTE, f"the catalogue does not say, and no stack is up to ask: {'; '.join(lacking)}", hint
+    if lacking:
+        return Outcome.FAILED, f"workers cannot start: {'; '.join(lacking)}", hint
+    said = "" if url is not None else ", by the catalogue alone: no stack is up"
+    return Outcome.OK, f"known for {', '.join(pools)}{said}", None
+
+
+def _lack_of_price(settings: Settings, pool: str, repository: PriceRepository | None) -> str | None:
+    offer = settings.rate_card.offer_of(pool, settings.market)
+    now = datetime.now(UTC)
+    names = [] if offer.instance_type is None else [offer.instance_type]
+    said = () if repository is None else repository.in_force(now, now, names=names)
+    try:
+        card_of(settings, said).hourly_rates(offer, now)
+    except PriceUnknownError as error:
+        return f"pool {pool}: {error.message}"
+    return None
 
 
 def _check_objects(settings: Settings) -> Finding:

@@ -61,6 +61,12 @@ def day_of(text: str, option: str) -> date:
     return day
 
 
+def last_month(today: date) -> Period:
+    """Return the days of the month before today's."""
+    until = today.replace(day=1)
+    return Period(first=(until - timedelta(days=1)).replace(day=1), until=until)
+
+
 def month_of(text: str) -> Period:
     """Return the days of a month such as 2026-11; raises `UsageError`."""
     try:

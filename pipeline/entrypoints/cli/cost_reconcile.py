@@ -80,8 +80,9 @@ def _import(
 ) -> int:
     from infra.invoices import cur
     from infra.invoices.tables import sha256_of
-    from pipeline.app.bills import bills_of
+    from pipeline.app.bills import bills_of, bucket_of
     from pipeline.app.invoice_import import InvoiceFile, InvoiceImporter
+    from pipeline.app.stack import objects_url_of
     from pipeline.domain.costs.adjusting import Agreement
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.connection import connected
@@ -96,7 +97,12 @@ def _import(
         paths=paths, provider=cur.PROVIDER, format=cur.FORMAT, lines=cur.lines, sha256=sha256_of, month=month
     )
     with connected() as stack:
-        importer = InvoiceImporter(stack.database, bills_of(stack), stack.settings.currency)
+        importer = InvoiceImporter(
+            stack.database,
+            bills_of(stack),
+            stack.settings.currency,
+            bucket=bucket_of(objects_url_of(stack.settings)),
+        )
         found = importer.run(file, within_percent=within_percent, is_dry=is_dry)
     if as_json:
         print_document({**import_document(found), "dry_run": is_dry})

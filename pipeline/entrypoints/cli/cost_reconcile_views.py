@@ -115,7 +115,11 @@ def import_document(found: Import) -> dict[str, object]:
             for kind, each in sorted(found.kinds.items())
         ],
         "worker_days": [_day_document(found, day) for day in found.days],
-        "unexplained": [_line_document(line) for line in found.others if line.invoiced],
+        "objects": [
+            {**_line_document(line), "accrued": asdict(line.accrued), "agreement": found.objects_verdict(line)}
+            for line in found.objects
+        ],
+        "unexplained": [_line_document(line) for line in _unexplained(found)],
         "missing": [{"worker_id": life.worker_id, "expected_billed_micros": each} for life, each in found.missing],
     }
 
@@ -126,7 +130,14 @@ def print_import(found: Import, *, is_dry: bool) -> None:
         say(f"This invoice was imported before, at {found.imported_at:%Y-%m-%d %H:%M}Z.")
     _print_pools(found)
     _print_kinds(found)
-    unexplained = [line for line in found.others if line.invoiced]
+    for line in found.objects:
+        agreement = found.objects_verdict(line)
+        accrued, invoiced = (_money(found, each.billed_micros) for each in (line.accrued, line.invoiced))
+        difference = _money(found, line.difference.billed_micros)
+        print_line(
+            f"{line.month:%Y-%m}  {line.name}: {accrued} accrued, {invoiced} invoiced, {difference} between them: {agreement}"
+        )
+    unexplained = _unexplained(found)
     unexplained.sort(key=lambda line: -abs(line.invoiced.billed_micros))
     if unexplained:
         print_line(f"No worker explains {_money(found, sum(line.invoiced.billed_micros for line in unexplained))}:")
@@ -139,6 +150,10 @@ def print_import(found: Import, *, is_dry: bool) -> None:
     sign = "✗" if found.verdict == "off" else "✓"
     print_line(f"{sign} {_WORDS[found.verdict]}")
     say("Nothing was posted: a dry run." if is_dry else f"{counted(found.posted, 'adjustment')} posted.")
+
+
+def _unexplained(found: Import) -> list[NamedLine]:
+    return [line for line in found.others if line.invoiced and line not in found.objects]
 
 
 def _print_pools(found: Import) -> None:

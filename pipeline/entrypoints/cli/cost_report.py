@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # keeps `nightrate --help` light
     from pipeline.ports.cost_reports import Period, ReportKey, ReportLine
 
 _LABEL: Final = "label:"
-#: What a line without a key is called.
+#: What a line without a key is called: no batch, and so nobody, has it.
 _NOBODYS: Final = "(overhead)"
-_UNLABELLED: Final = "(none)"
+_UNLABELLED: Final = "(unlabelled)"
 
 
 def report(
@@ -146,7 +146,7 @@ def _print_table(by: str, lines: list[ReportLine], sums: list[ReportLine]) -> No
 def _called(line: ReportLine, by: str) -> str:
     if line.key == "" and by.startswith(_LABEL):
         return _UNLABELLED
-    return line.key or (_UNLABELLED if by in {"model", "pool"} else _NOBODYS)
+    return line.key or _NOBODYS
 
 
 def _cells(called: str, line: ReportLine) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.entrypoints.cli.cost_options import month_of
+from pipeline.domain.ids import DEFAULT_TENANT
+from pipeline.entrypoints.cli.cost_options import last_month, month_of
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson, ForceOption
 from pipeline.entrypoints.cli.talk import print_document, print_line, say
@@ -16,14 +17,32 @@ from pipeline.entrypoints.cli.talk import print_document, print_line, say
 def statement(
     *,
     tenant: Annotated[
-        str, typer.Option("--tenant", metavar="ID", help="Whose month, as `nightrate tenants list` has it.")
-    ],
-    month: Annotated[str, typer.Option("--month", metavar="YYYY-MM", help="Which month, such as 2026-11.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Ends with .html or .pdf.")],
+        str,
+        typer.Option(
+            "--tenant",
+            metavar="ID",
+            help="Whose month, as `nightrate tenants list` has it. Default: the tenant of the command line.",
+        ),
+    ] = DEFAULT_TENANT,
+    month: Annotated[
+        str | None,
+        typer.Option(
+            "--month", metavar="YYYY-MM", help="Which month, UTC, such as 2026-11. Default: the last that has ended."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Ends with .html or .pdf. Default: statement-TENANT-MONTH.html, here."
+        ),
+    ] = None,
     force: ForceOption = False,
     as_json: AsJson = False,
 ) -> int:
-    """Write what a tenant was charged in a month, with charts, to a file that needs no other."""
+    """Write what a tenant was charged in a month, with charts, to a file that needs no other.
+
+    Without options: your own last whole month, as HTML, in this folder.
+    """
     from datetime import UTC, datetime
 
     from pipeline.app.cost_statements import statements_of
@@ -32,13 +51,16 @@ def statement(
     from pipeline.report.statement.page import html
     from pipeline.report.statement.sheet import pdf
 
+    today = datetime.now(UTC).date()
+    period = last_month(today) if month is None else month_of(month)
+    if out is None:
+        out = Path(f"statement-{tenant}-{period.first:%Y-%m}.html")
     if out.suffix not in {".html", ".pdf"}:
         raise UsageError(f"{out} is neither HTML nor PDF", hint="--out statement.html or --out statement.pdf")
-    period = month_of(month)
     if out.exists() and not force:
         raise UsageError(f"{out} exists", hint="--force overwrites it")
     with connected() as stack:
-        found = statements_of(stack, tenant, period, made_on=datetime.now(UTC).date())
+        found = statements_of(stack, tenant, period, made_on=today)
     written = []
     for each in found:
         # A file each, where there are several currencies: amounts of two do not sum up.
@@ -47,7 +69,7 @@ def statement(
         written.append(path)
         if not as_json:
             print_line(str(path))
-            say(f"{each.tenant_name} was charged {each.facts['Charged']}.")
+            say(f"{each.tenant_name} was charged {each.facts['Charged']} in {period.first:%Y-%m}.")
     if as_json:
         print_document(
             {

@@ -28,6 +28,7 @@ def batch_document(view: BatchView) -> Document:
         "completion_window": view.completion_window,
         "models": list(view.models),
         "metadata": view.metadata,
+        "labels": view.labels,
         "rows": {
             "total": view.rows_total,
             "duplicate": view.rows_duplicate,
@@ -38,6 +39,8 @@ def batch_document(view: BatchView) -> Document:
             "failed": view.rows_failed,
         },
         "tokens": {"input": view.input_tokens, "output": view.output_tokens},
+        "charged_micros": view.cost_micros,
+        # As it was called before; what it cost us is `nightrate cost report --by batch`.
         "cost_micros": view.cost_micros,
         "budget_micros": view.budget_micros,
         "price": price_document(view.terms, view.charge_factors),
@@ -80,7 +83,7 @@ def batch_facts(view: BatchView) -> dict[str, str]:
         + (f", priority {view.priority}" if view.priority else ""),
         "rows": _rows(view),
         "tokens": f"{count(view.input_tokens)} in, {count(view.output_tokens)} out",
-        "cost": money(view.cost_micros, view.currency),
+        "charged": money(view.cost_micros, view.currency),
     }
     if view.trouble is not None:
         facts["trouble"] = f"{view.trouble}; it is tried again"
@@ -88,6 +91,7 @@ def batch_facts(view: BatchView) -> dict[str, str]:
         facts["budget"] = money(view.budget_micros, view.currency)
     if view.terms != AT_COST:
         facts["price"] = price_sentence(view.terms, view.charge_factors, view.currency)
+    facts |= {f"label {key}": value for key, value in (view.labels or {}).items()}
     facts |= {f"note {key}": value for key, value in (view.metadata or {}).items()}
     is_open = view.state is BatchState.IN_PROGRESS
     facts["deadline"] = moment(view.deadline_at) + (f", {PROMISES[view.promise]}" if is_open else "")

@@ -38,7 +38,7 @@ def list_batches(
     if not views:
         say("There are no batches." if not states else "There are no batches in that state.")
         return ExitCode.OK
-    heads = ("ID", "STATE", "MODEL", "TIER", "ROWS", "FAILED", "COST", "SUBMITTED")
+    heads = ("ID", "STATE", "MODEL", "TIER", "ROWS", "FAILED", "CHARGED", "SUBMITTED")
     rows = [
         (
             view.batch_id,
@@ -52,7 +52,7 @@ def list_batches(
         )
         for view in views
     ]
-    print_table(heads, rows, right=("ROWS", "FAILED", "COST"))
+    print_table(heads, rows, right=("ROWS", "FAILED", "CHARGED"))
     return ExitCode.OK
 
 

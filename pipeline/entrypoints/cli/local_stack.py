@@ -56,6 +56,7 @@ def supervisor_of(settings: Settings, *, workers: int, with_api: bool = False) -
 def _prepare(settings: Settings, urls: ServiceUrls) -> None:
     """Bring the tables to this release and refuse a broker that would lose hints, before a process starts."""
     from infra.broker import check_server
+    from storage.currencies import check_currency
     from storage.migrations import upgrade
     from storage.overview import clock
 
@@ -63,4 +64,5 @@ def _prepare(settings: Settings, urls: ServiceUrls) -> None:
     with short_database(urls.database_url) as database:
         clock(database)  # a database that is down is said to be
         upgrade(database.url)
+        check_currency(database, settings.currency)
     note_settings(settings)

@@ -18,10 +18,14 @@ WindowOption = Annotated[
 ]
 TierOption = Annotated[str, typer.Option("--tier", help="urgent, standard, bulk or nightly.")]
 BudgetOption = Annotated[
-    str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this cost, such as 1.50.")
+    str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this charge, such as 1.50.")
 ]
 MetaOption = Annotated[
     list[str] | None, typer.Option("--meta", metavar="KEY=VALUE", help="Note kept with the batch; repeatable.")
+]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="What `cost report --by label:KEY` sums it up by; repeatable."),
 ]
 PriorityOption = Annotated[
     int | None,

@@ -48,25 +48,27 @@ def list_prices(
     instance_type: Annotated[str | None, typer.Option("--instance-type", help="Of this one alone.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of this model, storage class or the like alone.")] = None,
     unit: Annotated[
-        str | None, typer.Option("--unit", help="For one of these alone. Default: hour, or with --name any.")
+        str | None, typer.Option("--unit", help="For one of these alone. Default: hour; with --name or --all any.")
     ] = None,
     region: Annotated[str | None, typer.Option("--region", help="In this region alone.")] = None,
+    is_whole: Annotated[bool, typer.Option("--all", help="Every price, a line each.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show the prices that hold, where each is from, and how old it is."""
+    """Show the prices that hold, where each is from, and how old it is; a line for each family unless you say which."""
     from pipeline.app.pricing import Wanted, standing
     from pipeline.domain.costs.prices import PriceUnit
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.connection import stack_settings
-    from pipeline.entrypoints.cli.prices_views import price_rows, standing_document
+    from pipeline.entrypoints.cli.prices_views import SUMMARY_HEADS, price_rows, standing_document, summary_rows
 
     if instance_type is not None and name is not None:
         raise UsageError("--instance-type and --name both say whose price", hint="leave one out")
     settings = stack_settings()
+    is_summary = not (is_whole or as_json or any((instance_type, name, unit, region)))
     if unit is not None:
         measure: PriceUnit | None = _unit(unit)
     else:
-        measure = None if name is not None else PriceUnit.HOUR
+        measure = None if name is not None or is_summary or is_whole else PriceUnit.HOUR
     now = datetime.now().astimezone()
     wanted = Wanted(currency=settings.currency, name=instance_type or name, unit=measure, region=region)
     said, asked = _said(settings, now, wanted.name)
@@ -76,6 +78,10 @@ def list_prices(
         return ExitCode.OK
     if not found:
         say("No such price is known. `nightrate prices refresh` asks AWS, `nightrate prices set` says any.")
+        return ExitCode.OK
+    if is_summary:
+        print_table(SUMMARY_HEADS, summary_rows(found, now), right=SUMMARY_HEADS[4:])
+        say("One by one: --instance-type, --name, --region, --unit, or --all.")
         return ExitCode.OK
     heads = ("PROVIDER", "NAME", "MARKET", "REGION", "ZONE", "PRICE", "FOR", "SOURCE", "AGE")
     print_table(heads, [row for each in found for row in price_rows(each, now)], right=("PRICE", "AGE"))

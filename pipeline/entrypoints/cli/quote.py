@@ -30,7 +30,7 @@ def quote(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Say what a file would cost and when it would be done, tier by tier, on what is queued and alive now."""
+    """Say what would be charged for a file and when it would be done, tier by tier, on what is queued and alive now."""
     from pipeline.domain.windows import parse_window
     from pipeline.entrypoints.cli.inputs import opened_input
     from pipeline.ports.batches import Rejected
@@ -96,7 +96,7 @@ def _tokens(expected: ExpectedTokens) -> dict[str, str]:
 def _print_quotes(quotes: tuple[TierQuote, ...], windows: dict[str, float]) -> None:
     from pipeline.entrypoints.cli.figures import duration, money, share
 
-    heads = ("TIER", "VARIANT", "COST", "DONE WITHIN", *(f"IN {text}" for text in windows), "CAN BE PROMISED")
+    heads = ("TIER", "VARIANT", "CHARGE", "DONE WITHIN", *(f"IN {text}" for text in windows), "CAN BE PROMISED")
     rows = []
     for each in quotes:
         if each.variant is None or each.cost_micros is None or each.finish_seconds is None:
@@ -137,6 +137,8 @@ def _document(found: FileQuote, windows: dict[str, float]) -> dict[str, object]:
             {
                 "tier": str(each.tier),
                 "variant": each.variant,
+                "charge_micros": each.cost_micros and {"low": each.cost_micros[0], "high": each.cost_micros[1]},
+                # As it was called before.
                 "cost_micros": each.cost_micros and {"low": each.cost_micros[0], "high": each.cost_micros[1]},
                 "currency": each.currency,
                 "finish_seconds": each.finish_seconds

@@ -1,16 +1,17 @@
-"""What `status` shows: services, processes, workers, queue, batches, and what was spent."""
+"""What `status` shows: services, processes, workers, queue, batches, and what it cost so far."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infra.embedded.failures import Failure, last_failures
 from infra.embedded.folder import DataFolder, ServicesState
 from pipeline.config import Settings, load_settings
 from pipeline.domain.errors import NightrateError
 from pipeline.entrypoints.cli.connection import database_url_of, probe, short_database, with_urls_of
 from pipeline.entrypoints.cli.exits import ExitCode
-from pipeline.entrypoints.cli.figures import count, counted, duration, money
+from pipeline.entrypoints.cli.figures import count, counted, duration, moment, money
 from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the stores are imported once a stack is known to be there
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # the stores are imported once a stack is known to be there
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What was charged so far."""
+    """What anything has cost so far."""
 
     #: All of it, in micro-units by currency.
     spent: dict[str, int]
@@ -36,6 +37,8 @@ class Standing:
     seen: Overview | None = None
     books: Books | None = None
     problem: NightrateError | None = None
+    #: Of workers of this machine's stack that are not there, since they failed.
+    failures: tuple[Failure, ...] = ()
 
 
 def show_status(*, as_json: bool) -> int:
@@ -63,9 +66,23 @@ def _look() -> Standing:
         with short_database(url) as database:
             costs = CostRepository(database)
             books = Books(spent=costs.spent(), overhead=costs.overhead())
-            return Standing(settings=settings, services=services, seen=overview(database), books=books)
+            seen = overview(database)
+        return Standing(
+            settings=settings, services=services, seen=seen, books=books, failures=_failures(given, services, seen)
+        )
     except NightrateError as error:
-        return Standing(settings=settings, services=services, problem=error)
+        failures = _failures(given, services, None)
+        return Standing(settings=settings, services=services, problem=error, failures=failures)
+
+
+def _failures(settings: Settings, services: ServicesState | None, seen: Overview | None) -> tuple[Failure, ...]:
+    """Return why workers of this stack are not there: those that failed and were not seen at work since."""
+    if services is None:
+        return ()
+    at_work = {worker.pid for worker in seen.workers} if seen else set()
+    found = last_failures(DataFolder(settings.home_folder).logs, prefix="worker-")
+    # One of a stack that had more workers left its log there.
+    return tuple(each for each in found if each.name in services.pids and each.next_pid not in at_work)
 
 
 def _document(standing: Standing) -> dict[str, object]:
@@ -77,6 +94,9 @@ def _document(standing: Standing) -> dict[str, object]:
         "pids": dict(services.pids) if services else {},
         "problem": problem and {"code": problem.code, "message": problem.message, "hint": problem.hint},
         "leader": seen and seen.leader,
+        "worker_failures": [
+            {"name": each.name, "at": each.at.isoformat(), "reason": each.reason} for each in standing.failures
+        ],
         "workers": [_worker_document(worker) for worker in seen.workers] if seen else None,
         "queue": [
             {"state": str(item.state), "packs": item.packs, "predicted_seconds": round(item.predicted_seconds, 3)}
@@ -85,6 +105,8 @@ def _document(standing: Standing) -> dict[str, object]:
         if seen
         else None,
         "batches": {str(state): number for state, number in seen.batches.items()} if seen else None,
+        "cost_micros": books and books.spent,
+        # As it was called before.
         "spent_micros": books and books.spent,
         "overhead_micros": books and {str(item.kind): item.amount_micros for item in books.overhead},
     }
@@ -124,6 +146,12 @@ def _print(standing: Standing) -> None:
     if standing.seen is not None and standing.seen.workers:
         print_line("")
         _print_workers(standing.seen)
+    for failure in standing.failures:
+        say(f"{failure.name} is not there; at {moment(failure.at)} it ended: {failure.reason}")
+    if standing.failures:
+        say(
+            f"It is tried again and again; the logs are in {DataFolder(home).logs}, and `nightrate doctor` may say more."
+        )
     if standing.problem is not None:
         say(
             f"nightrate: {standing.problem.message}" + (f"\n  {standing.problem.hint}" if standing.problem.hint else "")
@@ -142,7 +170,7 @@ def _facts_of(seen: Overview) -> dict[str, str]:
 def _facts_of_books(books: Books) -> dict[str, str]:
     overhead = ", ".join(f"{item.kind} {money(item.amount_micros, item.currency)}" for item in books.overhead)
     spent = ", ".join(money(micros, currency) for currency, micros in books.spent.items())
-    return {"spent": (spent or "nothing") + (f", of it overhead: {overhead}" if overhead else "")}
+    return {"cost so far": (spent or "nothing") + (f", of it overhead: {overhead}" if overhead else "")}
 
 
 def _print_workers(seen: Overview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -13,7 +14,7 @@ from pipeline.entrypoints.cli.options import AsJson, BatchIdArgument, HoldOption
 from pipeline.entrypoints.cli.talk import print_document, say
 
 if TYPE_CHECKING:  # the stores are imported by the commands that open them
-    from pipeline.ports.batches import BatchView, Steering
+    from pipeline.ports.batches import BatchView, Kept, Steering
 
 _Value = TypeVar("_Value")
 
@@ -40,7 +41,7 @@ def resume(counter: Counter, batch_id: BatchIdArgument, *, as_json: AsJson = Fal
 
 
 @at_counter
-def change(
+def change(  # noqa: PLR0913 -- a parameter for each option
     counter: Counter,
     batch_id: BatchIdArgument,
     *,
@@ -50,20 +51,31 @@ def change(
     ] = None,
     max_cost: Annotated[
         str | None,
-        typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this cost; `none` for no bound."),
+        typer.Option("--max-cost", metavar="AMOUNT", help="Start nothing new past this charge; `none` for no bound."),
     ] = None,
     hold_until: HoldOption = None,
     priority: PriorityOption = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="KEY=VALUE",
+            help="Replaces the labels it has, whatever it cost before too; `none` for none.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Change a batch on its way: its tier, priority, deadline, budget, or when it may start."""
+    """Change a batch on its way: its tier, priority, deadline, budget, labels, or when it may start."""
     from pipeline.domain.errors import UsageError
     from pipeline.entrypoints.cli.documents import batch_facts
     from pipeline.entrypoints.cli.talk import print_facts
 
-    if priority is None and not any((tier, deadline, max_cost, hold_until)):
-        raise UsageError("nothing to change", hint="give --tier, --priority, --deadline, --max-cost or --hold-until")
-    view = _steer(counter, batch_id, _steering(tier, deadline, max_cost, hold_until, priority), as_json=as_json)
+    if priority is None and not any((tier, deadline, max_cost, hold_until, labels)):
+        raise UsageError(
+            "nothing to change", hint="give --tier, --priority, --deadline, --max-cost, --hold-until or --label"
+        )
+    steering = replace(_steering(tier, deadline, max_cost, hold_until, priority), labels=_labels(labels))
+    view = _steer(counter, batch_id, steering, as_json=as_json)
     if not as_json:
         print_facts(batch_facts(view))
     return ExitCode.OK
@@ -85,6 +97,15 @@ def _steering(
         if hold_until is None
         else _unless_none(hold_until, lambda text: moment_of(text, option="--hold-until")),
     )
+
+
+def _labels(labels: list[str] | None) -> dict[str, str] | Kept | None:
+    from pipeline.entrypoints.cli.submission import parse_pairs
+    from pipeline.ports.batches import KEPT
+
+    if not labels:
+        return KEPT
+    return None if labels == ["none"] else parse_pairs(labels, option="--label")
 
 
 def _unless_none(text: str, parse: Callable[[str], _Value]) -> _Value | None:

@@ -24,18 +24,19 @@ def parse_terms(
     idempotency_key: str | None,
     hold_until: str | None = None,
     priority: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Terms:
     """Return the terms, or raise `UsageError` for the first option that makes no sense."""
     chosen = tier_of(tier)
     window = window or load_settings().window_of(chosen)
     parse_window(window)
-    for text in (*(meta or ()), idempotency_key or ""):
-        check_text(text)
+    check_text(idempotency_key or "")
     return Terms(
         tier=chosen,
         window=window,
         budget_micros=None if max_cost is None else micros_of(max_cost),
-        metadata=_parse_metadata(meta or ()) or None,
+        metadata=parse_pairs(meta or (), option="--meta") or None,
+        labels=parse_pairs(labels or (), option="--label") or None,
         idempotency_key=idempotency_key,
         hold_until=None if hold_until is None else moment_of(hold_until, option="--hold-until"),
         priority=priority or 0,
@@ -55,23 +56,27 @@ def moment_of(text: str, *, option: str) -> datetime:
     return parse_moment(text, now=datetime.now().astimezone(), option=option)
 
 
-def _parse_metadata(pairs: Sequence[str]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
+def parse_pairs(pairs: Sequence[str], *, option: str) -> dict[str, str]:
+    """Return what an option that repeats says as KEY=VALUE, or raise `UsageError` for the first that makes no sense."""
+    found: dict[str, str] = {}
     for pair in pairs:
+        check_text(pair)
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise UsageError(f"--meta {pair!r} is not KEY=VALUE")
+            raise UsageError(f"{option} {pair!r} is not KEY=VALUE", hint=f"such as {option} team=search")
         if len(key) > METADATA_KEY_CHARS_MAX or len(value) > METADATA_VALUE_CHARS_MAX:
             raise UsageError(
-                f"--meta {key[:METADATA_KEY_CHARS_MAX]!r} is too long",
+                f"{option} {key[:METADATA_KEY_CHARS_MAX]!r} is too long",
                 hint=f"{METADATA_KEY_CHARS_MAX} characters for a key, {METADATA_VALUE_CHARS_MAX} for a value",
             )
-        if key in metadata:
-            raise UsageError(f"--meta {key!r} is given twice")
-        metadata[key] = value
-    if len(metadata) > METADATA_PAIRS_MAX:
-        raise UsageError(f"more than {METADATA_PAIRS_MAX} --meta", hint="keep the rest on your side")
-    return metadata
+        if "\0" in pair:
+            raise UsageError(f"{option} {key!r} has a NUL character", hint="any other is accepted")
+        if key in found:
+            raise UsageError(f"{option} {key!r} is given twice", hint="each key has one value")
+        found[key] = value
+    if len(found) > METADATA_PAIRS_MAX:
+        raise UsageError(f"more than {METADATA_PAIRS_MAX} {option}", hint="keep the rest on your side")
+    return found
 
 
 def check_text(text: str) -> None:

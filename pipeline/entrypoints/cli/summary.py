@@ -51,6 +51,7 @@ def summarize(stack: Stack, view: BatchView, written: Written, *, overhead_since
         "tokens": f"{count(view.input_tokens)} in, {count(view.output_tokens)} out, {rate(speed)} out/s",
         "duration": duration(seconds),
         "cost": _cost(view, cost.amount_micros),
+        "charged": money(view.cost_micros, view.currency),
         "overhead": _overhead(overhead, view.currency),
     }
     if written.output:

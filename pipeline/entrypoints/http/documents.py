@@ -146,6 +146,7 @@ def _beyond(view: BatchView) -> Document:
         "labels": view.labels,
         "project_id": view.project_id,
         "max_cost": None if view.budget_micros is None else amount(view.budget_micros),
+        "charged": {"amount": amount(view.cost_micros), "currency": view.currency},
         "cost": {"amount": amount(view.cost_micros), "currency": view.currency},
         "price": price_document(view.terms, view.charge_factors),
         "reason": None if view.reason is None else {"code": str(view.reason), "message": SENTENCES[view.reason]},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.domain.tiers import Tier
 
@@ -50,7 +50,8 @@ class TierOffer(_Answered):
 
     tier: Tier
     variant: str | None
-    cost: CostRange | None
+    charge: Annotated[CostRange | None, Field(description="What the tenant would pay.")]
+    cost: Annotated[CostRange | None, Field(description="The same, by its earlier name.")]
     finish_seconds: FinishRange | None
     chances: dict[str, float]
     can_promise: bool
@@ -59,7 +60,7 @@ class TierOffer(_Answered):
 
 
 class Quote(_Answered):
-    """What a batch would cost and when it would be done, tier by tier, as things stand now."""
+    """What would be charged for a batch and when it would be done, tier by tier, as things stand now."""
 
     object: Literal["batch.quote"]
     input_file_id: str

@@ -107,11 +107,14 @@ def _quote_document(asked: schemas.CreateBatch, found: FileQuote, windows: Mappi
 
 
 def _offer_document(offer: TierQuote, windows: Mapping[str, float]) -> Document:
-    cost, finish = offer.cost_micros, offer.finish_seconds
+    charge, finish = offer.cost_micros, offer.finish_seconds
+    charged = charge and {"low": amount(charge[0]), "high": amount(charge[1]), "currency": offer.currency}
     return {
         "tier": str(offer.tier),
         "variant": offer.variant,
-        "cost": cost and {"low": amount(cost[0]), "high": amount(cost[1]), "currency": offer.currency},
+        "charge": charged,
+        # As it was called before.
+        "cost": charged,
         "finish_seconds": finish
         and dict(zip(("low", "median", "high"), (round(each, 1) for each in finish), strict=True)),
         "chances": {text: offer.chances[seconds] for text, seconds in windows.items() if seconds in offer.chances},

@@ -89,7 +89,7 @@ class CreateBatch(_Asked):
         Tier.STANDARD
     )
     priority: Annotated[Priority, Field(description="Among your batches of the tier, the highest go first.")] = 0
-    max_cost: Annotated[Amount | None, Field(description="Nothing is started that may cost more.")] = None
+    max_cost: Annotated[Amount | None, Field(description="Nothing is started that may be charged beyond it.")] = None
     hold_until: Annotated[
         Instant | None, Field(description="Nothing starts before, unless waiting risks the deadline.")
     ] = None
@@ -246,7 +246,8 @@ class Batch(_Answered):
     labels: dict[str, str] | None
     project_id: str
     max_cost: str | None
-    cost: Cost
+    charged: Annotated[Cost, Field(description="What the tenant pays for it, so far.")]
+    cost: Annotated[Cost, Field(description="The same, by its earlier name; not what it cost who runs it.")]
     price: Price
     reason: Why | None
     promise: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.entrypoints.cli import budgets as command
 from storage.budgets import BudgetRepository
 from storage.database import Database
-from tests.pipeline.entrypoints.test_plans_command import run
+from tests.pipeline.entrypoints.line import at_home, run
 
 TOML = """
 [tiers.bulk]
@@ -36,10 +35,7 @@ fleet = { floor = 0.7, ceiling = 1.5 }
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+    at_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -68,6 +64,30 @@ def test_a_tariff_is_read_from_the_settings(tmp_path: Path) -> None:
     assert book.tariff.elasticity.ceiling_ppm == 1_500_000
     (weekend,) = book.tariff.hours
     assert (weekend.days, weekend.start_minute, weekend.stop_minute) == (frozenset({5, 6}), 0, 0)
+
+
+DEAR = """
+[tiers.urgent]
+price_multiplier = 100
+[plans.paid]
+price_multiplier = 100
+[prices."smol"]
+input_per_million = {price}
+output_per_million = 1
+"""
+
+
+def test_a_price_that_could_come_to_more_than_the_ledger_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nightrate.toml").write_text(DEAR.format(price="100"))
+    assert load_settings().plan_book.multiplier_most == 10_000
+
+    (tmp_path / "nightrate.toml").write_text(DEAR.format(price="100.01"))
+    with pytest.raises(UsageError) as refused:
+        load_settings()
+
+    assert "prices.smol: with all multipliers a million tokens may come to 1,000,100; at most 1,000,000" in str(
+        refused.value.message
+    )
 
 
 @pytest.mark.parametrize(

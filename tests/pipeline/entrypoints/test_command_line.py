@@ -9,22 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.entrypoints.cli.main import main
+from tests.pipeline.entrypoints.line import at_home, run
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: str) -> int:
-    """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    at_home(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.entrypoints.cli.main import main
 from pipeline.report.calculators.catalogue import CALCULATORS
 from pipeline.report.calculators.fields import Kind, fields_of
+from tests.pipeline.entrypoints.line import at_home, run
 from tests.pipeline.report.calculators.sheets import Sheets
 from tests.storage.world import open_world
 
@@ -23,18 +22,7 @@ EVERY = pytest.mark.parametrize("name", CALCULATORS)
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: str) -> int:
-    """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    at_home(tmp_path, monkeypatch)
 
 
 def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
+from pipeline.entrypoints.cli.cost_options import last_month
 from pipeline.entrypoints.cli.figures import money
-from pipeline.entrypoints.cli.main import main
+from pipeline.ports.cost_reports import Period
 from storage.database import Database
+from tests.pipeline.entrypoints.line import at_home, run
 from tests.services import fresh_database
 from tests.storage.journals import write_journal
 
@@ -39,19 +41,26 @@ def filled(template_url: str) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _settings(filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", filled)
-    monkeypatch.chdir(tmp_path)
+    at_home(tmp_path, monkeypatch, database_url=filled)
 
 
-def run(*arguments: str) -> int:
-    """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+def test_a_statement_without_options_is_of_the_last_month_of_the_tenant_of_the_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("cost", "statement") == 0
+
+    path = Path(capsys.readouterr().out.strip())
+    assert re.fullmatch(r"statement-tnt_default-\d{4}-\d{2}\.html", path.name)
+    assert (tmp_path / path).exists()
+    assert last_month(date(2026, 1, 31)) == Period(first=date(2025, 12, 1), until=date(2026, 1, 1))
+
+
+def test_overhead_has_one_name_whatever_a_report_is_by(capsys: pytest.CaptureFixture[str]) -> None:
+    for by in ("tenant", "model", "batch", "label:none"):
+        assert run("cost", "report", "--by", by, *PERIOD) == 0
+        out = capsys.readouterr().out
+        assert "(overhead)" in out
+        assert ("(unlabelled)" in out) == by.startswith("label")
 
 
 @pytest.mark.parametrize("by", ["tenant", "project", "label:team", "model", "tier", "day", "batch", "pool"])

@@ -5,24 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline.entrypoints.cli.main import main
 from storage.database import Database
+from tests.pipeline.entrypoints.line import at_home
+from tests.pipeline.entrypoints.line import run as run_command
 from tests.storage.history import write_hours
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
-    monkeypatch.chdir(tmp_path)
+    at_home(tmp_path, monkeypatch, database_url=database_url)
 
 
 @pytest.fixture
@@ -33,11 +30,7 @@ def history(database_url: str) -> None:
     database.close()
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["cost", "forecast", *arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+run = partial(run_command, "cost", "forecast")
 
 
 @pytest.mark.usefixtures("history")

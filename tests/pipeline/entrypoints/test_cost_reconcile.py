@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipeline.app.settling import Settler
 from pipeline.domain.lifecycle import IntervalKind
-from pipeline.entrypoints.cli.main import main
 from storage.cost_sums import CostSums
 from storage.settlements import SettlementRepository
 from tests.infra.invoices.cur_file import line, write_csv
+from tests.pipeline.entrypoints.line import at_home
+from tests.pipeline.entrypoints.line import run as run_command
 from tests.pipeline.test_invoice_import import START, hourly, machine
 from tests.storage.bills import HOUR_US, FlatBills
 from tests.storage.test_settlements import end
@@ -21,20 +22,12 @@ from tests.storage.world import World, open_world
 
 @pytest.fixture
 def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
-    monkeypatch.chdir(tmp_path)
+    at_home(tmp_path, monkeypatch, database_url=database_url)
     with open_world(database_url) as opened:
         yield opened
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(("cost", "reconcile", *arguments))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+run = partial(run_command, "cost", "reconcile")
 
 
 def test_books_that_add_up_are_told_by_pool(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from pipeline.config import Settings
-from pipeline.entrypoints.cli.checks import Outcome, check_packages, check_python, run_checks
-from pipeline.entrypoints.cli.main import main
+from pipeline.config import Settings, load_settings
+from pipeline.entrypoints.cli.checks import Outcome, check_packages, check_prices, check_python, run_checks
+from tests.pipeline.entrypoints.line import Line, at_home
 
 
 def test_a_name_that_another_package_owns_is_found() -> None:
@@ -33,12 +32,9 @@ def test_without_a_stack_the_servers_are_skipped_and_the_rest_is_looked_at(
 ) -> None:
     monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
 
-    with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--json"])
+    document = Line(capsys).document("doctor")
 
-    document = json.loads(capsys.readouterr().out)
     outcomes = {check["name"]: check["outcome"] for check in document["checks"]}
-    assert ended.value.code == 0
     assert document["ok"]
     assert outcomes["database"] == outcomes["broker"] == "skipped"
     assert outcomes["objects"] == "ok"
@@ -65,3 +61,36 @@ def test_a_store_that_cannot_be_written_is_found(tmp_path: Path, monkeypatch: py
     outcomes = {check.name: check.outcome for check in run_checks(Settings())}
 
     assert outcomes["objects"] is Outcome.FAILED
+
+
+PRICED_NOWHERE = """
+[rate_card.pools.moon]
+provider = "aws"
+instance_type = "lunar.xlarge"
+region = "us-east-1"
+"""
+
+
+def test_a_pool_that_runs_on_what_has_no_price_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    at_home(tmp_path, monkeypatch)
+    (tmp_path / "nightrate.toml").write_text(PRICED_NOWHERE)
+
+    without = check_prices(load_settings())
+    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
+    outcome, detail, hint = check_prices(load_settings())
+
+    assert without[0] is Outcome.NOTE
+    assert outcome is Outcome.FAILED
+    assert "pool moon" in detail
+    assert "lunar.xlarge" in detail
+    assert hint is not None
+    assert "nightrate prices set" in hint
+
+
+def test_pools_that_have_prices_are_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_home(tmp_path, monkeypatch)
+    (tmp_path / "nightrate.toml").write_text(PRICED_NOWHERE.replace("lunar.xlarge", "g5.xlarge"))
+
+    assert check_prices(load_settings())[0] is Outcome.OK

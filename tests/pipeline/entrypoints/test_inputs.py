@@ -103,6 +103,26 @@ def test_results_never_replace_the_input_or_one_another(tmp_path: Path) -> None:
         targets_of(str(file), output=tmp_path / "none" / "x", errors=None, force=False)
 
 
+def test_labels_are_terms_too() -> None:
+    terms = parse_terms(
+        tier="bulk", window=None, max_cost=None, meta=None, idempotency_key=None, labels=["team=a=b", "run=7"]
+    )
+
+    assert terms.labels == {"team": "a=b", "run": "7"}
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [("team", "--label team=search"), ("k" * 65 + "=x", "64 characters for a key"), ("a=\0", "any other")],
+)
+def test_a_label_that_is_none_is_refused_with_what_would_be_accepted(label: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_terms(tier="bulk", window=None, max_cost=None, meta=None, idempotency_key=None, labels=[label])
+
+    assert refused.value.hint is not None
+    assert said in refused.value.hint
+
+
 def test_terms_have_the_tiers_window_unless_told_otherwise() -> None:
     terms = parse_terms(tier="urgent", window=None, max_cost="1.50", meta=["team=a", "x="], idempotency_key=None)
 

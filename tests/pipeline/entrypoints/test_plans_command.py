@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import TenantId
 from pipeline.domain.plans import BUILT_IN
 from pipeline.domain.tiers import Tier
-from pipeline.entrypoints.cli.main import main
+from tests.pipeline.entrypoints.line import at_home, run
 
 TOML = """
 [plans.free]
@@ -32,18 +31,7 @@ weight = 2.0
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: str) -> int:
-    """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    at_home(tmp_path, monkeypatch)
 
 
 def test_plans_of_the_settings_change_those_built_in_and_add_to_them(tmp_path: Path) -> None:

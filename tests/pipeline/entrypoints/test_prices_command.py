@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from pipeline.domain.costs.rate_card import Commitment, Discount, Offer
 from pipeline.domain.errors import UsageError
 from pipeline.entrypoints.cli.main import main
 from tests.infra.prices.aws_server import Aws, SpotChange, product, running_aws
+from tests.pipeline.entrypoints.line import Line, at_home
 
 TOML = """
 [[rate_card.discounts]]
@@ -46,36 +45,14 @@ rate_per_hour = "0.33"
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("NIGHTRATE_", "AWS_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    at_home(tmp_path, monkeypatch, prefixes=("AWS_",))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.chdir(tmp_path)
-
-
-class Line:
-    """The command line, and what it said last."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def run(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main(("prices", *arguments))
-        self.out, self.err = self._capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    def document(self, *arguments: str) -> Any:  # noqa: ANN401 -- whatever was printed
-        assert self.run(*arguments, "--json") == 0, self.err
-        return json.loads(self.out)
 
 
 @pytest.fixture
 def line(capsys: pytest.CaptureFixture[str]) -> Line:
-    return Line(capsys)
+    return Line(capsys, "prices")
 
 
 @pytest.fixture
@@ -116,6 +93,17 @@ def test_the_catalogue_is_listed_with_nothing_up(line: Line) -> None:
     assert line.document("list", "--name", "nothing")["prices"] == []
     assert line.run("list", "--name", "nothing") == 0
     assert "No such price" in line.err
+
+
+def test_without_a_filter_prices_are_told_by_family(line: Line) -> None:
+    assert line.run("list") == 0
+    heads, _rule, *families = line.out.splitlines()
+    assert line.run("list", "--all") == 0
+    _heads, _rule, *each = line.out.splitlines()
+
+    assert heads.split() == ["PROVIDER", "FAMILY", "MARKET", "FOR", "NAMES", "PRICES", "FROM", "TO", "AGE"]
+    assert sum(int(row.split()[5]) for row in families) == len(each)
+    assert len(families) < len(each) / 4
 
 
 def test_what_aws_says_is_kept_and_beats_the_catalogue(stored: Line, aws: Aws) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.entrypoints.cli.main import main
+from tests.pipeline.entrypoints.line import Line, at_home
 
 Run = Callable[..., Any]
 
@@ -19,20 +18,15 @@ Run = Callable[..., Any]
 @pytest.fixture
 def run(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process, which must end with `code`; returns the JSON that it writes, or the text."""
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
+    at_home(tmp_path, monkeypatch)
     monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url.replace("postgresql+psycopg://", "postgresql://"))
     monkeypatch.setenv("NIGHTRATE_REDIS_URL", "redis://127.0.0.1:1")
-    monkeypatch.chdir(tmp_path)
+
+    line = Line(capsys)
 
     def run_command(*arguments: str, code: int = 0, plain: bool = False) -> Any:  # noqa: ANN401 -- whatever it wrote
-        with pytest.raises(SystemExit) as ended:
-            main(arguments if plain else (*arguments, "--json"))
-        written = capsys.readouterr()
-        assert ended.value.code == code, written.err
-        assert "Traceback" not in written.err
-        return written.out if plain else json.loads(written.out)
+        assert line.run(*arguments, *(() if plain else ("--json",))) == code, line.err
+        return line.out if plain else json.loads(line.out)
 
     return run_command
 

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.entrypoints.cli.main import main
+from tests.pipeline.entrypoints.line import Line, at_home
 
 URL = "https://hooks.example.com/a"
 
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
-    for name in [name for name in os.environ if name.startswith("NIGHTRATE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NIGHTRATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NIGHTRATE_DATABASE_URL", database_url)
-    monkeypatch.chdir(tmp_path)
-
-
-class Line:
-    """The command line, and what it said last."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def run(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main(("webhooks", *arguments))
-        self.out, self.err = self._capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    def document(self, *arguments: str) -> Any:  # noqa: ANN401 -- whatever was printed
-        assert self.run(*arguments, "--json") == 0, self.err
-        return json.loads(self.out)
+    at_home(tmp_path, monkeypatch, database_url=database_url)
 
 
 @pytest.fixture
 def line(capsys: pytest.CaptureFixture[str]) -> Line:
-    return Line(capsys)
+    return Line(capsys, "webhooks")
 
 
 def test_a_webhook_is_made_shown_told_again_and_removed(line: Line) -> None:

@@ -126,10 +126,17 @@ def test_a_batch_is_submitted_followed_and_read_to_its_end(shell: Shell, tmp_pat
 
 
 def test_a_batch_is_steered_and_what_is_left_of_it_is_retried(shell: Shell, tmp_path: Path) -> None:
-    hold = ("--hold-until", "6h", "--window", "2d", "--priority", "3", "--json")
+    hold = ("--hold-until", "6h", "--window", "2d", "--priority", "3", "--label", "team=search", "--json")
     made = shell("submit", requests(tmp_path), *hold).document
     assert (made["state"], made["priority"], made["rows"]["total"]) == ("in_progress", 3, ROWS)
     assert made["hold_until"] is not None
+    assert made["labels"] == {"team": "search"}
+    labelled = shell("change", made["id"], "--label", "team=ads", "--label", "run=7", "--json").document
+    assert labelled["labels"] == {"team": "ads", "run": "7"}
+    assert "label team" in shell("show", made["id"]).out
+    assert shell("change", made["id"], "--label", "none", "--json").document["labels"] is None
+    refused = shell("change", made["id"], "--label", "team")
+    assert (refused.code, "--label team=search" in refused.err) == (2, True)
 
     paused = shell("pause", made["id"], "--json").document
     assert paused["paused_at"] is not None

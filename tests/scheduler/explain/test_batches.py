@@ -200,7 +200,7 @@ def test_a_spent_budget_is_told_with_one_that_should_do() -> None:
     explanation = told(batch(spent), seen)
 
     assert explanation.sentence.startswith(
-        "It has cost $0.50 of its budget of $0.50, so nothing new starts; 60 rows are left"
+        "It was charged $0.50 of its budget of $0.50, so nothing new starts; 60 rows are left"
     )
     assert commands(explanation)[0] == f"nightrate change {BATCH} --max-cost 0.63"
 
