@@ -9,8 +9,9 @@ from typing import Final
 
 from sqlalchemy import TextClause, text
 
+from pipeline.domain.tiers import Tier
 from pipeline.ports.access import Scope
-from pipeline.ports.demand import Breakdown, HourlyAmount, Pace, TokenError
+from pipeline.ports.demand import Breakdown, Composition, HourlyAmount, Pace, TokenError
 from storage.database import Database
 from storage.scopes import scope_arguments
 
@@ -55,6 +56,14 @@ _COSTS_OF_BATCHES: Final = """
 _DAYS: Final = """
     day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date)
        AND day <= CAST(CAST(:until AS timestamptz) AT TIME ZONE 'UTC' AS date) AND hour >= :since AND hour < :until"""
+
+_COMPOSITIONS: Final = text("""
+    SELECT model, batches.tier, sum(rows_total) AS rows, sum(input_tokens_estimated) AS input_tokens,
+           sum(output_tokens_estimated) AS output_tokens
+      FROM batches JOIN shards ON shards.batch_id = batches.id
+     WHERE batches.created_at >= :since AND batches.created_at < :until AND batches.in_progress_at IS NOT NULL
+     GROUP BY model, batches.tier ORDER BY model, batches.tier
+""")
 
 _PACES: Final = text("""
     SELECT workers.pool, variant, model, sum(tokens) AS tokens, sum(stop_us - start_us) / 1e6 AS work_seconds
@@ -109,6 +118,22 @@ class DemandRepository:
         amount = "effective_micros" if scope is None else "charged_micros"
         statement = _COSTS if by is None and scope is None else _COSTS_OF_BATCHES.replace("AMOUNT", amount)
         return self._hourly(statement, {"since": since, "until": until, "currency": currency, **_of(scope)}, by)
+
+    def compositions(self, since: datetime, until: datetime) -> list[Composition]:
+        """Return what was asked for in that time, by model and tier."""
+        rows = self._database.run(
+            lambda connection: connection.execute(_COMPOSITIONS, {"since": since, "until": until}).all()
+        )
+        return [
+            Composition(
+                model=row.model,
+                tier=Tier(row.tier),
+                rows=int(row.rows),
+                input_tokens=int(row.input_tokens),
+                output_tokens=int(row.output_tokens),
+            )
+            for row in rows
+        ]
 
     def paces(self, since: datetime) -> list[Pace]:
         """Return what pools did with each variant since then."""

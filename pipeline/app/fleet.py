@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from pipeline.app.fleet_expected import Expectations
 from pipeline.app.fleet_reach import pools_within_reach
 from pipeline.app.fleet_view import FleetKnowledge, offers_of, view_of
 from pipeline.app.machines import MachineKeeper
@@ -22,6 +23,7 @@ from pipeline.ports.cycle import Snapshot
 from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
 from scheduler.fleet.policies import FLEET_POLICIES
 from scheduler.fleet.terms import FleetTerms
+from storage.demand import DemandRepository
 from storage.fleet import FleetRepository
 from storage.prices import PriceRepository
 from storage.rentals import RentalRepository, RentalRequest
@@ -50,6 +52,7 @@ class FleetDuty:
         self._stack = stack
         self._policy = policy
         self._facts = FleetRepository(stack.database, rented_back=_RENTED_BACK)
+        self._expectations = Expectations(DemandRepository(stack.database), stack.settings.window_of)
         self._rentals = RentalRepository(stack.database, epoch=epoch)
         self._offers = {offer.name: offer for offer in offers_of(stack.settings)}
         self._providers = providers
@@ -112,7 +115,7 @@ class FleetDuty:
             variants=self._stack.variants(),
             card=self._card_at(facts.now),
         )
-        return view_of(facts, known)
+        return replace(view_of(facts, known), expected=self._expectations.at(facts.now))
 
     def with_reach(self, seen: Snapshot) -> Snapshot:
         """Return what the cycle sees, and to how many workers each pool can be brought."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from pipeline.domain.tiers import Tier
+
 
 class Breakdown(StrEnum):
     """What demand and cost are told apart by."""
@@ -23,6 +25,17 @@ class HourlyAmount:
     group: str | None
     at: datetime
     amount: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """What of a model was asked for in one tier, as intake estimated it."""
+
+    model: str
+    tier: Tier
+    rows: int
+    input_tokens: int
+    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

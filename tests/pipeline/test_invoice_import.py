@@ -181,7 +181,9 @@ def bucket_lines(*costs: str, bucket: str = "arn:aws:s3:::mine") -> list[dict[st
 
 
 def test_objects_are_adjusted_to_the_invoice_and_not_counted_beside_it(world: World, tmp_path: Path) -> None:
-    InvoiceRepository(world.database).post([objects_accrual(MIDNIGHT, 3_000_000), objects_accrual(MIDNIGHT - DAY, 7_000)])
+    InvoiceRepository(world.database).post(
+        [objects_accrual(MIDNIGHT, 3_000_000), objects_accrual(MIDNIGHT - DAY, 7_000)]
+    )
     lines = [*bucket_lines("2", "1.5"), *bucket_lines("9", bucket="theirs"), line("1", kind="Tax", start=MIDNIGHT)]
 
     found = take(world, tmp_path, lines, bucket="mine")

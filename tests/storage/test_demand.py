@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.domain.ids import ProjectId, TenantId
+from pipeline.domain.tiers import Tier
 from pipeline.ports.access import Scope
 from pipeline.ports.demand import Breakdown, HourlyAmount, TokenError
 from storage.demand import DemandRepository
@@ -82,3 +83,13 @@ def test_paces_and_errors_of_estimates_are_as_measured(demand: DemandRepository)
         TokenError(model="echo", estimated_tokens=900, actual_tokens=900),
     ]
     assert demand.paces(START + 9 * HOUR) == []
+
+
+def test_what_a_models_tokens_are_made_of_is_told_by_tier(demand: DemandRepository) -> None:
+    found = {(each.model, each.tier): each for each in demand.compositions(START, START + 5 * HOUR)}
+
+    assert set(found) == {("echo", Tier.STANDARD), ("chat", Tier.BULK)}
+    echo = found["echo", Tier.STANDARD]
+    assert echo.input_tokens + echo.output_tokens == 900
+    assert echo.rows > 0
+    assert demand.compositions(START - 2 * HOUR, START) == []
