@@ -228,7 +228,7 @@ def check_no_churn(policy: NightrateFleet, view: FleetView) -> None:
     assert again.stops == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rule=st.sampled_from(sorted(SpotRule)), workers=WORKERS, classes=CLASSES, is_available=st.booleans())
 def test_what_was_decided_is_not_decided_again(
     *,
