@@ -74,7 +74,8 @@ class Stopping:
         """Let on-demand workers go that spot makes good for, once it works; where there is none, that had better wait."""
         crew = case.crew
         left = [worker for worker in crew.steady if worker.worker_id not in made]
-        excess = len(left) - max(0, max(need.steady, need.kept) - len(crew.others))
+        others = sum(worker.state is WorkerState.READY for worker in crew.others)
+        excess = len(left) - max(0, max(need.steady, need.kept) - others)
         spare = self._working(case, made) - need.wanted if case.is_available else len(left)
         if excess <= 0 or spare <= 0:
             return
