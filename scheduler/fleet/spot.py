@@ -19,6 +19,7 @@ from scheduler.columns import Floats, Integers
 from scheduler.fleet.decision_table import SLOTS_PER_TICK, DecisionTable, build
 from scheduler.fleet.jobs import Job, Mode, Moment
 from scheduler.fleet.ladder import pooled
+from scheduler.fleet.share_rules import ON_DEMAND, ON_SPOT
 from scheduler.fleet.survival import BUCKETS, HAZARD_MAX, HAZARD_MIN, Survival, bucket_of
 from scheduler.fleet.zones import Zone
 
@@ -87,7 +88,10 @@ class SpotTable:
         is_short = (slack < 0) | (ticks < 1)
         at = np.clip(job.ticks - ticks, 0, job.ticks - 1)
         found = table[at, row, bucket_of(age_ticks), np.clip(slack, 0, table.shape[-1] - 1)].astype(np.int64)
-        return np.where(is_short, 2, found)
+        # With less slack than a start, on demand is all that can be in time, and a worker that works is not left.
+        is_tight = (left - work) / longer < job.startup_seconds
+        tight = {Mode.IDLE: ON_DEMAND, Mode.SPOT: ON_SPOT, Mode.ON_DEMAND: ON_DEMAND}[mode]
+        return np.where(is_short, ON_DEMAND, np.where(is_tight, tight, found))
 
     def work_value(self, left_seconds: float, work_seconds: float, *, is_available: bool, age_ticks: int) -> float:
         """Return what an hour of work done now is worth to a share, per hour."""

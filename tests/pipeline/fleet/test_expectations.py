@@ -20,11 +20,11 @@ class History:
     def __init__(self, hours: int) -> None:
         self.hours, self.asked = hours, 0
 
-    def arrivals(self, since: datetime, until: datetime, **_: object) -> list[HourlyAmount]:
+    def arrivals(self, _since: datetime, until: datetime, **_: object) -> list[HourlyAmount]:
         self.asked += 1
         return [HourlyAmount(group="m", at=until - HOUR * back, amount=1000.0) for back in range(1, self.hours + 1)]
 
-    def compositions(self, since: datetime, until: datetime) -> list[Composition]:
+    def compositions(self, _since: datetime, _until: datetime) -> list[Composition]:
         part = Composition(model="m", tier=Tier.BULK, rows=70, input_tokens=5_250, output_tokens=1_750)
         return [part] if self.hours else []
 
