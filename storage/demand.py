@@ -58,7 +58,7 @@ _DAYS: Final = """
        AND day <= CAST(CAST(:until AS timestamptz) AT TIME ZONE 'UTC' AS date) AND hour >= :since AND hour < :until"""
 
 _COMPOSITIONS: Final = text("""
-    SELECT model, batches.tier, sum(rows_total) AS rows, sum(input_tokens_estimated) AS input_tokens,
+    SELECT model, batches.tier, sum(shards.rows_total) AS rows, sum(input_tokens_estimated) AS input_tokens,
            sum(output_tokens_estimated) AS output_tokens
       FROM batches JOIN shards ON shards.batch_id = batches.id
      WHERE batches.created_at >= :since AND batches.created_at < :until AND batches.in_progress_at IS NOT NULL
