@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.app.fleet_expected import Expectations
+from pipeline.app.fleet_learning import sightings_of
 from pipeline.app.fleet_reach import pools_within_reach
 from pipeline.app.fleet_view import FleetKnowledge, offers_of, view_of
 from pipeline.app.machines import MachineKeeper
@@ -18,13 +19,17 @@ from pipeline.app.pricing import committed_workers, rate_card
 from pipeline.app.providers import providers_of
 from pipeline.app.stack import Stack
 from pipeline.domain.costs.rate_card import Offer, RateCard
+from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import new_worker_id
 from pipeline.ports.cycle import Snapshot
 from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
+from scheduler.fleet.nightrate import NightrateFleet
 from scheduler.fleet.policies import FLEET_POLICIES
+from scheduler.fleet.sightings import learned
+from scheduler.fleet.survival import Survival
 from scheduler.fleet.terms import FleetTerms
 from storage.demand import DemandRepository
-from storage.fleet import FleetRepository
+from storage.fleet import FleetFacts, FleetRepository
 from storage.prices import PriceRepository
 from storage.rentals import RentalRepository, RentalRequest
 
@@ -38,6 +43,7 @@ _PRICES_BACK: Final = timedelta(days=1)
 #: What a worker may take to leave, and a little more.
 _LEAVE_SECONDS: Final = 40.0
 _LOOK_SECONDS: Final = 0.2
+_LEARN_SECONDS: Final = 3600.0
 #: Something outside starts this one's workers.
 _OUTSIDE: Final = "outside"
 
@@ -46,9 +52,18 @@ class FleetDuty:
     """Decides every so often on what is stored, and tends the machines."""
 
     def __init__(
-        self, stack: Stack, policy: FleetPolicy, providers: Mapping[str, MachineProvider], *, epoch: int
+        self,
+        stack: Stack,
+        policy: FleetPolicy,
+        providers: Mapping[str, MachineProvider],
+        *,
+        epoch: int,
+        learn_survivals: Callable[[Mapping[str, Survival]], None] | None = None,
     ) -> None:
-        """Decide by `policy` and rent from `providers` as the leader of that epoch."""
+        """Decide by `policy` and rent from `providers` as the leader of that epoch.
+
+        `learn_survivals` is told, now and then, how long offers last.
+        """
         self._stack = stack
         self._policy = policy
         self._facts = FleetRepository(stack.database, rented_back=_RENTED_BACK)
@@ -63,6 +78,8 @@ class FleetDuty:
         self._card: RateCard | None = None
         self._card_until = 0.0
         self._next_at = 0.0
+        self._learn_survivals = learn_survivals
+        self._learn_at = 0.0
 
     def run_once(self) -> bool:
         """Decide, and bring it about, unless it is too soon; there is never more at once."""
@@ -109,6 +126,7 @@ class FleetDuty:
         """Return what the policy sees."""
         settings = self._stack.settings
         facts = self._facts.facts(sorted(settings.fleet.pools))
+        self._learn(facts)
         known = FleetKnowledge(
             settings=settings,
             policy=policy_of(settings),
@@ -116,6 +134,20 @@ class FleetDuty:
             card=self._card_at(facts.now),
         )
         return replace(view_of(facts, known), expected=self._expectations.at(facts.now))
+
+    def _learn(self, facts: FleetFacts) -> None:
+        """Have the policy know how long offers last, by what requests have shown so far; once an hour."""
+        if self._learn_survivals is None or time.monotonic() < self._learn_at:
+            return
+        self._learn_at = time.monotonic() + _LEARN_SECONDS
+        survivals = learned(
+            sightings_of(facts.rented, facts.now),
+            from_us=round((facts.now - _RENTED_BACK).timestamp() * 1e6),
+            now_us=round(facts.now.timestamp() * 1e6),
+            tick_seconds=FleetTerms().tick_seconds,
+        )
+        if survivals:
+            self._learn_survivals(survivals)
 
     def with_reach(self, seen: Snapshot) -> Snapshot:
         """Return what the cycle sees, and to how many workers each pool can be brought."""
@@ -159,5 +191,9 @@ def fleet_duty_of(stack: Stack, *, epoch: int) -> FleetDuty | None:
     if not stack.settings.fleet.pools:
         return None
     terms = FleetTerms(step_seconds=stack.settings.fleet.every_seconds)
-    policy = FLEET_POLICIES[stack.settings.fleet.policy](terms)
-    return FleetDuty(stack, policy, providers_of(stack.settings), epoch=epoch)
+    named = stack.settings.fleet.policy
+    if named not in FLEET_POLICIES:
+        raise UsageError(f"fleet.policy: there is no policy {named!r}, but {', '.join(FLEET_POLICIES)}")
+    policy = FLEET_POLICIES[named](terms)
+    learn = policy.tables.learn if isinstance(policy, NightrateFleet) else None
+    return FleetDuty(stack, policy, providers_of(stack.settings), epoch=epoch, learn_survivals=learn)

@@ -28,6 +28,7 @@ from pipeline.domain.ids import WorkerId
 from pipeline.domain.lifecycle import IntervalKind
 from storage.database import Database
 from storage.invoices import Adjusted, InvoiceRepository
+from storage.journal import post
 from tests.infra.invoices.cur_file import line, write_csv
 from tests.storage.bills import HOUR_US, FlatBills, SteppedBills
 from tests.storage.test_settlements import balances, end
@@ -181,9 +182,7 @@ def bucket_lines(*costs: str, bucket: str = "arn:aws:s3:::mine") -> list[dict[st
 
 
 def test_objects_are_adjusted_to_the_invoice_and_not_counted_beside_it(world: World, tmp_path: Path) -> None:
-    InvoiceRepository(world.database).post(
-        [objects_accrual(MIDNIGHT, 3_000_000), objects_accrual(MIDNIGHT - DAY, 7_000)]
-    )
+    accrue(world, objects_accrual(MIDNIGHT, 3_000_000), objects_accrual(MIDNIGHT - DAY, 7_000))
     lines = [*bucket_lines("2", "1.5"), *bucket_lines("9", bucket="theirs"), line("1", kind="Tax", start=MIDNIGHT)]
 
     found = take(world, tmp_path, lines, bucket="mine")
@@ -201,13 +200,19 @@ def test_objects_are_adjusted_to_the_invoice_and_not_counted_beside_it(world: Wo
         "supplier:aws": -10_500_000,
     }
 
-    InvoiceRepository(world.database).post([objects_accrual(MIDNIGHT, 100_000, number=2)])
+    accrue(world, objects_accrual(MIDNIGHT, 100_000, number=2))
     take(world, tmp_path, lines, bucket="mine")
     assert balances(world, "billed_micros")["overhead:storage"] == 3_507_000
 
     take(world, tmp_path, [line("1", kind="Tax", start=MIDNIGHT)], bucket="mine")
     # A bill that has none of the bucket: what was accrued stays.
     assert balances(world, "billed_micros")["overhead:storage"] == 3_107_000
+
+
+def accrue(world: World, *transactions: Transaction) -> None:
+    with world.database.transaction() as connection:
+        for transaction in transactions:
+            post(connection, transaction)
 
 
 def objects_accrual(at: datetime, cost_micros: int, *, number: int = 1) -> Transaction:
