@@ -40,6 +40,20 @@ class _Pool:
     asked: Floats
     #: Of the part of its time that may be promised; the rest stays for those without a promise.
     book: Book
+    #: The same, of what the pool can come to be good for: what is asked before something is promised.
+    reach: Book
+
+    def enter(self, place: int, seconds: float) -> None:
+        """Promise a backlog so many seconds."""
+        self.book.enter(place, seconds)
+        if self.reach is not self.book:
+            self.reach.enter(place, seconds)
+
+    def strike(self, place: int) -> None:
+        """Take that back."""
+        self.book.strike(place)
+        if self.reach is not self.book:
+            self.reach.strike(place)
 
 
 class Promises:
@@ -63,10 +77,16 @@ class Promises:
             seconds = outlook.seconds_left(lineup, pool.pool)
             asked = seconds * (pool.workers / np.where(workers > 0, workers, math.nan))
             capacity = _capacity_of(pool, snapshot.now_us, policy)
-            book = Book(lineup.deadline_at_us, replace(capacity, workers=capacity.workers * policy.promised_share))
-            book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
+            reachable = _reachable_of(capacity, pool)
+            book = self._book(capacity, made, asked)
+            # What was promised is pressed for with what there is; what can be promised is another question.
+            reach = book if reachable is capacity else self._book(reachable, made, asked)
             self._pools[pool.pool] = _Pool(
-                capacity=capacity, packs_pressing=pool.packs_pressing, asked=asked, book=book
+                capacity=capacity,
+                packs_pressing=pool.packs_pressing,
+                asked=asked,
+                book=book,
+                reach=reach,
             )
 
     def answers(self) -> tuple[tuple[BatchId, Promise], ...]:
@@ -123,15 +143,21 @@ class Promises:
 
     def can_promise(self, place: int) -> bool:
         """Say whether a backlog's deadline can be promised beside what was; True where no pool would be asked."""
-        return all(pool.book.can_promise(place, seconds) for pool, seconds in self._asked(place))
+        return all(pool.reach.can_promise(place, seconds) for pool, seconds in self._asked(place))
 
     def earliest(self, place: int) -> int | None:
         """Return the first deadline that could be promised to a backlog, or None while no worker serves it.
 
         In microseconds since the Unix epoch.
         """
-        found = [pool.book.earliest(seconds) for pool, seconds in self._asked(place)]
+        found = [pool.reach.earliest(seconds) for pool, seconds in self._asked(place)]
         return max((deadline for deadline in found if deadline is not None), default=None)
+
+    def _book(self, capacity: Capacity, made: Flags, asked: Floats) -> Book:
+        workers = capacity.workers * self._policy.promised_share
+        book = Book(self._lineup.deadline_at_us, replace(capacity, workers=workers))
+        book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
+        return book
 
     def _answer(self, places: list[int]) -> Promise:
         """Answer one batch, which has a backlog for each of its models."""
@@ -139,12 +165,12 @@ class Promises:
             if not self._is_served(place) or not self.can_promise(place):
                 for before in places[:entered]:
                     for pool, _ in self._asked(before):
-                        pool.book.strike(before)
+                        pool.strike(before)
                 if self._lineup[place].must_promise:
                     self._refused.append((self._lineup[place].batch_id, self._earliest_of(places)))
                 return Promise.DECLINED
             for pool, seconds in self._asked(place):
-                pool.book.enter(place, seconds)
+                pool.enter(place, seconds)
         return Promise.MADE
 
     def _earliest_of(self, places: list[int]) -> int | None:
@@ -166,4 +192,13 @@ def _capacity_of(pool: PoolView, now_us: int, policy: Policy) -> Capacity:
         workers=pool.workers,
         pack_seconds=policy.pack_seconds_target,
         margin_seconds=policy.promise_margin_seconds,
+    )
+
+
+def _reachable_of(capacity: Capacity, pool: PoolView) -> Capacity:
+    """Return what the pool is good for once it has grown: all of it, but for the time that growing takes."""
+    if pool.workers_reachable is None or pool.workers_reachable <= capacity.workers:
+        return capacity
+    return replace(
+        capacity, workers=pool.workers_reachable, margin_seconds=capacity.margin_seconds + pool.reach_seconds
     )

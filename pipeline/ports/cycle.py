@@ -112,6 +112,9 @@ class PoolView:
     #: Packs that have not ended, by tenant, of a pack of several the part that each has in it; told of tenants with a
     #: limit.
     packs_of_tenants: Mapping[TenantId, float] = field(default_factory=dict)
+    #: Workers that it can come to have, and how long that takes: deadlines are promised on these. None: those it has.
+    workers_reachable: int | None = None
+    reach_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
