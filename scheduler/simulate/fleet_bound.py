@@ -4,9 +4,9 @@ Work is a fluid of worker-seconds (of the fastest pool's workers), machines star
 bills have neither minimum nor rounding. Time is cut into bins; in each, a batch that is there for part of the bin may use all
 of it, and an offer's machines have as many seconds as its capacity has over the bin. A policy's run, cut the same way, is a
 way to serve all work on such seconds, and pays at least for those that it used. What providers give away is in it too: a
-spot machine that is taken within its first `free_below` seconds costs nothing, machines are taken only where capacity
-drops, and no more of them than it drops by; so the last `free_below` seconds before a drop cost nothing for so many
-machines. So the least cost of serving the work on these seconds is no more than the policy's.
+spot machine that is taken within its first `free_below` seconds costs nothing, does nothing before it has started, which takes
+so many seconds at least, and is taken only where capacity drops, with no more of them than it drops by; so the last
+`free_below` seconds less those of a start before a drop cost nothing for so many machines. So the least cost of serving the work on these seconds is no more than the policy's.
 
 That least cost is exact. Which sets of worker-seconds can all be used to do work in its window are the independent sets of a
 transversal matroid, on which taking the cheapest first is optimal (J. Edmonds, D. Fulkerson, 1965): with prices
@@ -50,15 +50,19 @@ class Bound:
     impossible_seconds: float
 
 
-def lower_bound(arrivals: Sequence[Arrival], scene: Scene, *, bin_seconds: float = 600.0) -> Bound:
+def lower_bound(
+    arrivals: Sequence[Arrival], scene: Scene, *, bin_seconds: float = 600.0, is_free_counted: bool = True
+) -> Bound:
     """Return what no policy can do the work for less than, every batch in time.
+
+    Without `is_free_counted` it bounds what would be paid if interrupted machines were paid for like all others.
 
     With several pools a worker-second of each counts as so many of the first one's as it is worth for the model that
     gains most by it: at worst too low a bound.
     """
     bins = math.ceil(max(a.at_seconds + a.window_seconds for a in arrivals) / bin_seconds)
     jobs = _jobs(arrivals, scene, bin_seconds)
-    segments = _segments(scene, bins, bin_seconds)
+    segments = _segments(scene, bins, bin_seconds, is_free_counted=is_free_counted)
     done, cost = 0.0, 0.0
     by_price: dict[float, float] = {}
     room = np.zeros(bins)
@@ -97,7 +101,9 @@ def _serving(scene: Scene, model: str) -> ElasticPool:
     return next(pool for pool in scene.pools if model in pool.speeds)
 
 
-def _segments(scene: Scene, bins: int, bin_seconds: float) -> dict[float, NDArray[np.float64]]:
+def _segments(
+    scene: Scene, bins: int, bin_seconds: float, *, is_free_counted: bool
+) -> dict[float, NDArray[np.float64]]:
     """Return worker-seconds by price of such an hour and bin."""
     found: dict[float, NDArray[np.float64]] = defaultdict(lambda: np.zeros(bins))
     for pool in scene.pools:
@@ -106,7 +112,8 @@ def _segments(scene: Scene, bins: int, bin_seconds: float) -> dict[float, NDArra
         for offering in pool.offerings:
             price = offering.rate_micros_per_hour / _MICROS / worth
             seconds = _room(offering, bins, bin_seconds)
-            free = np.minimum(_free(offering, bins, bin_seconds), seconds)
+            least = pool.boot.least_seconds + pool.load.least_seconds
+            free = np.minimum(_free(offering, bins, bin_seconds, least), seconds) * is_free_counted
             found[0.0] += np.minimum(free, limit * bin_seconds) * worth
             found[price] += np.minimum(seconds - free, limit * bin_seconds) * worth
     return dict(found)
@@ -149,11 +156,11 @@ def _integrated(capacity: Capacity, quota: float, bins: int, bin_seconds: float)
     return np.bincount(np.searchsorted(edges, times[:-1], side="right") - 1, weights=seconds, minlength=bins)[:bins]
 
 
-def _free(offering: Offering, bins: int, bin_seconds: float) -> NDArray[np.float64]:
+def _free(offering: Offering, bins: int, bin_seconds: float, start_seconds: float) -> NDArray[np.float64]:
     """Return the worker-seconds of each bin that may cost nothing: those before machines are taken."""
     made = np.zeros(bins)
-    window = offering.rule.free_below_us / MICROSECONDS
-    if offering.capacity is None or not window:
+    window = offering.rule.free_below_us / MICROSECONDS - start_seconds
+    if offering.capacity is None or window <= 0:
         return made
     for at, left in offering.capacity.drops():
         dropped = offering.capacity.at(math.nextafter(at, 0)) - left

@@ -53,13 +53,22 @@ class SimulatedMachine:
 
     def become(self, kind: IntervalKind, now: float, *, lost_seconds: float = 0.0) -> None:
         """Close the time that went by; of work the last `lost_seconds` came to nothing."""
+        if kind is self.kind and not lost_seconds:
+            return
+        self._close(now, lost_seconds)
+        self.kind, self.kind_since = kind, now
+
+    def end(self, now: float) -> None:
+        """Close the time up to the machine's end."""
+        self._close(now, 0.0)
+
+    def _close(self, now: float, lost_seconds: float) -> None:
         began, parted = self.kind_since, now - lost_seconds
         if lost_seconds and parted > began:
             self.spans.append(Span(self.kind, began, parted))
             began = parted
         if now > began:
             self.spans.append(Span(IntervalKind.PREEMPTED if lost_seconds else self.kind, began, now))
-        self.kind, self.kind_since = kind, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +111,7 @@ MINIMUM: Final = "minimum"
 
 def record_of(machine: SimulatedMachine, now: float, end: WorkerEnd) -> MachineRecord:
     """Return what became of a machine that ends now."""
-    machine.become(IntervalKind.IDLE, now)
+    machine.end(now)
     offering = machine.offering
     life = Life(
         length_us=_micros(now - machine.launched_at),

@@ -17,6 +17,8 @@ from scheduler.simulate.capacity import Capacity
 from scheduler.simulate.fleet import Disturbance, Fleet, Pool, Speed, Trouble
 
 _DAY_SECONDS: Final = 86_400.0
+#: Nothing starts faster than in this share of its mean.
+_LEAST_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,13 @@ class Delay:
     def draw(self, random: Random) -> float:
         """Return one of them."""
         # Of a log-normal with this median the mean is `mean_seconds`.
-        return self.mean_seconds * math.exp(random.gauss(-self.spread * self.spread / 2, self.spread))
+        drawn = self.mean_seconds * math.exp(random.gauss(-self.spread * self.spread / 2, self.spread))
+        return max(self.least_seconds, drawn)
+
+    @property
+    def least_seconds(self) -> float:
+        """Return what it takes at least."""
+        return self.mean_seconds * _LEAST_SHARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
