@@ -33,6 +33,8 @@ class WorkClass:
     is_promised: bool = False
     #: They need not start before this; 0: at once.
     from_us: int = 0
+    #: Regions that they may run in; None: all.
+    regions: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class ExpectedWork:
     window_seconds: float
     #: By quantile, such as 0.5 and 0.9.
     sizes: Mapping[float, WorkSize]
+    #: Regions that they may run in; None: all.
+    regions: frozenset[str] | None = None
 
 
 # --- what it can be done with -------------------------------------------------------------------
