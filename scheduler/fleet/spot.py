@@ -27,6 +27,8 @@ _OUTAGE_TICKS: Final = 6.0
 _MODES: Final = {Mode.IDLE: 0, Mode.SPOT: 1, Mode.ON_DEMAND: 2}
 #: Tables that are kept at most; the oldest goes first.
 _TABLES_MAX: Final = 128
+#: Lifetimes closer than this factor are taken for one.
+_LIFETIME_STEP = 1.5
 
 
 def survival_of(lifetime_seconds: float, tick_seconds: float) -> Survival:
@@ -148,13 +150,14 @@ class SpotTables:
     def table(self, offers: Sequence[OfferView], *, cold_start_seconds: float, on_demand_price: float) -> SpotTable:
         """Return the table of a pool's spot offers taken together; prices are micro-units an hour.
 
-        Starts are rounded up to a minute, and lifetimes and prices to two digits: what nearly is the same is the same table.
+        Starts are rounded up to a minute, prices to two digits, and lifetimes to half as long again: what nearly is the same
+        is the same table, for tables take long to make and lifetimes change with whatever is seen.
         """
         start = math.ceil(cold_start_seconds / 60) * 60.0
         key: tuple[object, ...] = (
             start,
             _rounded(on_demand_price),
-            *((each.offer, _rounded(each.rate_micros_per_hour), _rounded(each.lifetime_seconds)) for each in offers),
+            *((each.offer, _rounded(each.rate_micros_per_hour), _nearby(each.lifetime_seconds)) for each in offers),
         )
         found = self._tables.get(key)
         if found is None:
@@ -184,6 +187,12 @@ class SpotTables:
         job, survival = pooled(job, zones, {each.offer: self.survival(each) for each in offers})
         table = build(job, survival)
         return SpotTable(table=table, survival=survival, share_slots=_share_slots(table))
+
+
+def _nearby(lifetime_seconds: float) -> float:
+    if lifetime_seconds <= 0 or math.isinf(lifetime_seconds):
+        return lifetime_seconds
+    return float(_LIFETIME_STEP ** round(math.log(lifetime_seconds, _LIFETIME_STEP)))
 
 
 def _rounded(value: float) -> float:

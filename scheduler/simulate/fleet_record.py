@@ -89,8 +89,7 @@ def figures_of(fleet: FleetRecord) -> FleetFigures:
     for machine in machines:
         for kind, seconds in machine.seconds_by_kind().items():
             kinds[kind.value] += seconds  # type: ignore[assignment]
-        for name, amounts in machine.costs.items():
-            money[name] += amounts.billed_micros
+        money.update(machine.costs)
     seconds = sum(machine.seconds for machine in machines)
     spot_seconds = sum(machine.seconds for machine in machines if machine.market is Market.SPOT)
     batches = fleet.record.batches
@@ -98,10 +97,10 @@ def figures_of(fleet: FleetRecord) -> FleetFigures:
         policy=fleet.policy,
         cost=sum(money.values()) / _MICROS,
         cost_by_market={
-            market.value: sum(each.cost.billed_micros for each in machines if each.market is market) / _MICROS
+            market.value: sum(each.billed_micros for each in machines if each.market is market) / _MICROS
             for market in (Market.ON_DEMAND, Market.SPOT)
         },
-        on_demand_cost=sum(each.cost.on_demand_micros for each in machines) / _MICROS,
+        on_demand_cost=sum(each.on_demand_micros for each in machines) / _MICROS,
         batches=len(batches),
         missed=sum(batch.is_expired for batch in batches),
         missed_by_tier={

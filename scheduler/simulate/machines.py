@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.billing import Bill, Life
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import RateStep
@@ -83,8 +82,10 @@ class MachineRecord:
     ended_at: float
     end: WorkerEnd
     spans: tuple[Span, ...]
-    #: What is billed, by what the time was spent on, and for what was not used.
-    costs: Mapping[str, Amounts]
+    #: Micro-units billed, by what the time was spent on, and for what was not used.
+    costs: Mapping[str, int]
+    #: What the same would have cost on demand.
+    on_demand_micros: int
 
     @property
     def seconds(self) -> float:
@@ -92,9 +93,9 @@ class MachineRecord:
         return self.ended_at - self.launched_at
 
     @property
-    def cost(self) -> Amounts:
+    def billed_micros(self) -> int:
         """Return its bill."""
-        return Amounts.total(self.costs.values())
+        return sum(self.costs.values())
 
     def seconds_by_kind(self) -> dict[IntervalKind, float]:
         """Return its time by what it was spent on."""
@@ -119,14 +120,17 @@ def record_of(machine: SimulatedMachine, now: float, end: WorkerEnd) -> MachineR
         was_interrupted=end is WorkerEnd.INTERRUPTED,
     )
     bill = Bill(life, [RateStep(from_us=0, rates=offering.rates)], offering.rule)
-    costs: dict[str, Amounts] = defaultdict(Amounts)
+    costs: dict[str, int] = defaultdict(int)
+    before = 0
     for span in machine.spans:
-        start, stop = (_micros(at - machine.launched_at) for at in (span.from_seconds, span.to_seconds))
-        costs[span.kind.value] += bill.between(start, stop)
-    parts = bill.parts
-    costs[ROUNDING] += parts.rounding
-    costs[MINIMUM] += parts.minimum
-    assert Amounts.total(costs.values()) == bill.total, "a bill is the sum of its parts"
+        # Spans follow one another without a gap, from the start to the end.
+        after = bill.until(_micros(span.to_seconds - machine.launched_at)).billed_micros
+        costs[span.kind.value] += after - before
+        before = after
+    rounded = bill.until(max(life.length_us, offering.rule.rounded_us(life.length_us))).billed_micros
+    total = bill.total
+    costs[ROUNDING] += rounded - before
+    costs[MINIMUM] += total.billed_micros - rounded
     return MachineRecord(
         worker_id=machine.worker_id,
         pool=offering.pool,
@@ -137,6 +141,7 @@ def record_of(machine: SimulatedMachine, now: float, end: WorkerEnd) -> MachineR
         end=end,
         spans=tuple(machine.spans),
         costs=dict(costs),
+        on_demand_micros=total.on_demand_micros,
     )
 
 
