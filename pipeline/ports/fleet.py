@@ -108,6 +108,8 @@ class OfferView:
     available_since_us: int | None = None
     #: Mean seconds that a worker of this age-0 offer is expected to live (infinity: nobody takes it).
     lifetime_seconds: float = float("inf")
+    #: What bringing models and data to a new worker costs; 0 where they are already.
+    egress_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.domain.lifecycle import WorkerState
-from pipeline.ports.fleet import FleetReason, PoolKind, WorkerStanding
+from pipeline.ports.fleet import FleetReason, OfferView, PoolKind, WorkerStanding
 from scheduler.columns import Floats
 from scheduler.fleet.demand import PoolWork
 from scheduler.fleet.jobs import Mode
 from scheduler.fleet.offers import is_spot
+from scheduler.fleet.share_rules import ON_DEMAND, ON_SPOT, ShareRule
 from scheduler.fleet.sizing import (
-    Start,
+    StartTime,
     cumulative,
     edf_need,
     fallback_limits,
     latest_start_seconds,
     on_demand_floor,
 )
-from scheduler.fleet.spot import SpotTable
 from scheduler.fleet.terms import FleetTerms
 
 _US = 1_000_000
@@ -102,24 +102,32 @@ class PoolCase:
     now_us: int
     #: On-demand workers that there may be in all; 0: the pool has no such offers.
     steady_most: int
-    #: Of the spot offers that are worth it; None: there are none.
-    table: SpotTable | None = None
+    #: Of the spot offers that are worth it; None: there are none, or there is no work.
+    table: ShareRule | None = None
+    worth_it: tuple[OfferView, ...] = ()
+    #: What an hour of work done now is worth, in micro-units.
+    work_value: float = 0.0
     is_available: bool = False
     age_ticks: int = 1
+    #: As long as nine of ten spot workers that run last at least; 0: none of it is relied on.
+    spot_life_seconds: float = 0.0
 
 
 def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
     """Return what the pool is to have."""
     pool, crew, now_us = case.pool, case.crew, case.now_us
-    start = Start(cold_start_seconds=pool.cold_start_seconds)
+    start = StartTime(cold_start_seconds=pool.cold_start_seconds)
     begins_us = now_us + round((pool.cold_start_seconds + terms.step_seconds) * _US)
     work = case.work.startable(begins_us)
     left, due = cumulative(work, now_us, terms.margin_seconds)
     if not len(due) or due[-1] <= 0:
         return PoolNeed(wanted=pool.workers_min, reason=_idle_reason(pool))
     steady = ready_in((*crew.steady, *crew.others), pool, now_us)
-    floor = _floor(work, case, start, steady, terms)
     promised_floor = _floor(work.where(work.is_promised), case, start, steady, terms)
+    lasting = case.spot_life_seconds - ready_in(crew.spot, pool, now_us)
+    floor = promised_floor
+    if not work.is_promised.all():
+        floor = max(floor, _floor(work, case, start, steady, terms, done_by_spot=lasting.clip(min=0.0)))
     everyone = ready_in((*crew.steady, *crew.others, *crew.spot), pool, now_us)
     deadline = edf_need(left, due, everyone, start, share_seconds_min=terms.share_seconds_min)
     deadline = min(deadline, max(1, int(np.ceil(due[-1] / terms.share_seconds_min))))
@@ -143,7 +151,7 @@ def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
 
 
 def _by_table(
-    found: PoolNeed, case: PoolCase, table: SpotTable, left: Floats, due: Floats, terms: FleetTerms
+    found: PoolNeed, case: PoolCase, table: ShareRule, left: Floats, due: Floats, terms: FleetTerms
 ) -> PoolNeed:
     """Return the need with spot: as many as the work has shares, each doing what the table says of it."""
     there, age = case.is_available, case.age_ticks
@@ -155,9 +163,9 @@ def _by_table(
     riding = table.choices(left, each, Mode.SPOT, is_available=True, age_ticks=age)
     paid = table.choices(left, each, Mode.ON_DEMAND, is_available=there, age_ticks=age)
     riders = np.minimum(len(case.crew.spot), shares)
-    on_demand = np.where(fresh == 2, shares - riders, 0) + np.where(riding == 2, riders, 0)  # noqa: PLR2004
-    on_spot = np.where(fresh == 1, shares, np.where(riding == 1, riders, 0))
-    kept = np.where(paid == 2, shares, 0)  # noqa: PLR2004
+    on_demand = np.where(fresh == ON_DEMAND, shares - riders, 0) + np.where(riding == ON_DEMAND, riders, 0)
+    on_spot = np.where(fresh == ON_SPOT, shares, np.where(riding == ON_SPOT, riders, 0))
+    kept = np.where(paid == ON_DEMAND, shares, 0)
     steady = max(found.floor, int(on_demand.max()))
     wanted = max(int(on_spot.max()), steady, case.pool.workers_min)
     if not case.steady_most:
@@ -171,15 +179,25 @@ def _by_table(
     return replace(found, on_demand=steady, kept=int(kept.max()), wanted=wanted, reason=reason)
 
 
-def _floor(work: PoolWork, case: PoolCase, start: Start, steady: Floats, terms: FleetTerms) -> int:
+def _floor(
+    work: PoolWork,
+    case: PoolCase,
+    start: StartTime,
+    steady: Floats,
+    terms: FleetTerms,
+    done_by_spot: Floats | None = None,
+) -> int:
     left, due = cumulative(work, case.now_us, terms.margin_seconds)
+    if done_by_spot is not None and len(done_by_spot) and len(left):
+        # By each deadline, what spot workers do that last so long and no longer.
+        due = np.maximum(0.0, due - np.minimum(left[:, None], done_by_spot[None, :]).clip(min=0.0).sum(axis=1))
     if not len(due) or case.steady_most <= 0:
         return 0
     limits = fallback_limits(left, due, start, overhead_max=terms.overhead_max, most=case.steady_most)
     return on_demand_floor(left, due, steady, start, step_seconds=terms.step_seconds, limits=limits)
 
 
-def _may_gather(left: Floats, due: Floats, start: Start, terms: FleetTerms) -> bool:
+def _may_gather(left: Floats, due: Floats, start: StartTime, terms: FleetTerms) -> bool:
     """Whether so little is there, and so far from due, that more of it is waited for before anything starts."""
     is_little = due[-1] * terms.overhead_max < start.cold_start_seconds
     kept = 4 * start.cold_start_seconds + 2 * terms.step_seconds

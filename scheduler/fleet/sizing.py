@@ -20,7 +20,7 @@ _SLOP_SECONDS: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class StartTime:
     """How long a new worker takes, and how much of its time is work once it does."""
 
     cold_start_seconds: float
@@ -38,7 +38,7 @@ def cumulative(work: PoolWork, now_us: int, margin_seconds: float) -> tuple[Floa
     return left[last], due[last]
 
 
-def edf_need(left: Floats, due: Floats, ready_in: Floats, start: Start, *, share_seconds_min: float = 1.0) -> int:
+def edf_need(left: Floats, due: Floats, ready_in: Floats, start: StartTime, *, share_seconds_min: float = 1.0) -> int:
     """Return how many workers make every deadline if started now and kept.
 
     `ready_in` are the seconds until each worker that is there works, the first first; those beyond it are new. What is due
@@ -60,7 +60,13 @@ def edf_need(left: Floats, due: Floats, ready_in: Floats, start: Start, *, share
 
 
 def on_demand_floor(
-    left: Floats, due: Floats, ready_in: Floats, start: Start, *, step_seconds: float, limits: Floats
+    left: Floats,
+    due: Floats,
+    ready_in: Floats,
+    start: StartTime,
+    *,
+    step_seconds: float,
+    limits: Floats,
 ) -> int:
     """Return how many on-demand workers there must be now, so that to look again in a step is early enough.
 
@@ -86,7 +92,7 @@ def on_demand_floor(
     return len(there) + int(np.clip(added, 0.0, most).max())
 
 
-def fallback_limits(left: Floats, due: Floats, start: Start, *, overhead_max: float, most: float) -> Floats:
+def fallback_limits(left: Floats, due: Floats, start: StartTime, *, overhead_max: float, most: float) -> Floats:
     """Return how many on-demand workers may share what is due by each deadline.
 
     So many that their starts cost no more than this share of the work, and at least as many as the time left asks for.
@@ -98,7 +104,7 @@ def fallback_limits(left: Floats, due: Floats, start: Start, *, overhead_max: fl
     return limits
 
 
-def latest_start_seconds(left: Floats, due: Floats, start: Start, *, workers: float) -> float:
+def latest_start_seconds(left: Floats, due: Floats, start: StartTime, *, workers: float) -> float:
     """Return how long so many new workers can still wait and make every deadline; below 0 once they cannot."""
     if not len(due) or workers <= 0:
         return math.inf if not len(due) else -math.inf

@@ -41,6 +41,8 @@ class FleetTerms:
     share_seconds_min: float = 60.0
     #: Work that a spot worker loses when it is taken.
     lost_seconds: float = 60.0
+    #: What was not promised may rely on spot for as long as nine runs of ten last. What was promised never does.
+    counts_spot: bool = False
     spot_rule: SpotRule = SpotRule.DECISION_TABLE
     idle_rule: IdleRule = IdleRule.SKI_RENTAL
     #: Idle at least this long before it is stopped, whatever a start costs.
