@@ -11,6 +11,8 @@ from scheduler.simulate.state import MICROSECONDS
 
 #: Assumed of spot before anything was seen: one machine that lived so long and was taken.
 _LIFETIME_ASSUMED: Final = 6 * 3600.0
+#: How often lifetimes are worked out again from what was seen.
+_LEARNING_SECONDS: Final = 6 * 3600.0
 
 
 @dataclass(slots=True)
@@ -24,6 +26,9 @@ class Sight:
     #: Seconds that machines of it were had, and how many of them were taken away.
     lived_seconds: float = 0.0
     interruptions: int = 0
+    #: As last worked out, and when.
+    lifetime_seconds: float = _LIFETIME_ASSUMED
+    learned_at: float = 0.0
 
     def see(self, now: float, *, is_available: bool) -> None:
         """Take in that capacity was there, or was not."""
@@ -67,7 +72,10 @@ class Sights:
         is_old = now - sight.seen_at > self._scene.sight_seconds and live_seconds <= 0
         is_spot = offering.capacity is not None
         known = None if sight.is_available is None or is_old else sight.is_available
-        lived = sight.lived_seconds + live_seconds
+        if now - sight.learned_at >= _LEARNING_SECONDS:
+            lived = sight.lived_seconds + live_seconds
+            sight.lifetime_seconds = (lived + _LIFETIME_ASSUMED) / (sight.interruptions + 1)
+            sight.learned_at = now // _LEARNING_SECONDS * _LEARNING_SECONDS
         rule = offering.rule
         return OfferView(
             offer=offering.name,
@@ -84,5 +92,5 @@ class Sights:
             refused_until_us=round(sight.refused_until * MICROSECONDS) if sight.refused_until > now else 0,
             is_available=known if is_spot else True,
             available_since_us=round(sight.since * MICROSECONDS) if is_spot and known else None,
-            lifetime_seconds=(lived + _LIFETIME_ASSUMED) / (sight.interruptions + 1) if is_spot else float("inf"),
+            lifetime_seconds=sight.lifetime_seconds if is_spot else float("inf"),
         )

@@ -36,8 +36,8 @@ import numpy as np
 from pipeline.domain.costs.prices import Market
 from pipeline.ports.fleet import FleetPolicy
 from scheduler.fleet.autoscalers import KedaLag, QueueLength
-from scheduler.fleet.nightrate import NightrateFleet
-from scheduler.fleet.terms import FleetTerms, SpotRule
+from scheduler.fleet.policies import FLEET_POLICIES
+from scheduler.fleet.terms import FleetTerms
 from scheduler.policy import Policy
 from scheduler.simulate.arrivals import Arrival
 from scheduler.simulate.elastic import ElasticSimulation
@@ -49,12 +49,14 @@ from scheduler.simulate.scene import Scene
 from tests.bench import fleet_scenes
 from tests.bench.machine import machine
 
-TARGETS: Final = (3600.0, 1800.0, 900.0)
+TARGETS: Final = (3600.0, 1800.0, 1200.0, 900.0, 600.0)
 UNDER_FIXED: Final = 0.70
 OF_BOUND: Final = 1.25
 PACK_SECONDS: Final = 300.0
-INTERVAL_SECONDS: Final = 120.0
+INTERVAL_SECONDS: Final = 300.0
 OURS: Final = "nightrate"
+#: Those that have nothing to be tuned.
+SINGLE: Final = (OURS, "greedy", "uniform_progress")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class Setting:
     data: str | None
     workers: float
     days: float
+    #: A folder where figures are kept, so that a benchmark that was broken off goes on.
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +97,6 @@ def _world(setting: Setting) -> tuple[tuple[Arrival, ...], Scene, Expectations]:
 
 def _policy(run: Run, scene: Scene) -> FleetPolicy:
     terms = FleetTerms(step_seconds=INTERVAL_SECONDS, margin_seconds=2 * PACK_SECONDS + INTERVAL_SECONDS)
-    from dataclasses import replace
-
     match run.policy:
         case "fixed":
             offer = next(name for name, each in scene.offerings.items() if each.market is Market.ON_DEMAND)
@@ -103,14 +105,23 @@ def _policy(run: Run, scene: Scene) -> FleetPolicy:
             return QueueLength(step_seconds=300.0, target_seconds=run.value)
         case "keda_lag":
             return KedaLag(target_seconds=run.value)
-        case "nightrate":
-            return NightrateFleet(terms)
         case name:
-            return NightrateFleet(replace(terms, spot_rule=SpotRule(name)))
+            return FLEET_POLICIES[name](terms)
 
 
 def measured(run: Run) -> dict[str, Any]:
-    """Return a run's figures; one that misses a deadline is given up, but for ours."""
+    """Return a run's figures, those kept of an earlier benchmark where there are some."""
+    if run.setting.kept is None:
+        return _measured(run)
+    path = Path(run.setting.kept) / f"{run.setting.scene}-{run.setting.days:g}-{run.name}-{run.value:g}.json"
+    if not path.exists():
+        path.write_text(json.dumps(_measured(run)), encoding="utf-8")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """Run; what misses a deadline is given up, but for ours."""
     arrivals, scene, expectations = _world(run.setting)
     scene = scene if run.market is None else fleet_scenes.only(scene, run.market)
     began = time.process_time()
@@ -158,12 +169,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=float, default=float(fleet_scenes.DAYS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--policies", default="fixed,queue_length,keda_lag,nightrate,greedy,uniform_progress")
+    parser.add_argument("--keep", type=Path, default=None, help="a folder for the figures of runs that are done")
     given = parser.parse_args(arguments)
+    if given.keep is not None:
+        given.keep.mkdir(parents=True, exist_ok=True)
     data = None if given.data is None else str(given.data)
     policies = given.policies.split(",")
     with ProcessPoolExecutor(given.processes) as pool:
         scenes = [
-            _scene(Setting(scene=name, data=data, workers=given.workers, days=given.days), policies, pool)
+            _scene(
+                Setting(
+                    scene=name,
+                    data=data,
+                    workers=given.workers,
+                    days=given.days,
+                    kept=None if given.keep is None else str(given.keep),
+                ),
+                policies,
+                pool,
+            )
             for name in given.scenes.split(",")
         ]
     is_met = all(each["is_met"] for each in scenes)
@@ -174,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _scene(setting: Setting, policies: Sequence[str], pool: ProcessPoolExecutor) -> dict[str, Any]:
     arrivals, scene, _ = _world(setting)
     bound = lower_bound(arrivals, scene)
-    single = [Run(setting=setting, policy=name) for name in policies if name in {OURS, *SpotRule}]
+    single = [Run(setting=setting, policy=name) for name in policies if name in SINGLE]
     grids = [
         [Run(setting=setting, policy=name, value=value, market=market) for value in TARGETS]
         for name in policies
