@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.ports.fleet import FleetPlan, FleetView, OfferView, PoolKind, PoolStanding
 from scheduler.fleet.demand import PoolWork, lanes_of, pool_work
 from scheduler.fleet.offers import Purse, is_spot
-from scheduler.fleet.placement import place, workers_of
+from scheduler.fleet.placement import Mixer, place, workers_of
 from scheduler.fleet.pool_needs import Crew, PoolCase, need_of
 from scheduler.fleet.renting import Renting, effective
 from scheduler.fleet.share_rules import EvenShares, GreedyShares, ShareRule
@@ -42,6 +42,13 @@ class NightrateFleet:
         )
         self._renting = Renting(self.terms)
         self._stopping = Stopping(self.terms)
+        self._mixer = None
+        if self.terms.mixing_seconds is not None:
+            self._mixer = Mixer(
+                every_seconds=self.terms.mixing_seconds,
+                margin_seconds=self.terms.margin_seconds,
+                stays_within=self.terms.placement_margin,
+            )
 
     def decide(self, view: FleetView) -> FleetPlan:
         """Return what to start and stop now."""
@@ -68,10 +75,12 @@ class NightrateFleet:
     def _cases(self, view: FleetView, purse: Purse) -> dict[str, PoolCase]:
         crews = {pool.pool: Crew.of(workers_of(view, pool.pool), pool, view.now_us, self.terms) for pool in view.pools}
         lanes = lanes_of(view, quantile=self.terms.arrivals_quantile)
+        most = {pool.pool: crews[pool.pool].count + purse.room(pool, pool.offers) for pool in view.pools}
         placed, _ = place(
             view,
             lanes,
-            workers_most=lambda pool: crews[pool.pool].count + purse.room(pool, pool.offers),
+            preferred=self._mixer.mixed(view, lanes, lambda pool: most[pool.pool]) if self._mixer else {},
+            workers_most=lambda pool: most[pool.pool],
             margin_seconds=self.terms.margin_seconds,
             stays_within=self.terms.placement_margin,
         )

@@ -123,7 +123,8 @@ def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
     if not len(due) or due[-1] <= 0:
         return PoolNeed(wanted=pool.workers_min, reason=_idle_reason(pool))
     steady = ready_in((*crew.steady, *crew.others), pool, now_us)
-    promised_floor = _floor(work.where(work.is_promised), case, start, steady, terms)
+    promised = work if work.is_promised.all() else work.where(work.is_promised)
+    promised_floor = _floor(promised, case, start, steady, terms)
     lasting = case.spot_life_seconds - ready_in(crew.spot, pool, now_us)
     floor = promised_floor
     if not work.is_promised.all():
@@ -162,7 +163,8 @@ def _by_table(
     fresh = table.choices(left, each, Mode.IDLE, is_available=there, age_ticks=age)
     riding = table.choices(left, each, Mode.SPOT, is_available=True, age_ticks=age)
     paid = table.choices(left, each, Mode.ON_DEMAND, is_available=there, age_ticks=age)
-    riders = np.minimum(len(case.crew.spot), shares)
+    # Who has not started yet rides on nothing.
+    riders = np.minimum(sum(worker.state is WorkerState.READY for worker in case.crew.spot), shares)
     on_demand = np.where(fresh == ON_DEMAND, shares - riders, 0) + np.where(riding == ON_DEMAND, riders, 0)
     on_spot = np.where(fresh == ON_SPOT, shares, np.where(riding == ON_SPOT, riders, 0))
     kept = np.where(paid == ON_DEMAND, shares, 0)

@@ -34,7 +34,8 @@ def cumulative(work: PoolWork, now_us: int, margin_seconds: float) -> tuple[Floa
     due = np.cumsum(work.seconds)
     if not len(left):
         return left, due
-    last = np.append(np.diff(work.due_us) > 0, True)
+    last = np.ones(len(left), dtype=np.bool_)
+    np.greater(work.due_us[1:], work.due_us[:-1], out=last[:-1])
     return left[last], due[last]
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from pipeline.ports.fleet import OfferView
 from scheduler.columns import Floats, Integers
-from scheduler.fleet.decision_table import DecisionTable, build
+from scheduler.fleet.decision_table import SLOTS_PER_TICK, DecisionTable, build
 from scheduler.fleet.jobs import Job, Mode, Moment
 from scheduler.fleet.ladder import pooled
 from scheduler.fleet.survival import BUCKETS, HAZARD_MAX, HAZARD_MIN, Survival, bucket_of
@@ -24,11 +24,8 @@ from scheduler.fleet.zones import Zone
 
 #: What is not known of a pool: how long it is gone, in ticks.
 _OUTAGE_TICKS: Final = 6.0
-_MODES: Final = {Mode.IDLE: 0, Mode.SPOT: 1, Mode.ON_DEMAND: 2}
 #: Tables that are kept at most; the oldest goes first.
 _TABLES_MAX: Final = 128
-#: Lifetimes closer than this factor are taken for one.
-_LIFETIME_STEP = 1.5
 
 
 def survival_of(lifetime_seconds: float, tick_seconds: float) -> Survival:
@@ -59,6 +56,8 @@ class SpotTable:
 
     table: DecisionTable
     survival: Survival
+    #: Prices of the table are in these: one table serves all pools whose prices are in the same proportion.
+    price_unit: float = 1.0
     #: Slots of work of the cheapest share: by whether spot is there, bucket of age, ticks left.
     share_slots: tuple[Integers, Integers]
 
@@ -95,7 +94,7 @@ class SpotTable:
         job = self.table.job
         longer = max(1.0, left_seconds / (job.ticks * self.tick_seconds))
         ticks = int(min(job.ticks, max(0.0, left_seconds / longer / self.tick_seconds)))
-        return self.table.work_value(
+        return self.price_unit * self.table.work_value(
             Moment(
                 tick=job.ticks - ticks,
                 work_left_seconds=work_seconds / longer,
@@ -150,49 +149,46 @@ class SpotTables:
     def table(self, offers: Sequence[OfferView], *, cold_start_seconds: float, on_demand_price: float) -> SpotTable:
         """Return the table of a pool's spot offers taken together; prices are micro-units an hour.
 
-        Starts are rounded up to a minute, prices to two digits, and lifetimes to half as long again: what nearly is the same
-        is the same table, for tables take long to make and lifetimes change with whatever is seen.
+        Starts are rounded up to a minute, and lifetimes and prices to two digits: what nearly is the same is the same table.
         """
         start = math.ceil(cold_start_seconds / 60) * 60.0
-        key: tuple[object, ...] = (
-            start,
-            _rounded(on_demand_price),
-            *((each.offer, _rounded(each.rate_micros_per_hour), _nearby(each.lifetime_seconds)) for each in offers),
-        )
+        unit = max(1.0, on_demand_price)
+        kinds = sorted(self._kind(offer, unit) for offer in offers)
+        key: tuple[object, ...] = (start, *kinds)
         found = self._tables.get(key)
         if found is None:
             if len(self._tables) >= _TABLES_MAX:
                 del self._tables[next(iter(self._tables))]
-            found = self._tables[key] = self._made(offers, start, on_demand_price)
-        return found
+            found = self._tables[key] = self._made(kinds, start)
+        return replace(found, price_unit=unit)
 
-    def _made(self, offers: Sequence[OfferView], start: float, on_demand_price: float) -> SpotTable:
+    def _kind(self, offer: OfferView, unit: float) -> tuple[float, float, str]:
+        """Return what the table depends on: price in units, and lifetime, or the offer whose survival was learned."""
+        ratio = max(1e-6, _rounded(offer.rate_micros_per_hour / unit))
+        if offer.offer in self.survivals:
+            return ratio, 0.0, offer.offer
+        return ratio, _rounded(offer.lifetime_seconds), ""
+
+    def _made(self, kinds: Sequence[tuple[float, float, str]], start: float) -> SpotTable:
         zones = [
-            Zone(
-                name=each.offer,
-                region=each.region or "",
-                spot_price=max(1.0, each.rate_micros_per_hour),
-                on_demand_price=max(1.0, on_demand_price),
-            )
-            for each in sorted(offers, key=lambda each: (each.rate_micros_per_hour, each.offer))
+            Zone(name=str(number), region="", spot_price=ratio, on_demand_price=1.0)
+            for number, (ratio, _, _) in enumerate(kinds)
         ]
+        survivals = {
+            str(number): self.survivals[name] if name else survival_of(lifetime, self.tick_seconds)
+            for number, (_, lifetime, name) in enumerate(kinds)
+        }
         job = Job(
-            work_seconds=self.tick_seconds / 5,
+            work_seconds=self.tick_seconds / SLOTS_PER_TICK,
             deadline_seconds=max(self.horizon_seconds, 2 * start),
             tick_seconds=self.tick_seconds,
             startup_seconds=start,
             spot_price=zones[0].spot_price,
-            on_demand_price=max(1.0, on_demand_price),
+            on_demand_price=1.0,
         )
-        job, survival = pooled(job, zones, {each.offer: self.survival(each) for each in offers})
+        job, survival = pooled(job, zones, survivals)
         table = build(job, survival)
         return SpotTable(table=table, survival=survival, share_slots=_share_slots(table))
-
-
-def _nearby(lifetime_seconds: float) -> float:
-    if lifetime_seconds <= 0 or math.isinf(lifetime_seconds):
-        return lifetime_seconds
-    return float(_LIFETIME_STEP ** round(math.log(lifetime_seconds, _LIFETIME_STEP)))
 
 
 def _rounded(value: float) -> float:

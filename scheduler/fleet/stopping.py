@@ -70,12 +70,15 @@ class Stopping:
         """Let on-demand workers go that spot makes good for, once it works; where there is none, that had better wait."""
         crew = case.crew
         left = [worker for worker in crew.steady if worker.worker_id not in made]
-        keep = max(need.steady, need.kept) - len(crew.others)
+        excess = len(left) - max(0, max(need.steady, need.kept) - len(crew.others))
         spare = self._working(case, made) - need.wanted if case.is_available else len(left)
-        count = max(0, min(len(left) - max(0, keep), spare))
-        # What has not started yet goes first, and then what was asked for last.
-        left.sort(key=lambda each: (each.state is WorkerState.READY, -each.requested_at_us))
-        made.update({worker.worker_id: FleetReason.REPLACED for worker in left[:count]})
+        if excess <= 0 or spare <= 0:
+            return
+        # What has not started yet goes first, and makes nobody fewer; then what was asked for last.
+        left.sort(key=lambda each: -each.requested_at_us)
+        starting = [each for each in left if each.state is not WorkerState.READY][:excess]
+        working = [each for each in left if each.state is WorkerState.READY][: min(spare, excess - len(starting))]
+        made.update({worker.worker_id: FleetReason.REPLACED for worker in (*starting, *working)})
 
     def _outpriced(self, case: PoolCase, need: PoolNeed, renting: Renting, made: dict[WorkerId, FleetReason]) -> None:
         """Let one spot worker go that a cheaper one was started for, when that one works."""

@@ -56,6 +56,8 @@ class FleetTerms:
     probe_seconds: float = 600.0
     #: What is dearer to place than the cheapest pool by less than this stays where workers are.
     placement_margin: float = 0.1
+    #: Work of several models and pools is mixed anew, by integer programme, this often; None: each goes where it costs least.
+    mixing_seconds: float | None = None
     #: Of `always_on`: workers of each pool.
     always_on_workers: int = 1
     #: Of `queue_length` and `keda_lag`: worker-seconds of queue for each worker.
