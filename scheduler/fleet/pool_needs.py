@@ -21,6 +21,7 @@ from scheduler.fleet.sizing import (
     fallback_limits,
     latest_start_seconds,
     on_demand_floor,
+    reachable,
 )
 from scheduler.fleet.terms import FleetTerms
 
@@ -137,7 +138,7 @@ def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
         floor=floor,
         deadline=deadline,
         wanted=max(deadline, pool.workers_min),
-        reason=FleetReason.DEADLINE,
+        reason=FleetReason.DEADLINE if work.present_seconds > 0 else FleetReason.FORECAST,
         work_seconds=float(due[-1]),
     )
     if not crew.count and not floor and _may_gather(left, due, start, terms):
@@ -148,7 +149,7 @@ def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
         )
     if case.table is None:
         return replace(found, on_demand=deadline, kept=deadline)
-    return _by_table(found, case, case.table, left, due, terms)
+    return _by_table(found, case, case.table, reachable(left, start, terms.share_seconds_min), due, terms)
 
 
 def _by_table(
@@ -195,8 +196,13 @@ def _floor(
         due = np.maximum(0.0, due - np.minimum(left[:, None], done_by_spot[None, :]).clip(min=0.0).sum(axis=1))
     if not len(due) or case.steady_most <= 0:
         return 0
-    limits = fallback_limits(left, due, start, overhead_max=terms.overhead_max, most=case.steady_most)
-    return on_demand_floor(left, due, steady, start, step_seconds=terms.step_seconds, limits=limits)
+    thin = terms.share_seconds_min
+    limits = fallback_limits(
+        left, due, start, overhead_max=terms.overhead_max, most=case.steady_most, share_seconds_min=thin
+    )
+    return on_demand_floor(
+        left, due, steady, start, step_seconds=terms.step_seconds, limits=limits, share_seconds_min=thin
+    )
 
 
 def _may_gather(left: Floats, due: Floats, start: StartTime, terms: FleetTerms) -> bool:

@@ -41,6 +41,16 @@ def utility(pool: PoolKind, offer: OfferView, value: float, terms: FleetTerms) -
     return value * counts - offer.rate_micros_per_hour - egress
 
 
+def missing_of(case: PoolCase, need: PoolNeed, *, steady: int, spot: int) -> int:
+    """Return how many more workers are to be rented, on whatever market, with so many there.
+
+    Where there is spot, on-demand workers that spot may take the place of do not count: they stay until it works.
+    """
+    if case.table is not None and case.is_available:
+        steady = min(steady, max(need.steady, need.kept, len(case.crew.others)))
+    return need.wanted - steady - spot
+
+
 @dataclass(slots=True)
 class Renting:
     """Asks for what is missing, what is promised first; remembers which offers were asked though nothing was there."""
@@ -69,23 +79,14 @@ class Renting:
                 if missing > 0:
                     asked[name] += self._asked(purse, case.pool, offers, (missing, reason), shorts)
         for name, case in cases.items():
-            missing = self._missing(case, needs[name], asked[name])
+            steady = len(case.crew.steady) + len(case.crew.others) + asked[name]
+            missing = missing_of(case, needs[name], steady=steady, spot=len(case.crew.spot))
             if missing > 0:
                 asked[name] += self._rest(purse, case, needs[name], missing, shorts)
             self._probe(purse, case, missing)
             if not asked[name]:
                 self._replace(purse, case, needs[name])
         return shorts
-
-    def _missing(self, case: PoolCase, need: PoolNeed, asked: int) -> int:
-        """Return how many more workers are to be rented, on whatever market.
-
-        Where there is spot, on-demand workers that spot may take the place of do not count: they stay until it works.
-        """
-        steady = len(case.crew.steady) + len(case.crew.others) + asked
-        if case.table is not None and case.is_available:
-            steady = min(steady, max(need.steady, need.kept, len(case.crew.others)))
-        return need.wanted - steady - len(case.crew.spot)
 
     def _asked(
         self,

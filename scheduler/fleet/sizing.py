@@ -17,6 +17,8 @@ from scheduler.fleet.demand import PoolWork
 
 #: Worker-seconds that sums may be off by.
 _SLOP_SECONDS: Final = 1e-6
+#: What no new worker can make in time is given so long after a start, lest it ask for all machines there are.
+_LATE_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,22 +44,30 @@ def cumulative(work: PoolWork, now_us: int, margin_seconds: float) -> tuple[Floa
 def edf_need(left: Floats, due: Floats, ready_in: Floats, start: StartTime, *, share_seconds_min: float = 1.0) -> int:
     """Return how many workers make every deadline if started now and kept.
 
-    `ready_in` are the seconds until each worker that is there works, the first first; those beyond it are new. What is due
-    sooner than a new worker works is counted as due `share_seconds_min` after: no number of workers would do better.
+    `ready_in` are the seconds until each worker that is there works, the first first; those beyond it are new. New workers that
+    would have less than `share_seconds_min` for it make nothing in time: see `reachable`.
     """
     if not len(due) or due[-1] <= _SLOP_SECONDS:
         return 0
     needed = 0
     there = np.sort(ready_in)
+    left = reachable(left, start, share_seconds_min)
     # Worker-seconds by each deadline, of the first n workers.
     capable = np.cumsum(np.maximum(0.0, left[None, :] - there[:, None]) * start.efficiency, axis=0)
-    of_new = np.maximum(left - start.cold_start_seconds, share_seconds_min) * start.efficiency
+    of_new = (left - start.cold_start_seconds) * start.efficiency
     if len(there):
         enough = (capable >= due - _SLOP_SECONDS).all(axis=1)
         if enough.any():
             return int(np.argmax(enough)) + 1
         needed, due = len(there), due - capable[-1]
     return needed + max(1, math.ceil(float((due / of_new).max()) - _SLOP_SECONDS))
+
+
+def reachable(left: Floats, start: StartTime, share_seconds_min: float) -> Floats:
+    """Return the seconds until each deadline, and an hour after a start where it is too near for a new worker."""
+    is_near = left - start.cold_start_seconds < share_seconds_min
+    found: Floats = np.where(is_near, start.cold_start_seconds + _LATE_SECONDS, left)
+    return found
 
 
 def on_demand_floor(
@@ -68,6 +78,7 @@ def on_demand_floor(
     *,
     step_seconds: float,
     limits: Floats,
+    share_seconds_min: float = 1.0,
 ) -> int:
     """Return how many on-demand workers there must be now, so that to look again in a step is early enough.
 
@@ -80,6 +91,9 @@ def on_demand_floor(
     now = np.maximum(0.0, left - start.cold_start_seconds) * start.efficiency
     later = np.maximum(0.0, left - start.cold_start_seconds - step_seconds) * start.efficiency
     capable = np.cumsum(np.maximum(0.0, left[None, :] - there[:, None]) * start.efficiency, axis=0)
+    # New workers that come too late help nobody: of what is due so soon, as much counts as those that are there can do.
+    is_near = now < share_seconds_min * start.efficiency
+    due = np.where(is_near, np.minimum(due, capable[-1] if len(there) else 0.0), due)
     for count in range(len(there) + 1):
         have = capable[count - 1] if count else np.zeros(len(left))
         # Of those that are there, whoever is not needed is gone, and would start again.
@@ -89,17 +103,20 @@ def on_demand_floor(
     gain = np.maximum(now - later, _SLOP_SECONDS)
     added = np.ceil(short / gain - _SLOP_SECONDS)
     # Where all at once do not make it, all at once is what there is.
+    added = np.where(is_near, 0.0, added)
     most = np.maximum(0.0, limits - len(there))
     return len(there) + int(np.clip(added, 0.0, most).max())
 
 
-def fallback_limits(left: Floats, due: Floats, start: StartTime, *, overhead_max: float, most: float) -> Floats:
+def fallback_limits(
+    left: Floats, due: Floats, start: StartTime, *, overhead_max: float, most: float, share_seconds_min: float = 1.0
+) -> Floats:
     """Return how many on-demand workers may share what is due by each deadline.
 
     So many that their starts cost no more than this share of the work, and at least as many as the time left asks for.
     """
     worth = np.ceil(overhead_max * due / max(start.cold_start_seconds, 1.0) - _SLOP_SECONDS)
-    of_new = np.maximum(left - start.cold_start_seconds, 1.0) * start.efficiency
+    of_new = np.maximum(left - start.cold_start_seconds, share_seconds_min) * start.efficiency
     needed = np.ceil(due / of_new - _SLOP_SECONDS)
     limits: Floats = np.minimum(most, np.maximum(np.maximum(worth, needed), 1.0))
     return limits

@@ -10,7 +10,7 @@ from pipeline.domain.lifecycle import WorkerState
 from pipeline.ports.fleet import FleetReason, Stop, WorkerStanding
 from scheduler.fleet.keep_warm import IdleGaps, ski_rental_seconds, start_cost_seconds
 from scheduler.fleet.pool_needs import PoolCase, PoolNeed
-from scheduler.fleet.renting import Renting, dearest_of
+from scheduler.fleet.renting import Renting, dearest_of, missing_of
 from scheduler.fleet.terms import FleetTerms, IdleRule
 
 _US = 1_000_000
@@ -48,14 +48,18 @@ class Stopping:
         crew = case.crew
         # Whoever has not started yet takes nobody's place.
         surplus = self._working(case, made) - max(need.wanted, need.steady)
-        spare_steady = len(crew.steady) + len(crew.others) - need.steady
+        steady, spot = len(crew.steady) + len(crew.others), len(crew.spot)
         rates = {offer.offer: offer.rate_micros_per_hour for offer in case.pool.offers}
         idle = [worker for worker in (*crew.steady, *crew.spot) if self._is_idle_long(case, worker)]
+        if need.steady:
+            # Without spot that rides along, more would have to be on demand.
+            idle = [worker for worker in idle if worker in crew.steady]
         for worker in sorted(idle, key=lambda each: -rates.get(each.offer or "", 0)):
-            is_steady = worker in crew.steady
-            if surplus > 0 and (not is_steady or spare_steady > 0):
+            fewer_steady, fewer_spot = (steady - 1, spot) if worker in crew.steady else (steady, spot - 1)
+            missing = missing_of(case, need, steady=fewer_steady, spot=fewer_spot)
+            if surplus > 0 and missing <= 0 and fewer_steady >= min(steady, need.steady):
                 made[worker.worker_id] = FleetReason.IDLE
-                surplus, spare_steady = surplus - 1, spare_steady - is_steady
+                steady, spot, surplus = fewer_steady, fewer_spot, surplus - 1
 
     def _unlaunched(self, case: PoolCase, need: PoolNeed, made: dict[WorkerId, FleetReason]) -> None:
         """Call off what was asked for and is not launched, where there is nothing left to do."""

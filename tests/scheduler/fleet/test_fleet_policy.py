@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.lifecycle import WorkerState
 from pipeline.domain.tiers import Tier
-from pipeline.ports.fleet import FleetPlan, FleetReason, FleetView, UnitPace
+from pipeline.ports.cycle import WorkSize
+from pipeline.ports.fleet import ExpectedWork, FleetPlan, FleetReason, FleetView, UnitPace
 from scheduler.fleet import pool_needs, sizing
 from scheduler.fleet.nightrate import NightrateFleet
 from scheduler.fleet.offers import Purse
@@ -322,6 +323,33 @@ def test_on_demand_is_asked_for_when_the_latest_moment_has_come() -> None:
 
     assert sum(start.count for start in plan.starts if start.offer == "steady") >= 1
     assert plan.standings[0].reason in (FleetReason.FLOOR, FleetReason.DEADLINE)
+
+
+@pytest.mark.parametrize("due_seconds", [-100.0, 0.0, 200.0, 359.0])
+def test_what_no_new_worker_can_make_in_time_does_not_ask_for_all_machines_there_are(due_seconds: float) -> None:
+    plan = fresh().decide(fleet_view([work_class(10 * HOUR, due_seconds)]))
+
+    # As if it were due an hour after a start.
+    assert 1 <= sum(start.count for start in plan.starts) <= 40
+
+
+def test_what_is_expected_is_prepared_for_when_a_worker_that_is_asked_for_now_would_work_then() -> None:
+    def expected(from_seconds: float) -> ExpectedWork:
+        return ExpectedWork(
+            model="model",
+            tier=Tier.URGENT,
+            from_us=round(from_seconds * US),
+            to_us=round((from_seconds + 600) * US),
+            window_seconds=3600.0,
+            sizes={0.5: WorkSize(rows=1, input_tokens=0, output_tokens=20_000)},
+        )
+
+    soon = fresh(SpotRule.ON_DEMAND_ONLY).decide(fleet_view(expected=(expected(300),)))
+    later = fresh(SpotRule.ON_DEMAND_ONLY).decide(fleet_view(expected=(expected(3000),)))
+
+    assert sum(start.count for start in soon.starts) >= 1
+    assert soon.standings[0].reason is FleetReason.FORECAST
+    assert later.starts == ()
 
 
 def test_little_work_that_is_far_from_due_is_waited_with() -> None:
