@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from pipeline.domain.ids import WorkerId
+from pipeline.domain.ids import BatchId, WorkerId
 from pipeline.domain.lifecycle import IntervalKind, WorkerEnd, WorkerState
 from pipeline.ports.cycle import PoolView
 from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView
@@ -229,9 +229,11 @@ class ElasticSimulation(Simulation):
         machine.idle_since = None
 
     def _end(self, worker: SimulatedWorker, run_no: int) -> None:
-        if run_no != worker.run_no or worker.pack is None:
-            return
-        super()._end(worker, run_no)
+        if run_no == worker.run_no and worker.pack is not None:
+            super()._end(worker, run_no)
+            self._ended_pack(worker)
+
+    def _ended_pack(self, worker: SimulatedWorker) -> None:
         machine = self._machine_of.get(worker)
         if machine is None or worker.pack is not None:
             return
@@ -245,15 +247,15 @@ class ElasticSimulation(Simulation):
         self._to_arrive -= 1
         super()._arrive(arrival)
 
-    def _expire(self, batch_id: str) -> None:  # type: ignore[override]
+    def _expire(self, batch_id: BatchId) -> None:
         is_missed = batch_id in self._open
-        super()._expire(batch_id)  # type: ignore[arg-type]
+        super()._expire(batch_id)
         if is_missed and self._is_ended_by_a_miss:
             self._finish()
         self._finish_if_done()
 
-    def _finish_rows(self, batch_id: str, rows: int) -> None:  # type: ignore[override]
-        super()._finish_rows(batch_id, rows)  # type: ignore[arg-type]
+    def _finish_rows(self, batch_id: BatchId, rows: int) -> None:
+        super()._finish_rows(batch_id, rows)
         if not self._open and not self._to_arrive:
             self._at(self._now, self._finish_if_done)
 

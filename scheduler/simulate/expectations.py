@@ -74,9 +74,7 @@ class Expectations:
     def _at_hour(self, hour: int) -> tuple[ExpectedWork, ...]:
         made: list[ExpectedWork] = []
         for model in sorted({model for model, _ in self._bins}):
-            history = {
-                tier: _history(bins, hour) for (each, tier), bins in self._bins.items() if each == model
-            }
+            history = {tier: _history(bins, hour) for (each, tier), bins in self._bins.items() if each == model}
             made += self._of_model(model, history, hour)
         return tuple(made)
 

@@ -153,7 +153,8 @@ def _integrated(capacity: Capacity, quota: float, bins: int, bin_seconds: float)
     times = times[times <= edges[-1]]
     counts = np.array(capacity.counts)[np.searchsorted(np.array(capacity.times), times[:-1], side="right") - 1]
     seconds = np.minimum(counts, quota) * np.diff(times)
-    return np.bincount(np.searchsorted(edges, times[:-1], side="right") - 1, weights=seconds, minlength=bins)[:bins]
+    places = np.searchsorted(edges, times[:-1], side="right") - 1
+    return np.asarray(np.bincount(places, weights=seconds, minlength=bins)[:bins], dtype=np.float64)
 
 
 def _free(offering: Offering, bins: int, bin_seconds: float, start_seconds: float) -> NDArray[np.float64]:

@@ -103,16 +103,16 @@ def figures_of(fleet: FleetRecord) -> FleetFigures:
         on_demand_cost=sum(each.on_demand_micros for each in machines) / _MICROS,
         batches=len(batches),
         missed=sum(batch.is_expired for batch in batches),
-        missed_by_tier={
-            tier.value: sum(batch.is_expired for batch in batches if batch.tier is tier) for tier in Tier
-        },
+        missed_by_tier={tier.value: sum(batch.is_expired for batch in batches if batch.tier is tier) for tier in Tier},
         promises=sum(batch.promise.value == "made" for batch in batches),
         promises_broken=sum(batch.is_promise_broken for batch in batches),
         utilisation=kinds[IntervalKind.WORK.value] / seconds if seconds else 0.0,
         worker_hours=seconds / _HOUR,
         work_hours=kinds[IntervalKind.WORK.value] / _HOUR,
         spot_share=spot_seconds / seconds if seconds else 0.0,
-        waste_hours={name: sum(kinds[kind] for kind in each) / _HOUR for name, each in WASTES.items() if name != "minimum"},
+        waste_hours={
+            name: sum(kinds[kind] for kind in each) / _HOUR for name, each in WASTES.items() if name != "minimum"
+        },
         waste_cost={name: sum(money[kind] for kind in each) / _MICROS for name, each in WASTES.items()},
         starts=len(machines),
         refusals=sum(fleet.refusals.values()),

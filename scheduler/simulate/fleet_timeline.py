@@ -181,7 +181,10 @@ def _y(value: float, most: float) -> float:
 
 def _legend() -> str:
     signs = [(name, f'<rect class="{css}" width="16" height="12"/>') for name, css, _, _ in _LAYERS]
-    signs += [(f"{tier.value}, waiting (worker-hours)", f'<rect class="{tier.value}" width="16" height="12"/>') for tier in Tier]
+    signs += [
+        (f"{tier.value}, waiting (worker-hours)", f'<rect class="{tier.value}" width="16" height="12"/>')
+        for tier in Tier
+    ]
     signs += [
         ("taken away", '<path class="taken" d="M8 12v-12"/>'),
         ("a deadline missed", '<path class="bad" d="M4 2l8 8m0 -8l-8 8"/>'),

@@ -49,7 +49,16 @@ PriceOf = Callable[[Market, str | None, str | None, str | None, str | None], int
 _SETTINGS: Final = tuple(
     field.name for field in fields(Scene) if field.name.endswith("_seconds") or field.name.startswith("spend")
 )
-_POOL: Final = ("boot_seconds", "load_seconds", "start_spread", "workers_min", "workers_max", "tiers", "models", "offers")
+_POOL: Final = (
+    "boot_seconds",
+    "load_seconds",
+    "start_spread",
+    "workers_min",
+    "workers_max",
+    "tiers",
+    "models",
+    "offers",
+)
 _SPEED: Final = ("row_seconds", "input_tokens_per_second", "output_tokens_per_second")
 _OFFER: Final = (
     "name",

@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,7 @@ import numpy as np
 from pipeline.domain.costs.prices import Market
 from pipeline.ports.fleet import FleetPolicy
 from scheduler.fleet.autoscalers import KedaLag, QueueLength
+from scheduler.fleet.nightrate import NightrateFleet
 from scheduler.fleet.policies import FLEET_POLICIES
 from scheduler.fleet.terms import FleetTerms
 from scheduler.policy import Policy
@@ -49,14 +50,15 @@ from scheduler.simulate.scene import Scene
 from tests.bench import fleet_scenes
 from tests.bench.machine import machine
 
-TARGETS: Final = (3600.0, 1800.0, 1200.0, 900.0, 600.0)
+TARGETS: Final = (3600.0, 1800.0, 1200.0, 900.0, 600.0, 300.0)
 UNDER_FIXED: Final = 0.70
 OF_BOUND: Final = 1.25
 PACK_SECONDS: Final = 300.0
 INTERVAL_SECONDS: Final = 300.0
 OURS: Final = "nightrate"
 #: Those that have nothing to be tuned.
-SINGLE: Final = (OURS, "greedy", "uniform_progress")
+COUNTING: Final = "nightrate_counting_spot"
+SINGLE: Final = (OURS, COUNTING, "greedy", "uniform_progress")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,8 @@ def _policy(run: Run, scene: Scene) -> FleetPolicy:
             return QueueLength(step_seconds=300.0, target_seconds=run.value)
         case "keda_lag":
             return KedaLag(target_seconds=run.value)
+        case "nightrate_counting_spot":
+            return NightrateFleet(replace(terms, promises_count_spot=True), name=run.policy)
         case name:
             return FLEET_POLICIES[name](terms)
 
@@ -168,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=float, default=6.0)
     parser.add_argument("--days", type=float, default=float(fleet_scenes.DAYS))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--policies", default="fixed,queue_length,keda_lag,nightrate,greedy,uniform_progress")
+    parser.add_argument(
+        "--policies", default="fixed,queue_length,keda_lag,nightrate,nightrate_counting_spot,greedy,uniform_progress"
+    )
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the figures of runs that are done")
     given = parser.parse_args(arguments)
     if given.keep is not None:
@@ -191,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in given.scenes.split(",")
         ]
     is_met = all(each["is_met"] for each in scenes)
-    print(json.dumps({"machine": machine(), "data": given.data is not None, "is_met": is_met, "scenes": scenes}, indent=1))
+    print(
+        json.dumps({"machine": machine(), "data": given.data is not None, "is_met": is_met, "scenes": scenes}, indent=1)
+    )
     return 0 if is_met or given.data is None else 1
 
 

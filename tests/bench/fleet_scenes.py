@@ -67,7 +67,7 @@ def arrivals(folder: Path | None, *, workers: float, days: float = DAYS, seed: i
     batch takes what has piled up. Its tenant is drawn, few have much; its answers are shorter than intake estimates by a
     factor that is drawn.
     """
-    random = Random(seed)  # noqa: S311 -- a benchmark, not a secret
+    random = Random(seed)
     made = [
         arrival
         for model, series in rates(folder).items()
@@ -152,7 +152,9 @@ def h100(folder: Path | None, *, days: float, interval_seconds: float) -> Scene:
     made = []
     for zone, counts in _counts(folder, until).items():
         region = zone.rpartition("-")[0]
-        spot, on_demand = (_rate(card, "gcp", "a3-highgpu-8g", region, market) for market in (Market.SPOT, Market.ON_DEMAND))
+        spot, on_demand = (
+            _rate(card, "gcp", "a3-highgpu-8g", region, market) for market in (Market.SPOT, Market.ON_DEMAND)
+        )
         made.append(
             Offering(
                 name=f"spot-{zone}",

@@ -60,7 +60,8 @@ def simulate_fleet(  # noqa: PLR0913 -- each is one thing of the world that a pe
         float, typer.Option("--pack-seconds", min=1, max=3600, help="Predicted seconds of a full pack.")
     ] = 120.0,
     cold_start: Annotated[
-        float | None, typer.Option("--cold-start", min=0, max=86_400, help="Seconds from request to work, of all pools.")
+        float | None,
+        typer.Option("--cold-start", min=0, max=86_400, help="Seconds from request to work, of all pools."),
     ] = None,
     price_factor: Annotated[
         float, typer.Option("--spot-price-factor", min=0, max=100, help="Times the price of every spot offer.")

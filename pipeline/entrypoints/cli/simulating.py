@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from pipeline.entrypoints.cli import simulate, simulate_fleet
-
-if TYPE_CHECKING:
-    import click
 
 _DEFAULT: Final = "batches"
 
@@ -18,7 +15,7 @@ _DEFAULT: Final = "batches"
 class _Defaulting(TyperGroup):
     """Takes what names no subcommand for arguments of the default one."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 -- typer keeps its own
         if not args or args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)

@@ -21,9 +21,7 @@ MODEL = "model"
 #: A row takes a second.
 SPEED = Speed(row_seconds=1.0, input_tokens_per_second=1e9, output_tokens_per_second=1e9)
 #: What is assumed of a model that nobody has measured is right: two tokens a row, a second a row.
-POLICY = Policy(
-    pack_seconds_target=60.0, first_pack_seconds=60.0, pack_rows_min=1, default_tokens_per_second=2.0
-)
+POLICY = Policy(pack_seconds_target=60.0, first_pack_seconds=60.0, pack_rows_min=1, default_tokens_per_second=2.0)
 
 
 def batch(name: str, *, rows: int, at: float = 0.0, window: float = 86_400.0, tier: Tier = Tier.STANDARD) -> Arrival:

@@ -79,9 +79,7 @@ def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:
 
 def test_a_bill_is_what_the_providers_rule_says_of_a_life() -> None:
     # Two machines work 300 rows, of which each second is one; a third is stopped before it works.
-    policy = Scripted(
-        {0.0: ("steady", 2), 60.0: ("steady", 1)}, stops={120.0: lambda view: everybody(view)[-1:]}
-    )
+    policy = Scripted({0.0: ("steady", 2), 60.0: ("steady", 1)}, stops={120.0: lambda view: everybody(view)[-1:]})
     where = scene(offering("steady", price=3.6))
 
     made = simulated([batch("batch", rows=300)], where, policy).fleet_record.machines
@@ -93,7 +91,9 @@ def test_a_bill_is_what_the_providers_rule_says_of_a_life() -> None:
     assert [machine.billed_micros for machine in sorted(made, key=lambda each: each.seconds)] == [
         1000 * seconds for seconds in billed
     ]
-    assert figures_of(simulated([batch("batch", rows=300)], where, Scripted({0.0: ("steady", 1)})).fleet_record).cost > 0
+    assert (
+        figures_of(simulated([batch("batch", rows=300)], where, Scripted({0.0: ("steady", 1)})).fleet_record).cost > 0
+    )
 
 
 def test_a_minute_is_billed_for_a_machine_that_is_stopped_sooner() -> None:
