@@ -53,8 +53,6 @@ from tests.bench.machine import machine
 TARGETS: Final = (3600.0, 1800.0, 1200.0, 900.0, 600.0, 300.0)
 UNDER_FIXED: Final = 0.70
 OF_BOUND: Final = 1.25
-PACK_SECONDS: Final = 300.0
-INTERVAL_SECONDS: Final = 300.0
 OURS: Final = "nightrate"
 #: Those that have nothing to be tuned.
 COUNTING: Final = "nightrate_counting_spot"
@@ -69,6 +67,9 @@ class Setting:
     data: str | None
     workers: float
     days: float
+    #: Between decisions of the fleet's policy, and of the scheduler; and of a full pack.
+    interval_seconds: float = 120.0
+    pack_seconds: float = 120.0
     #: A folder where figures are kept, so that a benchmark that was broken off goes on.
     kept: str | None = None
 
@@ -92,13 +93,15 @@ class Run:
 def _world(setting: Setting) -> tuple[tuple[Arrival, ...], Scene, Expectations]:
     folder = None if setting.data is None else Path(setting.data)
     made: Callable[..., Scene] = getattr(fleet_scenes, setting.scene)
-    scene = made(folder, days=setting.days, interval_seconds=INTERVAL_SECONDS)
+    scene = made(folder, days=setting.days, interval_seconds=setting.interval_seconds)
     arrivals = fleet_scenes.arrivals(folder, workers=setting.workers, days=setting.days)
     return arrivals, scene, Expectations(arrivals)
 
 
 def _policy(run: Run, scene: Scene) -> FleetPolicy:
-    terms = FleetTerms(step_seconds=INTERVAL_SECONDS, margin_seconds=2 * PACK_SECONDS + INTERVAL_SECONDS)
+    interval, pack = run.setting.interval_seconds, run.setting.pack_seconds
+    # What runs when work comes, what it then runs in, and until anybody looks.
+    terms = FleetTerms(step_seconds=interval, margin_seconds=2 * pack + interval)
     match run.policy:
         case "fixed":
             offer = next(name for name, each in scene.offerings.items() if each.market is Market.ON_DEMAND)
@@ -117,7 +120,7 @@ def measured(run: Run) -> dict[str, Any]:
     """Return a run's figures, those kept of an earlier benchmark where there are some."""
     if run.setting.kept is None:
         return _measured(run)
-    path = Path(run.setting.kept) / f"{run.setting.scene}-{run.setting.days:g}-{run.name}-{run.value:g}.json"
+    path = Path(run.setting.kept) / f"{run.setting.scene}-{run.setting.days:g}-{run.setting.interval_seconds:g}-{run.name}-{run.value:g}.json"
     if not path.exists():
         path.write_text(json.dumps(_measured(run)), encoding="utf-8")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +135,7 @@ def _measured(run: Run) -> dict[str, Any]:
     simulation = ElasticSimulation(
         arrivals,
         scene,
-        Policy(pack_seconds_target=PACK_SECONDS, first_pack_seconds=60.0, pack_rows_min=1),
+        Policy(pack_seconds_target=run.setting.pack_seconds, first_pack_seconds=60.0, pack_rows_min=1),
         _policy(run, scene),
         seed=0,
         expectations=expectations,
@@ -171,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", default="h100,v100")
     parser.add_argument("--workers", type=float, default=6.0)
     parser.add_argument("--days", type=float, default=float(fleet_scenes.DAYS))
+    parser.add_argument("--interval", type=float, default=120.0, help="seconds between decisions")
+    parser.add_argument("--pack", type=float, default=120.0, help="seconds of a full pack")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument(
         "--policies", default="fixed,queue_length,keda_lag,nightrate,nightrate_counting_spot,greedy,uniform_progress"
@@ -189,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     data=data,
                     workers=given.workers,
                     days=given.days,
+                    interval_seconds=given.interval,
+                    pack_seconds=given.pack,
                     kept=None if given.keep is None else str(given.keep),
                 ),
                 policies,

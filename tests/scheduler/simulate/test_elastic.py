@@ -233,11 +233,11 @@ def test_workers_stand_in_the_view_as_they_live() -> None:
 
 
 def _policies() -> list[FleetPolicy]:
-    terms = FleetTerms(always_on_workers=3, target_seconds=600.0)
+    terms = FleetTerms(always_on_workers=3, target_seconds=600.0, tick_seconds=1200.0, horizon_seconds=6 * 3600.0)
     return [make(terms) for make in FLEET_POLICIES.values()]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_no_policy_that_is_in_time_costs_less_than_the_bound(seed: int) -> None:
     arrivals, where = _busy_world(seed)
     where = replace(where, pools=(replace(where.pools[0], workers_max=12),))
