@@ -120,7 +120,10 @@ def measured(run: Run) -> dict[str, Any]:
     """Return a run's figures, those kept of an earlier benchmark where there are some."""
     if run.setting.kept is None:
         return _measured(run)
-    path = Path(run.setting.kept) / f"{run.setting.scene}-{run.setting.days:g}-{run.setting.interval_seconds:g}-{run.name}-{run.value:g}.json"
+    path = (
+        Path(run.setting.kept)
+        / f"{run.setting.scene}-{run.setting.days:g}-{run.setting.interval_seconds:g}-{run.name}-{run.value:g}.json"
+    )
     if not path.exists():
         path.write_text(json.dumps(_measured(run)), encoding="utf-8")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import typer
 
 from pipeline.entrypoints.cli.exits import ExitCode
 from pipeline.entrypoints.cli.options import AsJson
-from pipeline.entrypoints.cli.talk import print_document, print_table, say
+from pipeline.entrypoints.cli.talk import print_document, print_facts, print_line, print_table, say
 
 if TYPE_CHECKING:  # the simulation is imported by the command
     from collections.abc import Callable
@@ -106,8 +106,8 @@ def simulate_fleet(  # noqa: PLR0913 -- each is one thing of the world that a pe
         print_document({"policies": [_document_of(each) for each in figures], "lower_bound": bound.cost})
     else:
         print_table(_HEADS, [_cells_of(each) for each in figures], right=_HEADS[1:])
-        for name, text in _facts_of(bound).items():
-            say(f"{name}: {text}")
+        print_line("")
+        print_facts(_facts_of(bound))
     return ExitCode.OK
 
 
