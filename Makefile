@@ -19,7 +19,7 @@ report = mkdir -p $(REPORTS) && $(RUN) -m $(2) > $(REPORTS)/$(1).json; status=$$
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts unit fuzz test-examples test-vllm wheel faults bench bench-throughput bench-overhead \
-        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-cost-views bench-spot bench-zones bench-gpu test-focus \
+        bench-policy bench-budgets bench-prefix-order bench-cycle bench-simulation bench-embedded bench-engines bench-bubble bench-gate bench-shadow bench-prefixes bench-encoder bench-encoder-packs bench-vision bench-api bench-forecast bench-cost-views bench-spot bench-zones bench-fleet bench-gpu test-focus \
         fmt docs clean
 
 help:  ## Show this list
@@ -187,6 +187,9 @@ bench-spot: .venv/.dev  ## A job with a deadline on one spot zone, policy by pol
 
 bench-zones: .venv/.dev  ## The same over many zones (DATA=folder with capacity_*.csv and prices/; FIT=folder to learn from; STARTS=n)
 	@$(call report,zones,tests.bench.bench_zones $(if $(DATA),--data $(DATA)) $(if $(FIT),--fit $(FIT)) $(if $(STARTS),--starts $(STARTS)))
+
+bench-fleet: .venv/.dev  ## Fourteen days of batches under each policy of the fleet, against the least possible (DATA=folder; KEEP=folder to go on)
+	@$(call report,fleet,tests.bench.bench_fleet $(if $(DATA),--data $(DATA)) $(if $(KEEP),--keep $(KEEP)))
 
 bench-gpu: .venv/.dev  ## The CUDA engine on a card: right first, then how fast (PARTS='checks roofline')
 	$(RUN) -m tests.bench.gpu.bench_gpu --out $(REPORTS) $(if $(PARTS),--parts $(PARTS)) > /dev/null

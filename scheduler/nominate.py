@@ -22,9 +22,9 @@ REFUSALS: Final = (
     Reason.PROJECT_BUDGET_REACHED,
     Reason.TENANT_BUDGET_REACHED,
     Reason.NO_WORKER,
-    Reason.WORKER_COMING,
     Reason.ALL_PACKED,
     Reason.HELD,
+    Reason.WORKER_COMING,
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.domain.ids import BatchId
 from pipeline.domain.promises import Promise
-from pipeline.ports.cycle import PoolView, Snapshot
+from pipeline.ports.cycle import PoolView, Reach, Snapshot
 from scheduler.columns import Flags, Floats, Integers
 from scheduler.deadlines import Book, Capacity
 from scheduler.lineup import Lineup
@@ -40,6 +40,21 @@ class _Pool:
     asked: Floats
     #: Of the part of its time that may be promised; the rest stays for those without a promise.
     book: Book
+    #: What it can be brought to; and of that, the part that may be promised: asked before something is.
+    reachable: Capacity
+    reach: Book
+
+    def enter(self, place: int, seconds: float) -> None:
+        """Promise a backlog so many seconds."""
+        self.book.enter(place, seconds)
+        if self.reach is not self.book:
+            self.reach.enter(place, seconds)
+
+    def strike(self, place: int) -> None:
+        """Take that back."""
+        self.book.strike(place)
+        if self.reach is not self.book:
+            self.reach.strike(place)
 
 
 class Promises:
@@ -64,10 +79,17 @@ class Promises:
             seconds = outlook.seconds_left(lineup, pool.pool)
             asked = seconds * (pool.workers_promised_on / np.where(workers > 0, workers, math.nan))
             capacity = _capacity_of(pool, snapshot.now_us, policy)
-            book = Book(lineup.deadline_at_us, capacity.of_share(policy.promised_share))
-            book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
+            book = self._book(capacity, made, asked)
+            # What was promised is pressed for with what there is; what can be promised is another question.
+            reachable = _reachable_of(capacity, pool.reach)
+            reach = book if reachable is capacity else self._book(reachable, made, asked)
             self._pools[pool.pool] = _Pool(
-                capacity=capacity, packs_pressing=pool.packs_pressing, asked=asked, book=book
+                capacity=capacity,
+                packs_pressing=pool.packs_pressing,
+                asked=asked,
+                book=book,
+                reachable=reachable,
+                reach=reach,
             )
 
     def answers(self) -> tuple[tuple[BatchId, Promise], ...]:
@@ -104,8 +126,7 @@ class Promises:
         # Measured on what was promised of the pool: put off until it needs every worker, promised work would be
         # late with the next one that is lost.
         places = held.book.pressing(short_seconds=short_seconds)
-        # Those that it can be brought to are not there yet.
-        if held.book.is_short(replace(held.capacity, workers_later=0.0), short_seconds=short_seconds):
+        if held.book.is_short(held.capacity, short_seconds=short_seconds):
             return Pressing(places=places, packs=math.inf, is_dire=True)
         # While all workers together could still catch up, it goes on at the pace that was promised. A faster one
         # would make room for more promises, and those for more, until nobody else had a turn.
@@ -117,7 +138,7 @@ class Promises:
         is_served = np.zeros(len(self._lineup), dtype=np.bool_)
         is_short = np.zeros(len(self._lineup), dtype=np.bool_)
         for pool in self._pools.values():
-            slack = pool.capacity.seconds_until(self._lineup.deadline_at_us) - pool.asked
+            slack = pool.reachable.seconds_until(self._lineup.deadline_at_us) - pool.asked
             # Not a number where the pool does not run it, and nothing is short then.
             is_short |= slack <= pool.capacity.workers * pool.capacity.pack_seconds
             is_served |= ~np.isnan(pool.asked)
@@ -125,15 +146,20 @@ class Promises:
 
     def can_promise(self, place: int) -> bool:
         """Say whether a backlog's deadline can be promised beside what was; True where no pool would be asked."""
-        return all(pool.book.can_promise(place, seconds) for pool, seconds in self._asked(place))
+        return all(pool.reach.can_promise(place, seconds) for pool, seconds in self._asked(place))
 
     def earliest(self, place: int) -> int | None:
         """Return the first deadline that could be promised to a backlog, or None while no worker serves it.
 
         In microseconds since the Unix epoch.
         """
-        found = [pool.book.earliest(seconds) for pool, seconds in self._asked(place)]
+        found = [pool.reach.earliest(seconds) for pool, seconds in self._asked(place)]
         return max((deadline for deadline in found if deadline is not None), default=None)
+
+    def _book(self, capacity: Capacity, made: Flags, asked: Floats) -> Book:
+        book = Book(self._lineup.deadline_at_us, capacity.of_share(self._policy.promised_share))
+        book.enter_all(made & ~np.isnan(asked), np.nan_to_num(asked))
+        return book
 
     def _answer(self, places: list[int]) -> Promise:
         """Answer one batch, which has a backlog for each of its models."""
@@ -141,12 +167,12 @@ class Promises:
             if not self._is_served(place) or not self.can_promise(place):
                 for before in places[:entered]:
                     for pool, _ in self._asked(before):
-                        pool.book.strike(before)
+                        pool.strike(before)
                 if self._lineup[place].must_promise:
                     self._refused.append((self._lineup[place].batch_id, self._earliest_of(places)))
                 return Promise.DECLINED
             for pool, seconds in self._asked(place):
-                pool.book.enter(place, seconds)
+                pool.enter(place, seconds)
         return Promise.MADE
 
     def _earliest_of(self, places: list[int]) -> int | None:
@@ -166,8 +192,13 @@ def _capacity_of(pool: PoolView, now_us: int, policy: Policy) -> Capacity:
     return Capacity(
         now_us=now_us,
         workers=pool.workers,
-        workers_later=0 if pool.reach is None else pool.reach.workers,
-        later_seconds=0.0 if pool.reach is None else pool.reach.after_seconds,
         pack_seconds=policy.pack_seconds_target,
         margin_seconds=policy.promise_margin_seconds,
     )
+
+
+def _reachable_of(capacity: Capacity, reach: Reach | None) -> Capacity:
+    """Return what the pool is good for that can be brought to more workers."""
+    if reach is None:
+        return capacity
+    return replace(capacity, workers_later=reach.workers, later_seconds=reach.after_seconds)

@@ -128,8 +128,12 @@ class NightrateFleet:
             work_value=value,
             is_available=bool(usable),
             age_ticks=age,
-            spot_life_seconds=self._spot_life(spot, age) if self.terms.counts_spot else 0.0,
+            spot_life_seconds=self._spot_life(spot, age) if self._counts_spot else 0.0,
         )
+
+    @property
+    def _counts_spot(self) -> bool:
+        return self.terms.counts_spot or self.terms.promises_count_spot
 
     def _spot_life(self, spot: Sequence[OfferView], age_ticks: int) -> float:
         """Return how long spot can be counted on, in seconds: that of the offer that is lost soonest."""

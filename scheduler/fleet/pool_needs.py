@@ -127,11 +127,12 @@ def need_of(case: PoolCase, terms: FleetTerms) -> PoolNeed:
         return PoolNeed(wanted=pool.workers_min, reason=_idle_reason(pool))
     steady = ready_in((*crew.steady, *crew.others), pool, now_us)
     promised = work if work.is_promised.all() else work.where(work.is_promised)
-    promised_floor = _floor(promised, case, start, steady, terms)
-    lasting = case.spot_life_seconds - ready_in(crew.spot, pool, now_us)
+    lasting = (case.spot_life_seconds - ready_in(crew.spot, pool, now_us)).clip(min=0.0)
+    trusted = lasting if terms.promises_count_spot else None
+    promised_floor = _floor(promised, case, start, steady, terms, done_by_spot=trusted)
     floor = promised_floor
     if not work.is_promised.all():
-        floor = max(floor, _floor(work, case, start, steady, terms, done_by_spot=lasting.clip(min=0.0)))
+        floor = max(floor, _floor(work, case, start, steady, terms, done_by_spot=lasting))
     everyone = ready_in((*crew.steady, *crew.others, *crew.spot), pool, now_us)
     deadline = edf_need(left, due, everyone, start, share_seconds_min=terms.share_seconds_min)
     deadline = min(deadline, max(1, int(np.ceil(due[-1] / terms.share_seconds_min))))

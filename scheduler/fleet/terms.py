@@ -47,6 +47,8 @@ class FleetTerms:
     lost_seconds: float = 60.0
     #: What was not promised may rely on spot for as long as nine runs of ten last. What was promised never does.
     counts_spot: bool = False
+    #: What was promised may, too: cheaper where spot is plenty, and safe with that chance for each worker, no more.
+    promises_count_spot: bool = False
     spot_rule: SpotRule = SpotRule.DECISION_TABLE
     idle_rule: IdleRule = IdleRule.SKI_RENTAL
     #: Idle at least this long before it is stopped, whatever a start costs.

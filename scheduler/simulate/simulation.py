@@ -28,7 +28,7 @@ from scheduler.cycle import decide
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from scheduler.simulate.arrivals import Arrival
-from scheduler.simulate.fleet import Fleet
+from scheduler.simulate.fleet import Fleet, Pool
 from scheduler.simulate.record import BatchRecord, PackRecord, Record
 from scheduler.simulate.state import MICROSECONDS, SimulatedBatch, SimulatedPack, SimulatedWorker
 
@@ -48,13 +48,16 @@ class Simulation:
         seed: int,
         predictions: Predictions | None = None,
         fair_tags: tuple[FairTag, ...] = (),
+        cycle_seconds: float = _CYCLE_SECONDS,
     ) -> None:
         """Make ready; equal arguments give equal runs.
 
-        `predictions` and `fair_tags` are what is remembered at the start; the former learn on.
+        `predictions` and `fair_tags` are what is remembered at the start; the former learn on. What changes within
+        `cycle_seconds` is decided on together.
         """
         self._fleet = fleet
         self._policy = policy
+        self._cycle_seconds = cycle_seconds
         self._random = Random(seed)  # noqa: S311 -- a simulation, not a secret
         self.predictions = predictions or Predictions()
         self._numbers = count()
@@ -64,6 +67,9 @@ class Simulation:
         self._cycle_at = -math.inf
         self._is_cycle_due = False
         self._batches: dict[BatchId, SimulatedBatch] = {}
+        #: Those that have neither ended nor expired.
+        self._open: dict[BatchId, SimulatedBatch] = {}
+        self._is_over = False
         self._workers = [SimulatedWorker(pool, number) for pool in fleet.pools for number in range(pool.workers)]
         self._waiting: dict[str, list[tuple[float, int, SimulatedPack]]] = {pool.name: [] for pool in fleet.pools}
         self._ended: list[EndedPack] = []
@@ -81,6 +87,8 @@ class Simulation:
     def run(self, *, until_seconds: float = math.inf, until_end_of: BatchId | None = None) -> Record:
         """Run until nothing more happens, or `until_seconds`, or one batch has ended; return what happened."""
         while self._events and self._events[0][0] <= until_seconds and not self._has_ended(until_end_of):
+            if self._is_over:
+                break
             self._now, _, happen = heapq.heappop(self._events)
             happen()
         self.record.seconds = min(self._now, until_seconds)
@@ -100,10 +108,11 @@ class Simulation:
         """Let the cycle look, soon and once."""
         if not self._is_cycle_due:
             self._is_cycle_due = True
-            self._at(max(self._now, self._cycle_at + _CYCLE_SECONDS), self._cycle)
+            self._at(max(self._now, self._cycle_at + self._cycle_seconds), self._cycle)
 
     def _arrive(self, arrival: Arrival) -> None:
-        self._batches[arrival.batch_id] = SimulatedBatch(arrival, list(self._shards_of(arrival)))
+        batch = SimulatedBatch(arrival, list(self._shards_of(arrival)))
+        self._batches[arrival.batch_id] = self._open[arrival.batch_id] = batch
         self._at(arrival.at_seconds + arrival.window_seconds, lambda: self._expire(arrival.batch_id))
         if arrival.hold_until_seconds is not None:
             self._at(arrival.hold_until_seconds, self._changed)
@@ -113,6 +122,7 @@ class Simulation:
         batch = self._batches[batch_id]
         if batch.is_open:
             batch.ended_at, batch.is_expired = self._now, True
+            del self._open[batch_id]
             self._changed()
 
     def _leave(self, worker: SimulatedWorker) -> None:
@@ -170,21 +180,21 @@ class Simulation:
     def _snapshot(self, ended: tuple[EndedPack, ...]) -> Snapshot:
         return Snapshot(
             now_us=round(self._now * MICROSECONDS),
-            backlogs=tuple(batch.backlog() for batch in self._batches.values() if batch.is_open),
-            pools=tuple(
-                PoolView(
-                    pool=pool.name,
-                    workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
-                    servings=pool.servings,
-                    packs_waiting=len(self._waiting[pool.name]),
-                    packs_pressing=sum(ordinal < PRESSING_ORDINAL_MAX for ordinal in self._ordinals(pool.name)),
-                )
-                for pool in self._fleet.pools
-            ),
+            backlogs=tuple(batch.backlog() for batch in self._open.values()),
+            pools=tuple(self._pool_view(pool) for pool in self._fleet.pools),
             tokens_per_second={},
             virtual_seconds=self._ordinal_max,
             fair_tags=self._tags,
             ended=ended,
+        )
+
+    def _pool_view(self, pool: Pool) -> PoolView:
+        return PoolView(
+            pool=pool.name,
+            workers=sum(worker.is_here for worker in self._workers if worker.pool is pool),
+            servings=pool.servings,
+            packs_waiting=len(self._waiting[pool.name]),
+            packs_pressing=sum(ordinal < PRESSING_ORDINAL_MAX for ordinal in self._ordinals(pool.name)),
         )
 
     def _ordinals(self, pool: str) -> Iterable[float]:
@@ -288,6 +298,7 @@ class Simulation:
         batch.seen = None
         if batch.is_open and batch.rows_done == batch.arrival.estimated.rows:
             batch.ended_at = self._now
+            del self._open[batch_id]
 
     def _settle(self, pack: SimulatedPack) -> None:
         """Tell the next cycle of a pack that ended."""

@@ -67,7 +67,7 @@ def page_of(record: Record, *, title: str, table: Sequence[Sequence[str]], facts
     scale = _scale_of(record)
     parts = [
         f"<h1>{escape(title)}</h1>",
-        _table(table),
+        table_of(table),
         "<p>" + "<br>".join(f"{escape(name)}: {escape(value)}" for name, value in facts.items()) + "</p>",
         _workers(record, scale),
         _batches(record, scale),
@@ -100,7 +100,7 @@ def _workers(record: Record, scale: _Scale) -> str:
     described = f"{len(lanes)} workers and the tier each of them ran, over time"
     return (
         f"<h2>Workers</h2>{_legend(['lost'])}{_figure(drawn, len(by_lane) * _LANE, scale, described)}"
-        f"<p>In each {_clock(scale.last - scale.first, per=_WIDTH)} the tier that ran longest, if any did.{more}</p>"
+        f"<p>In each {clock_of(scale.last - scale.first, per=_WIDTH)} the tier that ran longest, if any did.{more}</p>"
     )
 
 
@@ -120,7 +120,7 @@ def _lane(number: int, pool: str, worker: int, packs: Sequence[PackRecord], scal
         at += width
     parts += [
         f'<path class="lost" d="M{scale.x(pack.to_seconds):.1f} {top}v{_LANE}"><title>lost at '
-        f"{_clock(pack.to_seconds)}</title></path>"
+        f"{clock_of(pack.to_seconds)}</title></path>"
         for pack in packs
         if pack.is_lost
     ]
@@ -167,7 +167,7 @@ def _batch(top: float, bar: float, batch: BatchRecord, scale: _Scale) -> str:
     x, y, z = scale.x(batch.arrived_at), scale.x(started), scale.x(ended)
     title = (
         f"{batch.batch_id} of {batch.tenant_id}, {batch.tier.value}: {batch.rows_done:,} of {batch.rows:,} rows; arrived "
-        f"{_clock(batch.arrived_at)}, ended {_clock(ended)}, due {_clock(batch.deadline_at)}; promise {batch.promise.value}"
+        f"{clock_of(batch.arrived_at)}, ended {clock_of(ended)}, due {clock_of(batch.deadline_at)}; promise {batch.promise.value}"
     )
     parts = [
         f"<g><title>{escape(title)}</title>",
@@ -197,8 +197,8 @@ def _figure(drawn: str, height: float, scale: _Scale, described: str) -> str:
     whole = height + _AXIS + 4
     ticks = "".join(
         f'<path class="grid" d="M{scale.x(at):.1f} {_AXIS - 4}V{whole:.0f}"/>'
-        f'<text x="{scale.x(at):.1f}" y="14" text-anchor="middle">{_clock(at)}</text>'
-        for at in _ticks(scale)
+        f'<text x="{scale.x(at):.1f}" y="14" text-anchor="middle">{clock_of(at)}</text>'
+        for at in ticks_of(scale.first, scale.last)
     )
     return (
         f'<div class="wide"><svg role="img" viewBox="0 0 {_LEFT + _WIDTH + _RIGHT} {whole:.0f}" '
@@ -206,14 +206,15 @@ def _figure(drawn: str, height: float, scale: _Scale, described: str) -> str:
     )
 
 
-def _ticks(scale: _Scale) -> list[float]:
-    span = scale.last - scale.first
+def ticks_of(first: float, last: float) -> list[float]:
+    """Return the moments that an axis between two names."""
+    span = last - first
     step = next((step for step in _STEPS if span / step <= _TICKS_WANTED), math.ceil(span / _TICKS_WANTED))
-    first = math.ceil(scale.first / step)
-    return [number * step for number in range(first, math.floor(scale.last / step) + 1)]
+    start = math.ceil(first / step)
+    return [number * step for number in range(start, math.floor(last / step) + 1)]
 
 
-def _clock(seconds: float, *, per: int = 1) -> str:
+def clock_of(seconds: float, *, per: int = 1) -> str:
     """Return seconds since the simulation began, or a part of them, as people say it."""
     seconds /= per
     if seconds < _MINUTE:
@@ -248,7 +249,8 @@ def _legend(others: Sequence[str]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table_of(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of text; the first row is its head."""
     head, *body = rows
     titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     cells = "".join(

@@ -33,7 +33,7 @@ from pipeline.entrypoints.cli import (
     results,
     retrying,
     run,
-    simulate,
+    simulating,
     stack,
     steering,
     submit,
@@ -78,7 +78,7 @@ def build_app() -> typer.Typer:
     app.add_typer(cost.app, name="cost")
     app.command("config")(config_command.config)
     app.add_typer(recurring.app, name="recurring")
-    app.command("simulate")(simulate.simulate)
+    app.add_typer(simulating.app, name="simulate")
     app.add_typer(models.app, name="models")
     app.add_typer(bench.app, name="bench")
     app.add_typer(database.app, name="db")

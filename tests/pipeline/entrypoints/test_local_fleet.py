@@ -107,4 +107,5 @@ def test_a_backlog_brings_workers_an_interrupted_one_is_replaced_and_the_end_sen
 
     eventually(lambda: shell.document("status")["workers"] == [], seconds=SECONDS_MAX)
     books = shell.document("cost", "reconcile")
-    assert books["is_exact"], books
+    (pool,) = books["pools"]
+    assert (pool["ok"], pool["workers"], pool["live"]) == (True, 2, 0), books
