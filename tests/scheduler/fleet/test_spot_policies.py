@@ -90,7 +90,8 @@ def test_the_table_alone_is_never_late_against_an_adversary_who_sees_its_choices
         choice = guarded(given_job, moment, choice)
         work, startup = after(given_job, moment, choice)
         mode = choice
-        if work <= 0:
+        # A microsecond is what sums of seconds may be off by.
+        if work <= 1e-6:
             return
     pytest.fail("late")
 
