@@ -149,7 +149,9 @@ class FleetSettings(_Table):
     """What the scheduler may start and stop."""
 
     pools: dict[Annotated[str, Field(pattern=_POOL)], FleetPoolSettings] = Field(default_factory=dict)
-    policy: str = "nightrate"
+    policy: Literal[
+        "nightrate", "greedy", "uniform_progress", "on_demand_only", "always_on", "queue_length", "keda_lag"
+    ] = Field(default="nightrate", description="What decides; the others are there to compare with.")
     every_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     spend_per_hour_max: Annotated[Decimal, Field(ge=0, decimal_places=6, le=Decimal(10**9))] | None = None
     lifetime_hours: Annotated[float, Field(gt=0, le=8760)] = Field(

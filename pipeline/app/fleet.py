@@ -19,7 +19,6 @@ from pipeline.app.pricing import committed_workers, rate_card
 from pipeline.app.providers import providers_of
 from pipeline.app.stack import Stack
 from pipeline.domain.costs.rate_card import Offer, RateCard
-from pipeline.domain.errors import UsageError
 from pipeline.domain.ids import new_worker_id
 from pipeline.ports.cycle import Snapshot
 from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
@@ -191,9 +190,6 @@ def fleet_duty_of(stack: Stack, *, epoch: int) -> FleetDuty | None:
     if not stack.settings.fleet.pools:
         return None
     terms = FleetTerms(step_seconds=stack.settings.fleet.every_seconds)
-    named = stack.settings.fleet.policy
-    if named not in FLEET_POLICIES:
-        raise UsageError(f"fleet.policy: there is no policy {named!r}, but {', '.join(FLEET_POLICIES)}")
-    policy = FLEET_POLICIES[named](terms)
+    policy = FLEET_POLICIES[stack.settings.fleet.policy](terms)
     learn = policy.tables.learn if isinstance(policy, NightrateFleet) else None
     return FleetDuty(stack, policy, providers_of(stack.settings), epoch=epoch, learn_survivals=learn)
