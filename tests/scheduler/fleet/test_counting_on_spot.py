@@ -31,7 +31,7 @@ def test_promised_work_counts_on_spot_where_a_person_says_so(is_trusted: bool, o
 def test_spot_is_trusted_for_no_longer_than_nine_of_ten_last() -> None:
     terms = FleetTerms(margin_seconds=0.0, horizon_seconds=4 * HOUR, promises_count_spot=True)
     # Of runs of half an hour on average one in ten is over after three minutes.
-    pools = [pool_kind(steady_offer(), spot_offer(lifetime_seconds=HOUR / 2))]
+    pools = [pool_kind(steady_offer(workers_max=1), spot_offer(lifetime_seconds=HOUR / 2))]
     view = fleet_view([work_class(1000.0, 1100.0)], [standing(1, "spot")], pools=pools)
 
     plan = NightrateFleet(terms).decide(view)
