@@ -14,6 +14,10 @@ NOW = datetime(2026, 3, 10, 5, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
+def at_us(at: datetime) -> int:
+    return round(at.timestamp() * 1e6)
+
+
 class History:
     """A thousand tokens of one model in each of the last so many hours, three quarters of them read."""
 
@@ -33,13 +37,16 @@ def test_the_next_hours_are_expected_to_be_like_the_last_in_rows_and_tokens() ->
     expected = Expectations(History(48), lambda _: "24h").at(NOW)  # type: ignore[arg-type] # what it asks for
 
     assert [(each.model, each.tier) for each in expected] == [("m", Tier.BULK)] * 3
-    first = expected[0]
-    assert first.from_us == round(NOW.replace(minute=0).timestamp() * 1e6)
-    assert first.to_us - first.from_us == 3_600_000_000
-    assert first.window_seconds == 86_400
-    size = first.sizes[0.5]
-    assert (size.rows, size.input_tokens, size.output_tokens) == pytest.approx((10, 750, 250), rel=0.05)
-    assert first.sizes[0.9].rows >= size.rows
+    rest, whole, _ = expected
+    assert (rest.from_us, rest.to_us) == (at_us(NOW), at_us(NOW.replace(hour=6, minute=0)))
+    assert (whole.from_us, whole.to_us) == (rest.to_us, at_us(NOW.replace(hour=7, minute=0)))
+    assert whole.window_seconds == 86_400
+    # Of the hour that has begun, what is left of it: forty minutes.
+    for each, share in ((rest, 2 / 3), (whole, 1)):
+        size = each.sizes[0.5]
+        expected_size = (10 * share, 750 * share, 250 * share)
+        assert (size.rows, size.input_tokens, size.output_tokens) == pytest.approx(expected_size, rel=0.05)
+        assert each.sizes[0.9].rows >= size.rows
 
 
 def test_less_than_a_day_of_history_says_nothing() -> None:
