@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ _WORKERS = text("""
     SELECT coalesce(workers.id, rentals.worker_id) AS worker_id, coalesce(workers.pool, rentals.pool) AS pool, offer,
            coalesce(workers.state, 'requested') AS state, coalesce(requested_at, started_at) AS requested_at,
            coalesce(launched_at, started_at) AS launched_at, ends_by,
-           must_stop IS TRUE OR stop_reason IS NOT NULL AS is_leaving,
+           variants, must_stop IS TRUE OR stop_reason IS NOT NULL AS is_leaving,
            CASE WHEN workers.id IS NULL OR EXISTS (
                 SELECT FROM packs WHERE state = 'leased' AND lease_worker_id = workers.id) THEN NULL
                 ELSE started_at + coalesce(done.stop_us, 0) * interval '1 microsecond' END AS idle_since
@@ -82,6 +83,8 @@ class FleetFacts:
     now: datetime
     backlogs: tuple[Backlog, ...]
     workers: tuple[WorkerStanding, ...]
+    #: By pool: the variants that its live workers serve.
+    served: dict[str, set[str]]
     #: By pool: seconds from launch to ready, the last starts'.
     start_seconds: dict[str, list[float]]
     rented: tuple[Rented, ...]
@@ -102,13 +105,15 @@ class FleetRepository:
 
         def work(connection: Connection) -> FleetFacts:
             backlogs = self._mirror.read(connection)
+            workers, served = _read_workers(connection)
             starts: dict[str, list[float]] = {pool: [] for pool in pools}
             for row in connection.execute(_STARTS, {"pools": list(pools), "starts": _STARTS_SEEN}):
                 starts[row.pool].append(row.start_us / 1e6)
             return FleetFacts(
                 now=connection.execute(text("SELECT clock_timestamp()")).scalar_one(),
                 backlogs=backlogs,
-                workers=_read_workers(connection),
+                workers=workers,
+                served=served,
                 start_seconds=starts,
                 rented=_read_rented(connection, self._rented_back),
                 learned=read_predictions(connection),
@@ -117,8 +122,12 @@ class FleetRepository:
         return self._database.run(work)
 
 
-def _read_workers(connection: Connection) -> tuple[WorkerStanding, ...]:
-    return tuple(
+def _read_workers(connection: Connection) -> tuple[tuple[WorkerStanding, ...], dict[str, set[str]]]:
+    rows = connection.execute(_WORKERS).all()
+    served: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        served[row.pool] |= set(row.variants or ())
+    standings = tuple(
         WorkerStanding(
             worker_id=WorkerId(row.worker_id),
             pool=row.pool,
@@ -130,8 +139,9 @@ def _read_workers(connection: Connection) -> tuple[WorkerStanding, ...]:
             ends_by_us=None if row.ends_by is None else epoch_us(row.ends_by),
             idle_since_us=None if row.idle_since is None else epoch_us(row.idle_since),
         )
-        for row in connection.execute(_WORKERS)
+        for row in rows
     )
+    return standings, dict(served)
 
 
 def _read_rented(connection: Connection, back: timedelta) -> tuple[Rented, ...]:

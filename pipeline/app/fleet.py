@@ -108,6 +108,7 @@ class FleetDuty:
             if self._offers[start.offer].settings.provider != _OUTSIDE
             for _ in range(start.count)
         ]
+        # Others' pools are looked at, and not filled.
         ours = set(self._stack.settings.fleet.pools)
         standings = [standing for standing in plan.standings if standing.pool in ours]
         self._rentals.plan(requests, plan.stops, standings)

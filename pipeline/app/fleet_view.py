@@ -105,11 +105,16 @@ def view_of(facts: FleetFacts, known: FleetKnowledge) -> FleetView:
         _pool_of(pool, terms, offers[pool], facts.start_seconds.get(pool, []), predictions, known)
         for pool, terms in known.settings.fleet.pools.items()
     ]
+    filled = set(known.settings.fleet.pools)
+    pools += [
+        _foreign_pool(pool, facts.served.get(pool, set()), predictions, known)
+        for pool in sorted({worker.pool for worker in facts.workers} - filled)
+    ]
     return FleetView(
         now_us=now_us,
         work=work_of(facts.backlogs, predictions, now_us=now_us),
         pools=tuple(pools),
-        workers=tuple(_named(worker, known.settings) for worker in facts.workers if worker.pool in offers),
+        workers=tuple(_named(worker, known.settings) for worker in facts.workers),
         spend_micros_per_hour_max=known.settings.fleet.spend_micros_per_hour_max,
     )
 
@@ -160,6 +165,13 @@ def _pool_of(
         workers_max=terms.workers_max,
         tiers=frozenset(terms.tiers),
     )
+
+
+def _foreign_pool(pool: str, served: Iterable[str], predictions: Predictions, known: FleetKnowledge) -> PoolKind:
+    """Return a pool whose workers are not ours to start and stop: they do their part of the work."""
+    models = {known.variants[variant].name for variant in served if variant in known.variants}
+    paces = {model: _pace_of(model, pool, None, predictions, known) for model in sorted(models)}
+    return PoolKind(pool=pool, offers=(), paces=paces, cold_start_seconds=0.0)
 
 
 def _pace_of(
@@ -273,8 +285,8 @@ def _lifetime_seconds(history: Sequence[Rented], now: datetime) -> float:
 
 def _named(worker: WorkerStanding, settings: Settings) -> WorkerStanding:
     """Return the worker with its offer: where something outside starts a pool's workers, that is the pool's only one."""
-    terms = settings.fleet.pools[worker.pool]
-    if worker.offer is None and terms.offers[0].provider == "outside":
+    terms = settings.fleet.pools.get(worker.pool)
+    if terms is not None and worker.offer is None and terms.offers[0].provider == "outside":
         return replace(worker, offer=offer_name(worker.pool, terms.offers[0]))
     return worker
 

@@ -333,3 +333,16 @@ def test_the_policy_sees_work_workers_and_what_offers_cost(scene: Scene) -> None
     assert [offer.rate_micros_per_hour for offer in pool.offers] == [100_000, 100_000]
     assert pool.offers[0].lifetime_seconds < pool.offers[1].lifetime_seconds
     assert pool.offers[0].is_available
+
+
+def test_workers_that_nobody_of_ours_started_are_seen_with_what_they_serve(scene: Scene) -> None:
+    theirs = scene.world.worker()
+
+    scene.duty.decide()
+
+    seen = scene.policy.seen
+    assert seen is not None
+    assert [(each.worker_id, each.pool, each.offer) for each in seen.workers] == [(theirs, "local", None)]
+    (pool,) = [each for each in seen.pools if each.pool == "local"]
+    assert (pool.offers, set(pool.paces)) == ((), {"echo"})
+    assert [row.pool for row in scene.world.rows("SELECT pool FROM pools_wanted")] == []
