@@ -21,7 +21,7 @@ from pipeline.app.stack import Stack
 from pipeline.domain.costs.rate_card import Offer, RateCard
 from pipeline.domain.ids import new_worker_id
 from pipeline.ports.cycle import Snapshot
-from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider
+from pipeline.ports.fleet import FleetPlan, FleetPolicy, FleetView, MachineProvider, PoolStanding
 from scheduler.fleet.nightrate import NightrateFleet
 from scheduler.fleet.policies import FLEET_POLICIES
 from scheduler.fleet.sightings import learned
@@ -109,8 +109,8 @@ class FleetDuty:
             for _ in range(start.count)
         ]
         # Others' pools are looked at, and not filled.
-        ours = set(self._stack.settings.fleet.pools)
-        standings = [standing for standing in plan.standings if standing.pool in ours]
+        ours = self._stack.settings.fleet.pools
+        standings = [_within(each, ours[each.pool].workers_max) for each in plan.standings if each.pool in ours]
         self._rentals.plan(requests, plan.stops, standings)
         if requests or plan.stops:
             _LOG.info(
@@ -180,6 +180,17 @@ class FleetDuty:
             )
             self._card_until = time.monotonic() + _CARD_GOOD_SECONDS
         return self._card
+
+
+def _within(standing: PoolStanding, workers_max: int | None) -> PoolStanding:
+    """Return the standing with no more than the pool may have: what is read outside is what is started."""
+    if workers_max is None:
+        return standing
+    return replace(
+        standing,
+        wanted=min(standing.wanted, workers_max),
+        on_demand_wanted=min(standing.on_demand_wanted, workers_max),
+    )
 
 
 def fleet_duty_of(stack: Stack, *, epoch: int) -> FleetDuty | None:
