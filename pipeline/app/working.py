@@ -44,87 +44,16 @@ _REGISTRY_GOOD_SECONDS: Final = 5.0
 def run_worker(settings: Settings, must_stop: threading.Event) -> None:
     """Run one worker until `must_stop`."""
     from infra.broker import HintListener
-    from workers.engine.choice import device_class
-    from workers.engine.registry import engines_at_once, is_available, load_engine
-    from workers.gate.identity import served_key
 
-    lease_for = timedelta(seconds=settings.lease_seconds)
-
-    def key_here(spec: ModelSpec) -> str | None:
-        if not is_available(spec, device=settings.device):
-            return None
-        # Nobody asks what a reference was qualified for.
-        return "" if spec.is_reference else served_key(spec, settings.device)
-
-    clock, images = SystemClock(), image_access(settings)
     with open_stack(settings) as stack, _heart_database(settings) as heart_database:
         check_currency(stack.database, settings.currency)
         catalogue = Catalogue(
             lambda: stack.variants().values(),
-            key_here,
+            partial(_key_here, settings=settings),
             now_seconds=time.monotonic,
             refresh_seconds=_REGISTRY_GOOD_SECONDS,
         )
-
-        def load(variant: str) -> Engine:
-            spec = catalogue.spec(variant)
-            return load_engine(
-                tuned(spec, stack.registry.tunings(), settings),
-                cache_dir=settings.home_folder / "models",
-                device=settings.device,
-                threads=settings.engine_threads,
-                images=images,
-            )
-
-        def open_judge(model: str) -> Reference:
-            from workers.gate.sides import Bench
-            from workers.shadow.references import open_reference
-
-            bench = Bench(
-                cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads
-            )
-            return open_reference(catalogue.spec(model), bench)
-
-        offer, rates = _priced(settings, stack)
-        worker = Worker(
-            WorkerRegistration(
-                worker_id=new_worker_id() if settings.worker_id is None else WorkerId(settings.worker_id),
-                pool=settings.pool,
-                market=settings.market,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                variants=catalogue.served(),
-                rate_micros_per_hour=rates.effective_micros,
-                currency=settings.currency,
-                rates=rates,
-                provider=offer.provider,
-                instance_type=offer.instance_type,
-                region=offer.region,
-                zone=offer.zone,
-                provider_id=settings.instance_id,
-            ),
-            packs=PackRepository(stack.database, lease_for=lease_for),
-            workers=WorkerRepository(stack.database, lease_for=lease_for),
-            heart_store=WorkerRepository(heart_database, lease_for=lease_for),
-            objects=stack.objects,
-            catalogue=catalogue,
-            garage=Garage(load, engines_max=engines_at_once()),
-            telemetry=machine_telemetry(clock),
-            clock=clock,
-            settings=WorkerSettings(
-                lease_seconds=settings.lease_seconds,
-                poll_seconds=settings.poll_seconds,
-                commit_seconds=settings.commit_seconds,
-                shadow_share=settings.shadow_share,
-            ),
-            shadow=Shadow(
-                store=stack.shadow,
-                open_reference=open_judge,
-                is_alone=device_class(settings.device) is not DeviceClass.CPU,
-            )
-            if settings.shadow_share
-            else None,
-        )
+        worker = _worker_of(settings, stack, catalogue, heart_database)
         redis_url = required(settings.redis_url, "NIGHTRATE_REDIS_URL")
         listener = HintListener(redis_url, settings.pool, worker.wake)
         listener.start()
@@ -134,6 +63,88 @@ def run_worker(settings: Settings, must_stop: threading.Event) -> None:
         worker.run(must_stop.is_set, partial(_was_interrupted, watcher, must_stop))
         watcher.close()
         listener.stop()
+
+
+def _worker_of(settings: Settings, stack: Stack, catalogue: Catalogue, heart_database: Database) -> Worker:
+    from workers.engine.registry import engines_at_once, load_engine
+
+    clock, images = SystemClock(), image_access(settings)
+    lease_for = timedelta(seconds=settings.lease_seconds)
+
+    def load(variant: str) -> Engine:
+        return load_engine(
+            tuned(catalogue.spec(variant), stack.registry.tunings(), settings),
+            cache_dir=settings.home_folder / "models",
+            device=settings.device,
+            threads=settings.engine_threads,
+            images=images,
+        )
+
+    return Worker(
+        _registration_of(settings, stack, catalogue),
+        packs=PackRepository(stack.database, lease_for=lease_for),
+        workers=WorkerRepository(stack.database, lease_for=lease_for),
+        heart_store=WorkerRepository(heart_database, lease_for=lease_for),
+        objects=stack.objects,
+        catalogue=catalogue,
+        garage=Garage(load, engines_max=engines_at_once()),
+        telemetry=machine_telemetry(clock),
+        clock=clock,
+        settings=WorkerSettings(
+            lease_seconds=settings.lease_seconds,
+            poll_seconds=settings.poll_seconds,
+            commit_seconds=settings.commit_seconds,
+            shadow_share=settings.shadow_share,
+        ),
+        shadow=_shadow_of(settings, stack, catalogue) if settings.shadow_share else None,
+    )
+
+
+def _registration_of(settings: Settings, stack: Stack, catalogue: Catalogue) -> WorkerRegistration:
+    offer, rates = _priced(settings, stack)
+    return WorkerRegistration(
+        worker_id=new_worker_id() if settings.worker_id is None else WorkerId(settings.worker_id),
+        pool=settings.pool,
+        market=settings.market,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        variants=catalogue.served(),
+        rate_micros_per_hour=rates.effective_micros,
+        currency=settings.currency,
+        rates=rates,
+        provider=offer.provider,
+        instance_type=offer.instance_type,
+        region=offer.region,
+        zone=offer.zone,
+        provider_id=settings.instance_id,
+    )
+
+
+def _shadow_of(settings: Settings, stack: Stack, catalogue: Catalogue) -> Shadow:
+    from workers.engine.choice import device_class
+
+    def open_judge(model: str) -> Reference:
+        from workers.gate.sides import Bench
+        from workers.shadow.references import open_reference
+
+        bench = Bench(
+            cache_dir=settings.home_folder / "models", device=settings.device, threads=settings.engine_threads
+        )
+        return open_reference(catalogue.spec(model), bench)
+
+    is_alone = device_class(settings.device) is not DeviceClass.CPU
+    return Shadow(store=stack.shadow, open_reference=open_judge, is_alone=is_alone)
+
+
+def _key_here(spec: ModelSpec, *, settings: Settings) -> str | None:
+    """Return what the variant is qualified under on this machine; None where it cannot run."""
+    from workers.engine.registry import is_available
+    from workers.gate.identity import served_key
+
+    if not is_available(spec, device=settings.device):
+        return None
+    # Nobody asks what a reference was qualified for.
+    return "" if spec.is_reference else served_key(spec, settings.device)
 
 
 def _was_interrupted(watcher: Watcher, must_stop: threading.Event) -> bool:
