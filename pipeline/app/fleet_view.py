@@ -29,6 +29,7 @@ from pipeline.ports.fleet import (
     WorkClass,
     WorkerStanding,
 )
+from scheduler.fleet.cold_starts import StartTimes
 from scheduler.policy import Policy
 from scheduler.prediction.predictions import Predictions
 from storage.fleet import FleetFacts, Rented
@@ -50,10 +51,6 @@ _REFUSED_SECONDS: Final[Mapping[RefusalKind, float]] = {
 _REFUSED_SECONDS_MAX: Final = 900.0
 #: Of a spot worker that nobody has seen yet: one taken in eight hours, counted as one observation.
 _PRIOR_LIFE_SECONDS: Final = 8 * 3600.0
-#: What starts of a pool take at most, but for this share of them.
-_START_QUANTILE: Final = 0.9
-#: Starts that the settings' word counts as.
-_START_PRIOR: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +152,16 @@ def _pool_of(
     predictions: Predictions,
     known: FleetKnowledge,
 ) -> PoolKind:
+    # The settings' word counts as some starts that were seen.
+    times = StartTimes(prior_seconds=terms.start_seconds)
+    for seconds in reversed(starts):
+        times.observe(seconds)
     models = terms.models or tuple(name for name, spec in known.variants.items() if spec.is_reference)
     return PoolKind(
         pool=pool,
         offers=tuple(offers),
         paces={model: _pace_of(model, pool, terms.speeds.get(model), predictions, known) for model in models},
-        cold_start_seconds=cold_start_seconds(starts, terms.start_seconds),
+        cold_start_seconds=times.quantile(),
         workers_min=terms.workers_min,
         workers_max=terms.workers_max,
         tiers=frozenset(terms.tiers),
@@ -193,12 +194,6 @@ def _pace_of(
         output_token_seconds=1 / (assumed if told is None else told.output_tokens_per_second),
         source=PaceSource.TABLED,
     )
-
-
-def cold_start_seconds(starts: Sequence[float], assumed: float) -> float:
-    """Return what a start takes at most, nine times of ten; `assumed` counts as some starts seen, and so fades."""
-    seen = sorted([*starts, *[assumed] * max(0, _START_PRIOR - len(starts))])
-    return seen[math.ceil(_START_QUANTILE * len(seen)) - 1]
 
 
 def _offer_of(

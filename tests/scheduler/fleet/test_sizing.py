@@ -11,7 +11,7 @@ from pipeline.domain.tiers import Tier
 from pipeline.ports.cycle import WorkSize
 from pipeline.ports.fleet import ExpectedWork, UnitPace
 from scheduler.columns import Floats
-from scheduler.fleet.cold_starts import ColdStarts, StartTimes
+from scheduler.fleet.cold_starts import StartTimes
 from scheduler.fleet.demand import Lane, lanes_of, pool_work
 from scheduler.fleet.replicas import Stabilizer, replicas
 from scheduler.fleet.sizing import (
@@ -175,14 +175,3 @@ def test_a_cold_start_is_what_is_believed_until_starts_were_seen() -> None:
     assert times.quantile(0.8) == 50.0
     times.observe(-1.0)
     assert len(times.seconds) == 20
-
-
-def test_boots_are_known_by_machine_and_loads_by_pool() -> None:
-    starts = ColdStarts(boot_prior_seconds=120.0, load_prior_seconds=60.0)
-    for _ in range(30):
-        starts.observe(kind="g5", pool="a", boot_seconds=40.0, load_seconds=None)
-        starts.observe(kind="g6", pool="b", boot_seconds=None, load_seconds=10.0)
-
-    assert starts.seconds(kind="g5", pool="b") == 50.0
-    assert starts.seconds(kind="g5", pool="a") == 100.0
-    assert starts.seconds(kind="g6", pool="c") == 180.0
