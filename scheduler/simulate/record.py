@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from scheduler.prediction.pace import mean_absolute_percentage_error
@@ -16,6 +16,7 @@ from scheduler.prediction.pace import mean_absolute_percentage_error
 class PackRecord:
     """One attempt at a pack; times are seconds since the simulation began."""
 
+    pack_id: PackId
     pool: str
     worker: int
     tier: Tier
@@ -30,6 +31,8 @@ class PackRecord:
     is_whole: bool
     #: Tenant, batch, and the worker-seconds it is charged for.
     shares: tuple[tuple[TenantId, BatchId, float], ...]
+    #: Rows of each share that got a result in this attempt.
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

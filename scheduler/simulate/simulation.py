@@ -275,6 +275,7 @@ class Simulation:
         whole = sum(weights)
         self.record.packs.append(
             PackRecord(
+                pack_id=pack.draft.pack_id,
                 pool=worker.pool.name,
                 worker=worker.number,
                 tier=pack.draft.tier,
@@ -289,6 +290,7 @@ class Simulation:
                     for batch, weight in zip(works, weights, strict=True)
                     if whole
                 ),
+                rows=tuple(round(rows_done) for rows_done, _, _ in works.values()) if whole else (),
             )
         )
 

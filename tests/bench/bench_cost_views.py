@@ -1,4 +1,4 @@
-"""How fast the example queries of examples/analytics answer on a month of a million entries.
+"""How fast the example queries of examples/analytics answer on a simulated month of a million entries.
 
 Prints a report as JSON: seconds of each query, the median of five; what summing up and exporting took; whether the FOCUS
 export passes its schema, and whether reports equal DuckDB's sums of raw entries.
@@ -32,7 +32,8 @@ from storage.cost_sums import CostSums
 from storage.database import Database
 from storage.migrations import upgrade
 from tests.bench.machine import machine
-from tests.bench.seeded_month import Month, fill
+from tests.bench.seeded_month import fill
+from tests.bench.simulated_month import Month, simulate
 from tests.services import connect, running_postgres, with_database
 from tests.storage.duck import EXAMPLES, RAW_KEYS, over_raw, raw_report
 
@@ -49,9 +50,27 @@ def main() -> int:
             connection.execute("CREATE DATABASE month")
         url = with_database(server, "month")
         upgrade(url)
+        started, used = time.monotonic(), time.process_time()
+        simulated = simulate(month)
+        simulation = {
+            "seconds": since(started),
+            "processor_seconds": round(time.process_time() - used, 1),
+            "cycles": simulated.record.cycles,
+            "packs": len(simulated.record.packs),
+            "packs_lost": sum(pack.is_lost for pack in simulated.record.packs),
+            "machines": len(simulated.lives),
+            "utilisation": round(simulated.record.utilisation, 3),
+            "batches_expired": sum(batch.is_expired for batch in simulated.record.batches),
+        }
+        tell("the month is simulated")
         started = time.monotonic()
-        fill(url, month, tell=tell)
-        report = {"machine": machine(), "fill_seconds": since(started), **measured(url, month)}
+        fill(url, month, simulated, tell=tell)
+        report = {
+            "machine": machine(),
+            "simulation": simulation,
+            "fill_seconds": since(started),
+            **measured(url, month),
+        }
     print(json.dumps(report, indent=2))
     return 0
 

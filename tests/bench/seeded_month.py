@@ -1,19 +1,45 @@
-"""A seeded month: tenants, batches and a journal of a million entries, posted in big statements past every trigger.
+"""A seeded month in the database: what the simulator recorded, as a journal of a million entries.
 
-The simulator would take hours for as much; this keeps what the database holds (spans without gap, balanced transactions,
-prices that telescope) and draws the rest: which batch had a span, how many rows, how many tokens.
+Batches, packs, machines' lives and who had what of each span are the simulation's; prices, labels and budgets are drawn. It
+is posted in big statements past every trigger, so that it keeps what the database holds: spans without gap, balanced
+transactions, prices that telescope.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
+from pipeline.domain.ids import PackId
+from pipeline.domain.tiers import DEFAULT_WINDOWS
+from scheduler.simulate.record import PackRecord
+from tests.bench.machine_lives import MICROSECONDS
+from tests.bench.simulated_month import Month, Simulated
 from tests.services import connect
 
-#: Of each hour: what spans of a worker's life are, and how often of 1,000.
+_STAGES = (
+    (
+        "CREATE TABLE nightrate.drawn_batches (number int, id text, tenant text, tier text, completion_window text, model text, rows int, at_us bigint,"
+        " window_us bigint)"
+    ),
+    (
+        "CREATE TABLE nightrate.drawn_packs (id text, pool text, tier text, batch_id text, predicted_seconds float8, packed_us bigint,"
+        " ended_us bigint, attempts int)"
+    ),
+    (
+        "CREATE TABLE nightrate.drawn_lives (number int, pool text, place int, started_us bigint, until_us bigint, is_over bool,"
+        " is_lost bool)"
+    ),
+    (
+        "CREATE TABLE nightrate.drawn_spans (day int, life int, start_us bigint, stop_us bigint, kind text, pack_id text,"
+        " lease_token int)"
+    ),
+    (
+        "CREATE TABLE nightrate.drawn_parts (day int, life int, start_us bigint, place int, batch_id text, from_us bigint, to_us bigint,"
+        " whole_us bigint, row_count int, input_tokens bigint, output_tokens bigint)"
+    ),
+)
 _STATEMENTS = (
     """
     INSERT INTO nightrate.tenants (id, name) SELECT 'tnt_m' || n, 'Tenant ' || n FROM generate_series(0, :tenants - 1) AS n
@@ -27,138 +53,115 @@ _STATEMENTS = (
     INSERT INTO nightrate.batches (id, tenant_id, project_id, state, endpoint, completion_window, tier, budget_micros,
                                    charge_multiplier_ppm, labels, input_file_id, rows_total, created_at, deadline_at,
                                    in_progress_at)
-    SELECT 'batch_m' || lpad(n::text, 6, '0'), 'tnt_m' || tenant, 'proj_m' || tenant || '_' || :draw(n, 2) % 3,
-           'in_progress', '/v1/chat/completions', '24h', (ARRAY['urgent', 'standard', 'bulk', 'nightly'])[1 + n / 4 % 4],
-           CASE WHEN n % 3 = 0 THEN 5000000 + :draw(n, 4) % 20000000 END, 1000000 + 250000 * (:draw(n, 5) % 3),
-           jsonb_build_object('team', 'team-' || :draw(n, 6) % 12, 'env', (ARRAY['prod', 'test'])[1 + :draw(n, 7) % 2]),
-           'x', 4000, at, at + interval '1 day', at
-      FROM generate_series(0, :batches - 1) AS n,
-           LATERAL (SELECT :draw(n, 1) % :tenants AS tenant,
-                           CAST(:start AS timestamptz) + n * (interval '1 microsecond' * :month_us) / :batches AS at) AS drawn
+    SELECT id, tenant, 'proj_' || substr(tenant, 5) || '_' || :draw(number, 2) % 3, 'in_progress', '/v1/chat/completions',
+           completion_window, tier, CASE WHEN number % 3 = 0 THEN 5000000 + :draw(number, 4) % 20000000 END,
+           1000000 + 250000 * (:draw(number, 5) % 3),
+           jsonb_build_object('team', 'team-' || :draw(number, 6) % 12, 'env', (ARRAY['prod', 'test'])[1 + :draw(number, 7) % 2]),
+           'x', rows, at, at + window_us * interval '1 microsecond', at
+      FROM nightrate.drawn_batches, LATERAL (SELECT CAST(:start AS timestamptz) + at_us * interval '1 microsecond' AS at) AS came
+     ORDER BY number
     """,
     """
     INSERT INTO nightrate.shards (batch_id, shard_no, model, object_key, sha256, size_bytes, rows_total,
                                   input_tokens_estimated, output_tokens_estimated)
-    SELECT id, 0, 'model-' || right(id, 6)::int % 4, id, '', 1, 4000, 1, 1 FROM nightrate.batches
-     WHERE id LIKE 'batch_m%'
+    SELECT id, 0, model, id, '', 1, rows, 1, 1 FROM nightrate.drawn_batches ORDER BY number
     """,
     """
-    INSERT INTO nightrate.packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, ended_at)
-    SELECT 'pack_' || batches.id, 'pool-' || CAST(right(batches.id, 6) AS int) % 4, model, model || '@int8', batches.endpoint, tier, 'committed', 1, 1, created_at
-      FROM nightrate.batches JOIN nightrate.shards ON batch_id = batches.id WHERE batches.id LIKE 'batch_m%'
+    INSERT INTO nightrate.packs (id, pool, model, variant, endpoint, tier, state, ordinal, predicted_seconds, lease_token,
+                                 created_at, ended_at)
+    SELECT drawn_packs.id, pool, model, model || '@int8', '/v1/chat/completions', drawn_packs.tier,
+           CASE WHEN ended_us IS NULL THEN 'retryable' ELSE 'committed' END, 1, predicted_seconds, attempts,
+           CAST(:start AS timestamptz) + packed_us * interval '1 microsecond',
+           CAST(:start AS timestamptz) + ended_us * interval '1 microsecond'
+      FROM nightrate.drawn_packs JOIN nightrate.drawn_batches ON drawn_batches.id = batch_id
+     ORDER BY drawn_packs.id
     """,
     """
     INSERT INTO nightrate.workers (id, pool, market, host, pid, state, variants, rate_micros_per_hour,
                                    list_rate_micros_per_hour, contracted_rate_micros_per_hour,
                                    billed_rate_micros_per_hour, on_demand_rate_micros_per_hour, currency, provider,
                                    instance_type, region, zone, started_at)
-    SELECT 'wrk_m' || n, 'pool-' || n % 4, CASE WHEN is_spot THEN 'spot' ELSE 'on_demand' END, 'h', n, 'ready', '{}',
+    SELECT 'wrk_m' || number, pool, CASE WHEN is_spot THEN 'spot' ELSE 'on_demand' END, 'h', number, 'ready', '{}',
            rate * 95 / 100, rate, rate * 97 / 100, rate * 96 / 100, CASE WHEN is_spot THEN rate * 3 ELSE rate END, 'USD', 'aws',
-           'g6.' || (1 + n % 4) || 'xlarge', 'us-east-1', 'us-east-1' || (ARRAY['a', 'b'])[1 + n % 2], CAST(:start AS timestamptz)
-      FROM generate_series(0, :workers - 1) AS n,
-           LATERAL (SELECT n % 4 < 3 AS is_spot, 300000 + 10000 * (:draw(n, 9) % 50) AS rate) AS drawn
+           'g6.' || (1 + right(pool, 1)::int) || 'xlarge', 'us-east-1', 'us-east-1' || (ARRAY['a', 'b'])[1 + place % 2],
+           CAST(:start AS timestamptz) + started_us * interval '1 microsecond'
+      FROM nightrate.drawn_lives,
+           LATERAL (SELECT pool <> :on_demand_pool AS is_spot, 300000 + 10000 * (:draw(number, 9) % 50) AS rate) AS drawn
+     ORDER BY number
     """,
-    """
-    -- Spans of a day, by worker: cut at seconds that are drawn, so that they follow one another. The drawn ones have ids
-    -- of their own, for all that is posted of them.
-    CREATE TABLE nightrate.drawn_spans (
-        worker int, number int, start_us bigint, stop_us bigint, kind text, first_batch int, second_batch int)
-    """,
+    "CREATE INDEX ON nightrate.drawn_spans (day)",
+    "CREATE INDEX ON nightrate.drawn_parts (day)",
 )
 _DAY = (
-    "TRUNCATE nightrate.drawn_spans",
-    """
-    INSERT INTO nightrate.drawn_spans
-    SELECT worker, number, start_us, stop_us,
-           CASE WHEN luck < 80 THEN 'work' WHEN luck < 91 THEN 'idle' WHEN luck < 95 THEN 'load'
-                WHEN luck < 97 THEN 'preempted' WHEN luck < 99 THEN 'retried' ELSE 'late' END,
-           -- A pool is of one kind of machine and has batches of its own: every fourth, and of these the latest.
-           greatest(0, latest / 4 - :draw(seed, 22) % 7) * 4 + worker % 4,
-           -- What shares a pack is of one model and one tier: the sixteenth before it, or that before.
-           CASE WHEN :draw(seed, 23) % 10 < 3 AND latest > 60
-                THEN (latest / 4 - :draw(seed, 22) % 7) * 4 + worker % 4 - 16 * (1 + :draw(seed, 24) % 2) END
-      FROM (SELECT worker, number, worker * 100000 + number AS seed,
-                   CAST(number AS bigint) * :span_us + CASE WHEN number = 0 THEN 0 ELSE :draw(worker * 100000 + number, 20) % (:span_us / 3) END
-                       AS start_us,
-                   CAST(number + 1 AS bigint) * :span_us + :draw(worker * 100000 + number + 1, 20) % (:span_us / 3) AS stop_us
-              FROM generate_series(0, :workers - 1) AS worker,
-                   generate_series(:day * :spans_a_day, (:day + 1) * :spans_a_day - 1) AS number) AS cut,
-           LATERAL (SELECT :draw(seed, 21) % 100 AS luck,
-                           least(:batches - 4, start_us * :batches / :month_us) AS latest) AS drawn
-     ORDER BY worker, number
-    """,
     """
     INSERT INTO nightrate.worker_intervals (worker_id, start_us, stop_us, kind, pack_id, lease_token, model, variant, tokens,
                                             rate_micros_per_hour, cost_micros, split_rule)
-    SELECT workers.id, start_us, stop_us, kind, packs.id, CASE WHEN packs.id IS NOT NULL THEN 1 END, packs.model, packs.variant, 0,
+    SELECT workers.id, start_us, stop_us, kind, packs.id, spans.lease_token, packs.model, packs.variant, 0,
            rate_micros_per_hour,
            div(rate_micros_per_hour::numeric * stop_us, 3600000000) - div(rate_micros_per_hour::numeric * start_us, 3600000000),
            CASE WHEN packs.id IS NOT NULL THEN 'predicted_cost_v1' END
-      FROM nightrate.drawn_spans JOIN nightrate.workers ON workers.id = 'wrk_m' || worker
-      LEFT JOIN nightrate.packs ON kind = 'work' AND packs.id = 'pack_batch_m' || lpad(first_batch::text, 6, '0')
-     ORDER BY worker, number
+      FROM nightrate.drawn_spans AS spans JOIN nightrate.workers ON workers.id = 'wrk_m' || life
+      LEFT JOIN nightrate.packs ON packs.id = spans.pack_id
+     WHERE day = :day ORDER BY life, start_us
     """,
     """
     INSERT INTO nightrate.transactions (key, kind, category, period_start, period_stop, worker_id, start_us, pack_id,
                                         lease_token, method, currency)
-    SELECT 'interval:' || spans.worker_id || ':' || spans.start_us, 'accrual', 'compute',
-           started_at + spans.start_us * interval '1 microsecond', started_at + spans.stop_us * interval '1 microsecond',
-           spans.worker_id, spans.start_us, pack_id, lease_token, split_rule, currency
-      FROM nightrate.drawn_spans JOIN nightrate.workers ON workers.id = 'wrk_m' || worker
-      JOIN nightrate.worker_intervals AS spans ON spans.worker_id = workers.id AND spans.start_us = drawn_spans.start_us
-     ORDER BY spans.start_us
+    SELECT 'interval:' || workers.id || ':' || start_us, 'accrual', 'compute',
+           started_at + start_us * interval '1 microsecond', started_at + stop_us * interval '1 microsecond',
+           workers.id, start_us, pack_id, lease_token, CASE WHEN pack_id IS NOT NULL THEN 'predicted_cost_v1' END, currency
+      FROM nightrate.drawn_spans JOIN nightrate.workers ON workers.id = 'wrk_m' || life
+     WHERE day = :day ORDER BY started_at + start_us * interval '1 microsecond', life
     """,
     """
     INSERT INTO nightrate.entries (transaction_id, line, account, batch_id, list_micros, contracted_micros, effective_micros,
                                    billed_micros, on_demand_micros, charged_micros, row_count, input_tokens, output_tokens)
     WITH priced AS (
-        SELECT transactions.id, drawn_spans.*, workers.pool,
-               worker * 100000 + number AS seed,
-               div(list_rate_micros_per_hour::numeric * stop_us, 3600000000) - div(list_rate_micros_per_hour::numeric * drawn_spans.start_us, 3600000000) AS list,
-               div(contracted_rate_micros_per_hour::numeric * stop_us, 3600000000) - div(contracted_rate_micros_per_hour::numeric * drawn_spans.start_us, 3600000000) AS contracted,
-               div(rate_micros_per_hour::numeric * stop_us, 3600000000) - div(rate_micros_per_hour::numeric * drawn_spans.start_us, 3600000000) AS effective,
-               div(billed_rate_micros_per_hour::numeric * stop_us, 3600000000) - div(billed_rate_micros_per_hour::numeric * drawn_spans.start_us, 3600000000) AS billed,
-               div(on_demand_rate_micros_per_hour::numeric * stop_us, 3600000000) - div(on_demand_rate_micros_per_hour::numeric * drawn_spans.start_us, 3600000000) AS on_demand
-          FROM nightrate.drawn_spans JOIN nightrate.workers ON workers.id = 'wrk_m' || worker
-          JOIN nightrate.transactions ON transactions.worker_id = workers.id AND transactions.start_us = drawn_spans.start_us),
+        SELECT transactions.id, spans.life, spans.start_us, spans.kind, workers.pool,
+               div(list_rate_micros_per_hour::numeric * spans.stop_us, 3600000000) - div(list_rate_micros_per_hour::numeric * spans.start_us, 3600000000) AS list,
+               div(contracted_rate_micros_per_hour::numeric * spans.stop_us, 3600000000) - div(contracted_rate_micros_per_hour::numeric * spans.start_us, 3600000000) AS contracted,
+               div(rate_micros_per_hour::numeric * spans.stop_us, 3600000000) - div(rate_micros_per_hour::numeric * spans.start_us, 3600000000) AS effective,
+               div(billed_rate_micros_per_hour::numeric * spans.stop_us, 3600000000) - div(billed_rate_micros_per_hour::numeric * spans.start_us, 3600000000) AS billed,
+               div(on_demand_rate_micros_per_hour::numeric * spans.stop_us, 3600000000) - div(on_demand_rate_micros_per_hour::numeric * spans.start_us, 3600000000) AS on_demand
+          FROM nightrate.drawn_spans AS spans JOIN nightrate.workers ON workers.id = 'wrk_m' || life
+          JOIN nightrate.transactions ON transactions.worker_id = workers.id AND transactions.start_us = spans.start_us
+         WHERE day = :day),
     shared AS (
-        -- One batch has all of it; of two, the second has two fifths, rounded down.
-        SELECT id, seed, 0 AS place, first_batch AS batch,
-               CASE WHEN second_batch IS NULL THEN list ELSE list - div(list * 2, 5) END AS list,
-               CASE WHEN second_batch IS NULL THEN contracted ELSE contracted - div(contracted * 2, 5) END AS contracted,
-               CASE WHEN second_batch IS NULL THEN effective ELSE effective - div(effective * 2, 5) END AS effective,
-               CASE WHEN second_batch IS NULL THEN billed ELSE billed - div(billed * 2, 5) END AS billed,
-               CASE WHEN second_batch IS NULL THEN on_demand ELSE on_demand - div(on_demand * 2, 5) END AS on_demand
-          FROM priced WHERE kind = 'work'
-        UNION ALL
-        SELECT id, seed, 1, second_batch, div(list * 2, 5), div(contracted * 2, 5), div(effective * 2, 5), div(billed * 2, 5), div(on_demand * 2, 5)
-          FROM priced WHERE kind = 'work' AND second_batch IS NOT NULL),
+        -- Parts telescope, too: together they are the span, to the micro-unit.
+        SELECT id, place, batch_id, row_count, input_tokens, output_tokens,
+               div(list * to_us, whole_us) - div(list * from_us, whole_us) AS list,
+               div(contracted * to_us, whole_us) - div(contracted * from_us, whole_us) AS contracted,
+               div(effective * to_us, whole_us) - div(effective * from_us, whole_us) AS effective,
+               div(billed * to_us, whole_us) - div(billed * from_us, whole_us) AS billed,
+               div(on_demand * to_us, whole_us) - div(on_demand * from_us, whole_us) AS on_demand
+          FROM priced JOIN nightrate.drawn_parts AS parts ON parts.day = :day AND parts.life = priced.life AND parts.start_us = priced.start_us),
     charged AS (
-        SELECT shared.*, batches.id AS batch_id, batches.tier, div(effective * charge_multiplier_ppm, 1000000) AS charge
-          FROM shared JOIN nightrate.batches ON batches.id = 'batch_m' || lpad(batch::text, 6, '0')),
+        SELECT shared.*, batches.tier, div(effective * charge_multiplier_ppm, 1000000) AS charge
+          FROM shared JOIN nightrate.batches ON batches.id = batch_id),
     lines AS (
         SELECT id, place, 'batch:' || batch_id AS account, batch_id, list, contracted, effective, billed, on_demand, charge,
-               40 + :draw(seed, 30 + place) % 42 AS rows_had,
-               (40 + :draw(seed, 30 + place) % 42) * (200 + :draw(seed, 31) % 600) AS inputs,
-               (40 + :draw(seed, 30 + place) % 42) * (50 + :draw(seed, 32) % 250) AS outputs
+               row_count, input_tokens, output_tokens
           FROM charged
         UNION ALL
-        SELECT id, 2, 'overhead:' || kind, NULL, list, contracted, effective, billed, on_demand, 0, 0, 0, 0 FROM priced WHERE kind <> 'work'
+        SELECT id, 1000, 'overhead:late', NULL, sum(list), sum(contracted), sum(effective), sum(billed), sum(on_demand), 0, 0, 0, 0
+          FROM shared WHERE batch_id IS NULL GROUP BY id
         UNION ALL
-        SELECT id, 3, 'supplier:' || pool, NULL, -list, -contracted, -effective, -billed, -on_demand, 0, 0, 0, 0 FROM priced
+        SELECT id, 1000, 'overhead:' || kind, NULL, list, contracted, effective, billed, on_demand, 0, 0, 0, 0 FROM priced WHERE kind <> 'work'
         UNION ALL
-        SELECT id, 4, 'revenue:' || tier, NULL, 0, 0, 0, 0, 0, -sum(charge), 0, 0, 0 FROM charged GROUP BY id, tier)
+        SELECT id, 1001, 'supplier:' || pool, NULL, -list, -contracted, -effective, -billed, -on_demand, 0, 0, 0, 0 FROM priced
+        UNION ALL
+        SELECT id, 1002, 'revenue:' || tier, NULL, 0, 0, 0, 0, 0, -sum(charge), 0, 0, 0 FROM charged GROUP BY id, tier)
     SELECT id, row_number() OVER (PARTITION BY id ORDER BY place, account) - 1, account, batch_id, list, contracted, effective,
-           billed, on_demand, charge, rows_had, inputs, outputs
+           billed, on_demand, charge, row_count, input_tokens, output_tokens
       FROM lines
     """,
     """
     -- What is trued up a day later: every worker's day, by some micro-units.
     WITH posted AS (
         INSERT INTO nightrate.transactions (key, kind, category, period_start, period_stop, worker_id, source, currency)
-        SELECT 'settlement:wrk_m' || n || ':' || :day, 'settlement', 'compute', at, at + interval '1 day', 'wrk_m' || n,
+        SELECT 'settlement:wrk_m' || life || ':' || :day, 'settlement', 'compute', at, at + interval '1 day', 'wrk_m' || life,
                'spot prices', 'USD'
-          FROM generate_series(0, :workers - 1) AS n,
+          FROM (SELECT DISTINCT life FROM nightrate.drawn_spans WHERE day = :day ORDER BY life) AS lived,
                LATERAL (SELECT CAST(:start AS timestamptz) + :day * interval '1 day' AS at) AS began
         RETURNING id, worker_id)
     INSERT INTO nightrate.entries (transaction_id, line, account, list_micros, contracted_micros, effective_micros,
@@ -181,40 +184,39 @@ _DAY = (
       FROM posted, (VALUES (0, 'overhead:storage', 1), (1, 'supplier:s3', -1)) AS lines (line, account, sign)
     """,
 )
-_LAST = ("DROP TABLE nightrate.drawn_spans", "VACUUM (ANALYZE)")
+_LAST = (
+    """
+    UPDATE nightrate.workers SET uptime_us = until_us, heartbeat_at = started_at + until_us * interval '1 microsecond'
+      FROM nightrate.drawn_lives WHERE id = 'wrk_m' || number
+    """,
+    """
+    UPDATE nightrate.workers SET ended_at = heartbeat_at, end_cause = 'interrupted', state = CASE WHEN is_lost THEN 'lost' ELSE 'stopped' END
+      FROM nightrate.drawn_lives WHERE id = 'wrk_m' || number AND is_over
+    """,
+    "DROP TABLE nightrate.drawn_batches, nightrate.drawn_packs, nightrate.drawn_lives, nightrate.drawn_spans, nightrate.drawn_parts",
+    "VACUUM (ANALYZE)",
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Month:
-    """What to draw."""
-
-    first: date = date(2026, 11, 1)
-    days: int = 30
-    tenants: int = 10
-    batches: int = 5_000
-    workers: int = 40
-    #: A million entries in thirty days.
-    spans_a_day: int = 276
-    seed: int = 1
-
-
-def fill(url: str, month: Month, *, tell: Callable[[str], None] = lambda _: None) -> None:
+def fill(url: str, month: Month, simulated: Simulated, *, tell: Callable[[str], None] = lambda _: None) -> None:
     """Fill an empty, migrated database."""
-    day_us = 86_400_000_000
     values = {
         "tenants": month.tenants,
-        "batches": month.batches,
-        "workers": month.workers,
         "start": f"'{datetime.combine(month.first, datetime.min.time(), UTC).isoformat()}'",
-        "month_us": month.days * day_us,
-        "span_us": day_us // month.spans_a_day,
-        "spans_a_day": month.spans_a_day,
+        "on_demand_pool": f"'pool-{month.pools - 1}'",
     }
     with connect(url) as connection:
         connection.execute("SET timezone TO 'UTC'")
         with connection.transaction():
+            for statement in _STAGES:
+                connection.execute(statement)  # type: ignore[arg-type]
+            for table, rows in tables_of(simulated).items():
+                with connection.cursor().copy(f"COPY nightrate.{table} FROM STDIN") as copy:  # type: ignore[arg-type]
+                    for row in rows:
+                        copy.write_row(row)
             for statement in _STATEMENTS:
                 connection.execute(_written(statement, values, month.seed))
+        connection.execute("ANALYZE")
         for number in range(month.days):
             # A day a transaction: what it adds to a row of a worker is walked through again and again until it ends.
             with connection.transaction():
@@ -225,6 +227,80 @@ def fill(url: str, month: Month, *, tell: Callable[[str], None] = lambda _: None
             tell(f"{month.first + timedelta(days=number)} is posted")
         for statement in _LAST:
             connection.execute(statement)  # type: ignore[arg-type]
+
+
+def tables_of(simulated: Simulated) -> dict[str, Iterable[Sequence[object]]]:
+    """Return what the simulation says, row by row."""
+    return {
+        "drawn_batches": _batches(simulated),
+        "drawn_packs": _packs(simulated),
+        "drawn_lives": (
+            (number, life.pool, life.worker, life.started_us, life.until_us, life.is_over, life.is_lost)
+            for number, life in enumerate(simulated.lives)
+        ),
+        "drawn_spans": (
+            (life.day_of(span), number, span.start_us, span.stop_us, span.kind.value, span.pack_id, span.lease_token)
+            for number, life in enumerate(simulated.lives)
+            for span in life.spans
+        ),
+        "drawn_parts": _parts(simulated),
+    }
+
+
+def _batches(simulated: Simulated) -> Iterator[Sequence[object]]:
+    for number, arrival in enumerate(simulated.arrivals):
+        yield (
+            number,
+            arrival.batch_id,
+            arrival.tenant_id,
+            arrival.tier.value,
+            DEFAULT_WINDOWS[arrival.tier],
+            arrival.model,
+            round(arrival.estimated.rows),
+            round(arrival.at_seconds * MICROSECONDS),
+            round(arrival.window_seconds * MICROSECONDS),
+        )
+
+
+def _packs(simulated: Simulated) -> Iterator[Sequence[object]]:
+    # The last attempt at a pack says where it stands; one that left nobody anything to pay names no batch.
+    attempts: dict[PackId, list[PackRecord]] = {}
+    for pack in simulated.record.packs:
+        attempts.setdefault(pack.pack_id, []).append(pack)
+    for pack_id, tries in attempts.items():
+        last, batch_id = tries[-1], next((batch for each in tries for _, batch, _ in each.shares), None)
+        if batch_id is not None:
+            yield (
+                pack_id,
+                last.pool,
+                last.tier.value,
+                batch_id,
+                last.predicted_seconds,
+                round(last.packed_at * MICROSECONDS),
+                None if last.is_lost else round(last.to_seconds * MICROSECONDS),
+                len(tries),
+            )
+
+
+def _parts(simulated: Simulated) -> Iterator[Sequence[object]]:
+    for number, life in enumerate(simulated.lives):
+        for span in life.spans:
+            whole, at = sum(part.weight_us for part in span.parts), 0
+            for place, part in enumerate(span.parts):
+                yield (
+                    life.day_of(span),
+                    number,
+                    span.start_us,
+                    place,
+                    part.batch_id,
+                    at,
+                    at + part.weight_us,
+                    whole,
+                    part.rows,
+                    part.input_tokens,
+                    part.output_tokens,
+                )
+                at += part.weight_us
 
 
 def _written(statement: str, values: dict[str, object], seed: int) -> str:

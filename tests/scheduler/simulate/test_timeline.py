@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from pipeline.domain.ids import BatchId, TenantId
+from pipeline.domain.ids import BatchId, PackId, TenantId
 from pipeline.domain.promises import Promise
 from pipeline.domain.tiers import Tier
 from scheduler.simulate.record import BatchRecord, PackRecord, Record
@@ -14,6 +14,7 @@ from scheduler.simulate.timeline import page_of
 
 def pack(tier: Tier, begin: float, end: float, *, worker: int = 0, is_lost: bool = False) -> PackRecord:
     return PackRecord(
+        pack_id=PackId("pack_1"),
         pool="cpu",
         worker=worker,
         tier=tier,
@@ -24,6 +25,7 @@ def pack(tier: Tier, begin: float, end: float, *, worker: int = 0, is_lost: bool
         is_lost=is_lost,
         is_whole=not is_lost,
         shares=(),
+        rows=(),
     )
 
 
