@@ -176,8 +176,8 @@ bench-forecast: .venv/.dev  ## How well demand is foreseen, beside known methods
 	@$(if $(THETA),$(MAKE) --silent .venv-forecast/.run)
 	@$(call report,forecast,tests.bench.bench_forecast $(if $(DATA),--data $(DATA)) $(if $(THETA),--theta .venv-forecast/bin/python))
 
-bench-cost-views: .venv/.dev  ## The views of costs on a month of a million entries
-	@$(call report,cost-views,tests.bench.bench_cost_views)
+bench-cost-views: .venv/.dev  ## The views of costs on a simulated month of a million entries (DAYS=n for fewer)
+	@$(call report,cost-views,tests.bench.bench_cost_views $(if $(DAYS),--days $(DAYS)))
 
 test-focus: .venv/.dev .venv-focus/.run  ## What the FOCUS validator says of an export, of the part that it knows: 1.0
 	$(RUN) -m tests.pipeline.report.judge_focus .venv-focus/bin/focus-validator

@@ -34,7 +34,8 @@ class Month:
     rows_a_month: int = 20_000_000
     workers: int = 12
     pools: int = 4
-    pack_seconds: float = 600.0
+    #: What a cycle costs is spent once a pack: long ones let a month be simulated in minutes.
+    pack_seconds: float = 900.0
     #: How often a worker commits what it has of a pack. With what the others say, a million entries in thirty days.
     commit_seconds: float = 72.0
     seed: int = 1
@@ -53,7 +54,7 @@ class Month:
 
     @property
     def row_seconds(self) -> float:
-        """What a row takes a worker, for four fifths of the fleet's time in all."""
+        """Return what a row takes a worker: all of them keep the fleet busy for three quarters of its time."""
         return 0.76 * self.workers * 30 * DAY_SECONDS / self.rows_a_month
 
 
@@ -73,7 +74,7 @@ def arrivals(month: Month) -> tuple[Arrival, ...]:
     )
     kept = [drawn[place] for place in sorted(random.sample(range(len(drawn)), month.batches))]
     models = random.choices(list(MODELS), weights=list(MODELS.values()), k=len(kept))
-    # The model that most want gets no more than its share of rows either: a pool would be behind for days.
+    # Each model has its share of rows exactly: by chance, a few large batches would keep a pool behind for days.
     of_model = {
         model: sum(_weight(each) for each, its in zip(kept, models, strict=True) if its == model) for model in MODELS
     }
