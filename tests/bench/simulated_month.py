@@ -80,13 +80,19 @@ def arrivals(month: Month) -> tuple[Arrival, ...]:
     }
     scale = {model: share * month.rows / of_model[model] for model, share in MODELS.items() if of_model[model]}
     found = [
-        _scaled(each, number, model, max(1, round(_weight(each) * scale[model])))
+        replace(
+            _scaled(each, max(1, round(_weight(each) * scale[model]))),
+            batch_id=BatchId(f"batch_m{number:06d}"),
+            tenant_id=TenantId(f"tnt_m{int(each.tenant_id.removeprefix('tnt_'))}"),
+            model=model,
+            template=number % 50,
+        )
         for number, (each, model) in enumerate(zip(kept, models, strict=True))
     ]
     largest = max(range(len(found)), key=lambda place: found[place].estimated.rows)
     missing = month.rows - sum(round(each.estimated.rows) for each in found)
     rows = round(found[largest].estimated.rows) + missing
-    found[largest] = _scaled(found[largest], largest, found[largest].model, rows)
+    found[largest] = _scaled(found[largest], rows)
     return tuple(found)
 
 
@@ -95,19 +101,11 @@ def _weight(arrival: Arrival) -> float:
     return arrival.estimated.rows * (0.2 if arrival.tier is Tier.URGENT else 1.0)
 
 
-def _scaled(arrival: Arrival, number: int, model: str, rows: int) -> Arrival:
-    share, size = rows / arrival.estimated.rows, arrival.estimated
-    return replace(
-        arrival,
-        batch_id=BatchId(f"batch_m{number:06d}"),
-        tenant_id=TenantId(f"tnt_m{int(str(arrival.tenant_id).removeprefix('tnt_').removeprefix('m'))}"),
-        model=model,
-        at_seconds=arrival.at_seconds,
-        estimated=replace(
-            size, rows=rows, input_tokens=size.input_tokens * share, output_tokens=size.output_tokens * share
-        ),
-        template=number % 50,
-    )
+def _scaled(arrival: Arrival, rows: int) -> Arrival:
+    size = arrival.estimated
+    share = rows / size.rows
+    scaled = replace(size, rows=rows, input_tokens=size.input_tokens * share, output_tokens=size.output_tokens * share)
+    return replace(arrival, estimated=scaled)
 
 
 def fleet(month: Month) -> Fleet:
