@@ -11,9 +11,11 @@ import pytest
 
 from pipeline.domain.lifecycle import IntervalKind
 from storage.migrations import upgrade
+from tests.bench.bench_cost_views import measured
 from tests.bench.seeded_month import fill, tables_of
 from tests.bench.simulated_month import Month, Simulated, simulate
 from tests.services import connect, running_postgres
+from tests.storage.duck import EXAMPLES
 
 SMALL = Month(days=1, batches_a_month=1_200, rows_a_month=900_000, workers=8, pack_seconds=1_800, commit_seconds=600)
 
@@ -99,3 +101,15 @@ def test_the_journal_says_what_was_simulated(simulated: Simulated, url: str) -> 
     assert dict(rows) == of_batch
     assert dict(seconds) == of_kind
     assert lost == sum(life.is_lost for life in simulated.lives) > 0
+
+
+def test_views_reports_and_exports_of_a_simulated_month_agree(url: str) -> None:
+    report = measured(url, SMALL)
+
+    assert report["reports_equal_duckdb"] is True
+    assert report["sums_that_differ_from_the_journal"] == 0
+    exports = report["focus"]
+    assert isinstance(exports, dict)
+    assert all(each["rows"] > 0 == each["rows_that_fail_the_schema"] for each in exports.values())
+    assert isinstance(report["queries_seconds"], dict)
+    assert set(report["queries_seconds"]) == {path.stem for path in EXAMPLES.glob("*.sql")}
