@@ -127,6 +127,11 @@ class Ec2Provider:
             asked = regions or (self.terms.region,)
             return placement_scores(self._client, instance_types, count=count, regions=asked, by_zone=by_zone)
 
+    def spot_scores(self, instance_types: Sequence[str]) -> Mapping[str, int]:
+        """Return the scores of the region's zones by their ids; of zones that EC2 does not list nothing is known."""
+        scores = self.placement_scores(instance_types)
+        return {score.zone_id or score.region: score.score for score in scores}
+
     def _started_earlier(self, worker_ids: Sequence[WorkerId]) -> dict[WorkerId, Launched]:
         """Return which workers have or had a machine; of several, that of the first launch."""
         found: dict[WorkerId, Launched] = {}

@@ -11,6 +11,7 @@ from typing import Final
 
 from pipeline.app.fleet_expected import Expectations
 from pipeline.app.fleet_learning import sightings_of
+from pipeline.app.fleet_priors import spot_priors
 from pipeline.app.fleet_reach import pools_within_reach
 from pipeline.app.fleet_view import FleetKnowledge, offers_of, view_of
 from pipeline.app.machines import MachineKeeper
@@ -79,6 +80,7 @@ class FleetDuty:
         self._next_at = 0.0
         self._learn_survivals = learn_survivals
         self._learn_at = 0.0
+        self._priors: dict[str, float] = {}
 
     def run_once(self) -> bool:
         """Decide, and bring it about, unless it is too soon; there is never more at once."""
@@ -132,21 +134,23 @@ class FleetDuty:
             policy=policy_of(settings),
             variants=self._stack.variants(),
             card=self._card_at(facts.now),
+            priors=self._priors,
         )
         return replace(view_of(facts, known), expected=self._expectations.at(facts.now))
 
     def _learn(self, facts: FleetFacts) -> None:
         """Have the policy know how long offers last, by what requests have shown so far; once an hour."""
-        if self._learn_survivals is None or time.monotonic() < self._learn_at:
+        if time.monotonic() < self._learn_at:
             return
         self._learn_at = time.monotonic() + _LEARN_SECONDS
+        self._priors = spot_priors(self._offers.values(), self._providers)
         survivals = learned(
             sightings_of(facts.rented, facts.now),
             from_us=round((facts.now - _RENTED_BACK).timestamp() * 1e6),
             now_us=round(facts.now.timestamp() * 1e6),
             tick_seconds=FleetTerms().tick_seconds,
         )
-        if survivals:
+        if survivals and self._learn_survivals is not None:
             self._learn_survivals(survivals)
 
     def with_reach(self, seen: Snapshot) -> Snapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -84,6 +84,8 @@ class FleetKnowledge:
     policy: Policy
     variants: Mapping[str, ModelSpec]
     card: RateCard
+    #: By offer: how much longer than others its machines are thought to last.
+    priors: Mapping[str, float] = field(default_factory=dict)
 
 
 def view_of(facts: FleetFacts, known: FleetKnowledge) -> FleetView:
@@ -224,7 +226,7 @@ def _offer_of(
         refused_until_us=_refused_until_us(refused),
         is_available=None if seen is None else seen[0],
         available_since_us=None if seen is None else round(seen[1].timestamp() * 1e6),
-        lifetime_seconds=_lifetime_seconds(history, now) if is_spot else math.inf,
+        lifetime_seconds=_lifetime_seconds(history, now, known.priors.get(rentable.name, 1.0)) if is_spot else math.inf,
     )
 
 
@@ -268,14 +270,14 @@ def _seen(history: Sequence[Rented]) -> tuple[bool, datetime] | None:
     return is_there, since
 
 
-def _lifetime_seconds(history: Sequence[Rented], now: datetime) -> float:
-    """Return the mean life of a spot worker: time seen over takings seen, the prior counted as one of each."""
+def _lifetime_seconds(history: Sequence[Rented], now: datetime, prior: float) -> float:
+    """Return the mean life of a spot worker: time seen over takings seen, what is thought counted as one of each."""
     lived = taken = 0.0
     for each in history:
         if each.launched_at is not None:
             lived += ((each.ended_at or now) - each.launched_at).total_seconds()
             taken += each.end in {WorkerEnd.INTERRUPTED, WorkerEnd.LOST}
-    return (lived + _PRIOR_LIFE_SECONDS) / (taken + 1)
+    return (lived + prior * _PRIOR_LIFE_SECONDS) / (taken + 1)
 
 
 def _named(worker: WorkerStanding, settings: Settings) -> WorkerStanding:

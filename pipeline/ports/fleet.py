@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.errors import NightrateError
@@ -343,6 +343,17 @@ class MachineProvider(Protocol):
 
     def machines(self) -> list[Machine]:
         """Return all machines with our mark that are not gone, those that nobody remembers included."""
+
+
+@runtime_checkable
+class SpotScorer(Protocol):
+    """A provider that says how likely spot machines are to be had and kept: a first guess, and no promise."""
+
+    def spot_scores(self, instance_types: Sequence[str]) -> Mapping[str, int]:
+        """Return scores from 1 to 10 by zone, as offers may name it, or by region; 5 is neither good nor bad.
+
+        Raises `ProviderUnavailableError`.
+        """
 
 
 # --- what a machine hears of its end ------------------------------------------------------------
