@@ -112,6 +112,10 @@ class TenantSettings(PlanSettings):
     input_prefixes: list[str] = Field(
         default_factory=list, description="Places that it may name input files of, besides everybody's."
     )
+    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Where its rows may run: in pools of which [rate_card.pools] names one of these regions. Default: anywhere.",
+    )
 
 
 class Settings(BaseSettings):

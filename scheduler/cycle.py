@@ -73,7 +73,7 @@ def decide(
     purses = Purses(lineup, outlook, snapshot.budgets)
     refusals = refusals_of(
         lineup,
-        outlook.routes,
+        outlook,
         now_us=snapshot.now_us,
         can_wait=promises.can_wait(),
         purses=purses,

@@ -10,8 +10,8 @@ from pipeline.domain.reasons import Reason
 from scheduler.columns import Flags, Integers
 from scheduler.deadlines import is_overdue
 from scheduler.lineup import Lineup
+from scheduler.outlook import Outlook
 from scheduler.purses import Purses
-from scheduler.routing import Routes
 
 #: Why a backlog may have no pack now, the first that holds first: what ends it, what its user can change, what its
 #: platform can.
@@ -28,13 +28,13 @@ REFUSALS: Final = (
 )
 
 
-def refusals_of(lineup: Lineup, routes: Routes, *, now_us: int, can_wait: Flags, purses: Purses) -> Integers:
+def refusals_of(lineup: Lineup, outlook: Outlook, *, now_us: int, can_wait: Flags, purses: Purses) -> Integers:
     """Return for each backlog why it may have no pack now, as an index of `REFUSALS`, or -1 where it may.
 
     What is held back competes once it cannot wait.
     """
-    is_coming = lineup.in_lanes((model, tier) in routes.coming for tier, model, _endpoint in lineup.lanes)
-    is_served = lineup.in_lanes((model, tier) in routes.served for tier, model, _endpoint in lineup.lanes)
+    is_served = outlook.is_served_now(lineup)
+    is_coming = outlook.is_served_later(lineup) & ~is_served
     holds: dict[Reason, Flags] = {
         # Workers drop rows of an overdue batch anyway, so a pack of them is waste.
         Reason.DEADLINE_PASSED: is_overdue(lineup.deadline_at_us, now_us=now_us),

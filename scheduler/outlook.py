@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,7 @@ class Outlook:
         self._predictions = predictions
         self._policy = policy
         self._pools = tuple(pool.pool for pool in snapshot.pools if pool.workers > 0)
+        self._reached = tuple(pool.pool for pool in snapshot.pools if pool.workers_promised_on > 0)
         self._rates = {pool.pool: pool.rate_micros_per_hour for pool in snapshot.pools}
         #: Pools and variants by model and tier, once somebody asked.
         self._places: dict[tuple[str, Tier], tuple[tuple[str, str], ...]] = {}
@@ -60,9 +61,31 @@ class Outlook:
 
     def is_served(self, lineup: Lineup, pool: str) -> Flags:
         """Return which of the backlogs the pool runs."""
-        return lineup.in_lanes(
+        is_routed = lineup.in_lanes(
             self.routes.variant_for(model, tier, pool) is not None for tier, model, _endpoint in lineup.lanes
         )
+        return is_routed & self._may_run(lineup, pool)
+
+    def is_served_now(self, lineup: Lineup) -> Flags:
+        """Return which of the backlogs some pool with a worker runs."""
+        return self._is_served_by_any(lineup, self._pools)
+
+    def is_served_later(self, lineup: Lineup) -> Flags:
+        """Return which of the backlogs some pool runs that has workers, or can be brought to some."""
+        return self._is_served_by_any(lineup, self._reached)
+
+    def _is_served_by_any(self, lineup: Lineup, pools: Iterable[str]) -> Flags:
+        found = np.zeros(len(lineup), dtype=np.bool_)
+        for pool in pools:
+            found |= self.is_served(lineup, pool)
+        return found
+
+    def _may_run(self, lineup: Lineup, pool: str) -> Flags:
+        if not self._policy.tenant_pools:
+            return np.ones(len(lineup), dtype=np.bool_)
+        allowed = np.fromiter((self._policy.may_run(tenant, pool) for tenant in lineup.tenants), np.bool_)
+        chosen: Flags = allowed[lineup.tenant]
+        return chosen
 
     def row_seconds_of(self, backlog: Backlog) -> Callable[[OpenShard], float]:
         """Return the function that tells the seconds of a row of a shard, where it takes longest: no pack is longer."""
@@ -107,6 +130,7 @@ class Outlook:
                     variant,
                     pool,
                 )
+        seconds[~self._may_run(lineup, pool)] = math.nan
         return seconds
 
     def seconds_anywhere(self, lineup: Lineup) -> Floats:

@@ -54,6 +54,8 @@ class Policy:
     tenant_weights: Mapping[TenantId, float] = field(default_factory=dict)
     #: The share of a pool's workers that a tenant may have at once, however idle the others are.
     tenant_limits: Mapping[TenantId, float] = field(default_factory=dict)
+    #: The pools that a tenant's rows may run in, of tenants whose rows may not run everywhere.
+    tenant_pools: Mapping[TenantId, frozenset[str]] = field(default_factory=dict)
     #: In what time a debt of a tenant or tier without rows halves: what was used long ago counts for less.
     debt_half_life_seconds: float = 6 * 3600.0
 
@@ -62,7 +64,7 @@ class Policy:
         for each in fields(self):
             value = getattr(self, each.name)
             values = value.values() if isinstance(value, Mapping) else (value,)
-            if each.name not in _MAY_BE_ZERO and any(number <= 0 for number in values):
+            if each.name not in {*_MAY_BE_ZERO, "tenant_pools"} and any(number <= 0 for number in values):
                 raise ValueError(f"{each.name} must be positive")
         if self.promised_share > 1 or any(limit > 1 for limit in self.tenant_limits.values()):
             raise ValueError("promised_share and tenant_limits must not exceed 1")
@@ -80,6 +82,11 @@ class Policy:
     def tenant_weight(self, tenant_id: TenantId) -> float:
         """Return a tenant's share of its tier, relative to the other tenants' weights."""
         return float(self.tenant_weights.get(tenant_id, 1.0))
+
+    def may_run(self, tenant_id: TenantId, pool: str) -> bool:
+        """Say whether a tenant's rows may run in a pool."""
+        allowed = self.tenant_pools.get(tenant_id)
+        return allowed is None or pool in allowed
 
     def packs_of_tenant_max(self, tenant_id: TenantId, *, workers: int) -> float:
         """Return how many packs a tenant may have on their way in a pool; one at least."""

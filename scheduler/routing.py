@@ -14,24 +14,16 @@ class Routes:
     """The variant for each pool, model and tier that has one; made once a cycle."""
 
     variants: dict[tuple[str, str, Tier], str]
-    #: Each model and tier that some pool can run.
-    served: frozenset[tuple[str, Tier]]
-    #: Each that only pools can run which have no worker now and can be brought to some.
-    coming: frozenset[tuple[str, Tier]] = frozenset()
 
     @classmethod
     def over(cls, pools: Iterable[PoolView]) -> Routes:
         """Return the routes of these pools; one that has no workers and can be brought to none has none."""
         variants: dict[tuple[str, str, Tier], str] = {}
-        served: set[tuple[str, Tier]] = set()
         for pool in pools:
             # The dearest first, so that the cheapest is what stays.
             for serving in sorted(pool.servings, key=_preference, reverse=True) if pool.workers_promised_on else ():
                 variants.update({(pool.pool, serving.model, tier): serving.variant for tier in serving.tiers})
-                if pool.workers > 0:
-                    served.update((serving.model, tier) for tier in serving.tiers)
-        routed = {(model, tier) for _pool, model, tier in variants}
-        return cls(variants, frozenset(served), frozenset(routed - served))
+        return cls(variants)
 
     def variant_for(self, model: str, tier: Tier, pool: str) -> str | None:
         """Return what runs the tier's rows in this pool, or None when nothing there may."""

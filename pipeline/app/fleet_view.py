@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from pipeline.config import Settings
 from pipeline.domain.costs.prices import Market
 from pipeline.domain.costs.rate_card import Offer, PriceUnknownError, RateCard
+from pipeline.domain.ids import TenantId
 from pipeline.domain.lifecycle import RentalState, WorkerEnd
 from pipeline.domain.models import ModelSpec
 from pipeline.domain.promises import Promise
@@ -111,16 +113,25 @@ def view_of(facts: FleetFacts, known: FleetKnowledge) -> FleetView:
     ]
     return FleetView(
         now_us=now_us,
-        work=work_of(facts.backlogs, predictions, now_us=now_us),
+        work=work_of(facts.backlogs, predictions, now_us=now_us, regions=_regions_of(known.settings)),
         pools=tuple(pools),
         workers=tuple(_named(worker, known.settings) for worker in facts.workers),
         spend_micros_per_hour_max=known.settings.fleet.spend_micros_per_hour_max,
     )
 
 
-def work_of(backlogs: Iterable[Backlog], predictions: Predictions, *, now_us: int) -> tuple[WorkClass, ...]:
-    """Return what may run, by model, tier and deadline; what is paused or has no money left is left out."""
-    sums: dict[tuple[str, Tier, bool, int, int], list[float]] = {}
+def work_of(
+    backlogs: Iterable[Backlog],
+    predictions: Predictions,
+    *,
+    now_us: int,
+    regions: Mapping[TenantId, frozenset[str]] = MappingProxyType({}),
+) -> tuple[WorkClass, ...]:
+    """Return what may run, by model, tier, deadline and where; what is paused or has no money left is left out.
+
+    `regions` are those of tenants whose rows may not run anywhere.
+    """
+    sums: dict[tuple[str, Tier, bool, int, int, tuple[str, ...]], list[float]] = {}
     for backlog in backlogs:
         if backlog.is_paused or backlog.reason in _NO_MONEY or backlog.left.rows <= 0:
             continue
@@ -129,7 +140,8 @@ def work_of(backlogs: Iterable[Backlog], predictions: Predictions, *, now_us: in
         held = backlog.hold_until_us or 0
         from_us = held // _CLASS_US * _CLASS_US if held > now_us else 0
         due = backlog.deadline_at_us // _CLASS_US * _CLASS_US
-        key = (backlog.model, backlog.tier, backlog.promise is Promise.MADE, due, from_us)
+        within = tuple(sorted(regions.get(backlog.tenant_id, ())))
+        key = (backlog.model, backlog.tier, backlog.promise is Promise.MADE, due, from_us, within)
         total = sums.setdefault(key, [0.0, 0.0, 0.0])
         for place, amount in enumerate((size.rows, size.input_tokens, size.output_tokens)):
             total[place] += amount
@@ -141,9 +153,18 @@ def work_of(backlogs: Iterable[Backlog], predictions: Predictions, *, now_us: in
             deadline_at_us=due,
             from_us=from_us,
             size=WorkSize(rows=rows, input_tokens=inputs, output_tokens=outputs),
+            regions=frozenset(within) or None,
         )
-        for (model, tier, is_promised, due, from_us), (rows, inputs, outputs) in sorted(sums.items())
+        for (model, tier, is_promised, due, from_us, within), (rows, inputs, outputs) in sorted(sums.items())
     )
+
+
+def _regions_of(settings: Settings) -> dict[TenantId, frozenset[str]]:
+    return {
+        TenantId(tenant): frozenset(terms.regions)
+        for tenant, terms in settings.tenants.items()
+        if terms.regions is not None
+    }
 
 
 def _pool_of(

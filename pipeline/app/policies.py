@@ -23,5 +23,12 @@ def policy_of(settings: Settings) -> Policy:
         tenant_limits={
             TenantId(tenant): terms.limit for tenant, terms in settings.tenants.items() if terms.limit is not None
         },
+        tenant_pools={
+            TenantId(tenant): frozenset(
+                name for name, pool in settings.rate_card.pools.items() if pool.region in terms.regions
+            )
+            for tenant, terms in settings.tenants.items()
+            if terms.regions is not None
+        },
         debt_half_life_seconds=settings.debt_half_life_hours * 3600,
     )

@@ -92,7 +92,7 @@ class Forecast:
         self._purses = Purses(self._lineup, self._outlook, snapshot.budgets)
         refusals = refusals_of(
             self._lineup,
-            self._routes,
+            self._outlook,
             now_us=snapshot.now_us,
             can_wait=can_wait,
             purses=self._purses,
@@ -204,6 +204,8 @@ class Forecast:
         return min((self._seconds(backlog, pool) for pool, _ in places), default=0.0)
 
     def _variant(self, backlog: Backlog, pool: str) -> str | None:
+        if not self._policy.may_run(backlog.tenant_id, pool):
+            return None
         return self._routes.variant_for(backlog.model, backlog.tier, pool)
 
     def _turn_of(self, batch_id: BatchId, pools: Sequence[str]) -> Turn | None:

@@ -27,7 +27,8 @@ def may_run(pool: PoolKind, lane: Lane) -> bool:
     """Whether a pool may run such rows: any of its workers may lease a pack, so all of its offers must be where they may be."""
     if lane.model not in pool.paces or lane.tier not in pool.tiers:
         return False
-    return lane.regions is None or all(offer.region in lane.regions for offer in pool.offers)
+    # Of a pool that nobody rents for us it is not known where its workers are.
+    return lane.regions is None or (bool(pool.offers) and all(offer.region in lane.regions for offer in pool.offers))
 
 
 def place(

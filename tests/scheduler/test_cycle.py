@@ -256,3 +256,27 @@ def test_rows_run_where_workers_are_while_another_pool_is_only_within_reach() ->
 
     assert {pack.pool for pack in plan.packs} == {"cpu"}
     assert {each.reason for each in plan.standings} == {Reason.RUNNING}
+
+
+def test_rows_that_must_stay_somewhere_run_in_the_pools_there_alone() -> None:
+    theirs = TenantId("tnt_eu")
+    pools = tuple(replace(ONE_WORKER[0], pool=name) for name in ("eu", "us"))
+    policy = Policy(pack_rows_min=1, pack_fixed_seconds=0.0, tenant_pools={theirs: frozenset({"eu"})})
+    seen = snapshot([backlog("batch_eu", tenant_id=theirs), backlog("batch_any")], pools=pools)
+
+    plan = plan_of(seen, policy)
+
+    where = {(part.batch_id, pack.pool) for pack in plan.packs for part in pack.slices}
+    assert where >= {("batch_eu", "eu"), ("batch_any", "us")}
+    assert ("batch_eu", "us") not in where
+
+
+def test_rows_that_may_run_nowhere_wait_for_a_worker_and_nothing_is_promised() -> None:
+    theirs = TenantId("tnt_eu")
+    policy = Policy(pack_rows_min=1, pack_fixed_seconds=0.0, tenant_pools={theirs: frozenset()})
+    waiting = backlog("batch_eu", tenant_id=theirs, promise=Promise.PENDING)
+
+    plan = plan_of(snapshot([waiting], pools=ONE_WORKER), policy)
+
+    assert (plan.packs, plan.promises) == ((), ())
+    assert {each.batch_id: each.reason for each in plan.standings} == {"batch_eu": Reason.NO_WORKER}
