@@ -357,6 +357,10 @@ class OutlookOfAMinute:
         del model, tier
         return 0.0
 
+    def dearest_fixed_micros(self, model: str, tier: Tier) -> float:
+        del model, tier
+        return 0.0
+
     def next_row_micros(self, _: lineup.Lineup, places: Integers) -> Floats:
         return np.zeros(len(places))
 

@@ -19,7 +19,14 @@ from storage.cycles import CycleRepository
 from tests.storage.world import LEASE, World, admitted
 
 #: A row is twenty tokens; a worker costs a thousand micro-units a second.
-POLICY = Policy(pack_rows_min=1, pack_seconds_target=0.2, first_pack_seconds=0.2, default_tokens_per_second=500.0)
+# What packs take beyond their rows has tests of its own.
+POLICY = Policy(
+    pack_rows_min=1,
+    pack_seconds_target=0.2,
+    first_pack_seconds=0.2,
+    default_tokens_per_second=500.0,
+    pack_fixed_seconds=0.0,
+)
 ROW_MICROS = 60
 STEPS = 60
 

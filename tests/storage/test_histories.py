@@ -15,6 +15,7 @@ from pipeline.domain.costs import allocating, settling
 from pipeline.domain.costs.adjusting import WorkerDay
 from pipeline.domain.costs.amounts import Amounts
 from pipeline.domain.costs.transactions import Transaction
+from pipeline.domain.errors import ConflictError
 from storage import allocations, invoices, journal, settlements
 from tests.services import fresh_database
 from tests.storage.histories import History
@@ -128,7 +129,7 @@ def test_a_mutant_is_caught(template_url: str, tmp_path: Path, monkeypatch: pyte
             try:
                 history.run(STEPS)
                 history.check()
-            except (AssertionError, KeyError):
+            except (AssertionError, KeyError, ConflictError):
                 return True
         return False
 

@@ -67,4 +67,4 @@ def test_people_see_the_bad_lines_and_how_many_more_there_are() -> None:
         "  file: The file is empty. (body.model)",
         "  and 1,000 more",
     ]
-    assert batch_facts(view)["cost"] == "$0.00"
+    assert batch_facts(view)["charged"] == "$0.00"
