@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -44,7 +43,7 @@ class Expectations:
             self._known = self._forecast(hour)
             self._hour = hour
         now_us = round(now.timestamp() * 1e6)
-        return tuple(_rest_of(each, now_us) for each in self._known if each.to_us > now_us)
+        return tuple(each.rest(now_us) for each in self._known if each.to_us > now_us)
 
     def _forecast(self, hour: datetime) -> tuple[ExpectedWork, ...]:
         since = hour - _HISTORY
@@ -78,26 +77,10 @@ class Expectations:
                         window_seconds=parse_window(self._window_of(part.tier)).total_seconds(),
                         sizes={
                             quantile: WorkSize(
-                                rows=part.rows * scale,
-                                input_tokens=part.input_tokens * scale,
-                                output_tokens=part.output_tokens * scale,
-                            )
+                                rows=part.rows, input_tokens=part.input_tokens, output_tokens=part.output_tokens
+                            ).times(scale)
                             for quantile, scale in scales.items()
                         },
                     )
                 )
         return found
-
-
-def _rest_of(expected: ExpectedWork, now_us: int) -> ExpectedWork:
-    """Return what is still to come of it: what came of the hour so far is there, and counted as that."""
-    if now_us <= expected.from_us:
-        return expected
-    left = (expected.to_us - now_us) / (expected.to_us - expected.from_us)
-    sizes = {
-        quantile: WorkSize(
-            rows=size.rows * left, input_tokens=size.input_tokens * left, output_tokens=size.output_tokens * left
-        )
-        for quantile, size in expected.sizes.items()
-    }
-    return replace(expected, from_us=now_us, sizes=sizes)

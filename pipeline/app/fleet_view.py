@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -307,7 +307,3 @@ def _named(worker: WorkerStanding, settings: Settings) -> WorkerStanding:
     if terms is not None and worker.offer is None and terms.offers[0].provider == "outside":
         return replace(worker, offer=offer_name(worker.pool, terms.offers[0]))
     return worker
-
-
-#: Makes the price list anew, now and then.
-CardSource = Callable[[datetime], RateCard]

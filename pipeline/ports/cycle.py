@@ -29,6 +29,12 @@ class WorkSize:
     input_tokens: float
     output_tokens: float
 
+    def times(self, factor: float) -> WorkSize:
+        """Return so many times as much."""
+        return WorkSize(
+            rows=self.rows * factor, input_tokens=self.input_tokens * factor, output_tokens=self.output_tokens * factor
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenShard:

@@ -7,7 +7,7 @@ So packs that a spot worker leaves behind are leased by whatever worker the pool
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -50,6 +50,14 @@ class ExpectedWork:
     sizes: Mapping[float, WorkSize]
     #: Regions that they may run in; None: all.
     regions: frozenset[str] | None = None
+
+    def rest(self, now_us: int) -> ExpectedWork:
+        """Return what is still to come of it: what should have come before is there, or did not come."""
+        if now_us <= self.from_us:
+            return self
+        left = (self.to_us - now_us) / (self.to_us - self.from_us)
+        sizes = {quantile: size.times(left) for quantile, size in self.sizes.items()}
+        return replace(self, from_us=now_us, sizes=sizes)
 
 
 # --- what it can be done with -------------------------------------------------------------------

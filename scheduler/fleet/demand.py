@@ -108,9 +108,7 @@ def _arrivals(expected: ExpectedWork, quantile: float, slices: int) -> Iterable[
     if not expected.sizes:
         return
     size = expected.sizes[min(expected.sizes, key=lambda each: (abs(each - quantile), -each))]
-    part = WorkSize(
-        rows=size.rows / slices, input_tokens=size.input_tokens / slices, output_tokens=size.output_tokens / slices
-    )
+    part = size.times(1 / slices)
     span_us = max(0, expected.to_us - expected.from_us)
     for number in range(slices):
         # The first of a part is due a window after the part begins.

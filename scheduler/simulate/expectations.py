@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
@@ -44,9 +43,7 @@ class Expectations:
         if hour not in self._made:
             self._made[hour] = self._at_hour(hour)
         now_us = round(seconds * MICROSECONDS)
-        return tuple(
-            each if each.from_us >= now_us else _rest(each, now_us) for each in self._made[hour] if each.to_us > now_us
-        )
+        return tuple(each.rest(now_us) for each in self._made[hour] if each.to_us > now_us)
 
     @cached_property
     def _bins(self) -> dict[tuple[str, Tier], Floats]:
@@ -105,21 +102,6 @@ class Expectations:
             for step in range(self._hours)
             if bins.any()
         ]
-
-
-def _rest(expected: ExpectedWork, now_us: int) -> ExpectedWork:
-    """Return the part that has not come yet: what should have come is there, or did not come."""
-    share = (expected.to_us - now_us) / (expected.to_us - expected.from_us)
-    return replace(
-        expected,
-        from_us=now_us,
-        sizes={
-            quantile: WorkSize(
-                rows=size.rows * share, input_tokens=size.input_tokens * share, output_tokens=size.output_tokens * share
-            )
-            for quantile, size in expected.sizes.items()
-        },
-    )
 
 
 def _history(bins: Floats, hours: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # the simulation is imported by the command
     from collections.abc import Callable
 
     from pipeline.domain.costs.prices import Market
+    from pipeline.domain.costs.rate_card import RateCard
     from pipeline.ports.fleet import FleetPolicy
     from scheduler.simulate.arrivals import Arrival
     from scheduler.simulate.fleet_record import FleetFigures, FleetRecord
@@ -165,21 +167,27 @@ def _plain_scene(models: frozenset[str], until_seconds: float, seed: int) -> Sce
     return Scene(pools=(ElasticPool(name="gpu", offerings=(spot, on_demand), speeds=speeds),))
 
 
+@cache
+def _catalogue_card() -> RateCard:
+    from pipeline.domain.costs import catalogue
+    from pipeline.domain.costs.rate_card import PriceBook, RateCard
+
+    return RateCard(book=PriceBook(catalogue.load().prices), currency="USD", flat_micros_per_hour=0)
+
+
 def _catalogued(
     market: Market, provider: str | None, instance_type: str | None, region: str | None, zone: str | None
 ) -> int | None:
     """Return the catalogue's price of an hour in micro-units; None where it has none."""
     from datetime import UTC, datetime
 
-    from pipeline.domain.costs import catalogue
-    from pipeline.domain.costs.rate_card import Offer, PriceBook, PriceUnknownError, RateCard
+    from pipeline.domain.costs.rate_card import Offer, PriceUnknownError
 
-    card = RateCard(book=PriceBook(catalogue.load().prices), currency="USD", flat_micros_per_hour=0)
     offer = Offer(market=market, provider=provider, instance_type=instance_type, region=region, zone=zone)
     if offer.item is None:
         return None
     try:
-        return card.hourly_rates(offer, datetime.now(UTC)).rates.list_micros
+        return _catalogue_card().hourly_rates(offer, datetime.now(UTC)).rates.list_micros
     except PriceUnknownError:
         return None
 
